@@ -1,0 +1,47 @@
+# make repro: from nothing to the comparison table.  make test: lint, types and every test.
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help install repro test bench lock clean
+
+help:
+	@echo "make repro    install, write data/ if it is absent, run the pipeline, show the comparison"
+	@echo "make test     lint, types and every test"
+	@echo "make bench    the figures of benchmarks/, as JSON"
+	@echo "make lock     resolve requirements.lock anew"
+	@echo "make clean    remove .venv and the caches (not data/, not artifacts/)"
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ltrec needs Python 3.11 or newer; make PYTHON=python3.13 repro chooses one")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+repro: $(INSTALLED)
+	@test -e data || ltrec data digits
+	@dvc repro
+	@cat artifacts/evaluate/table.txt
+
+test: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	python -m pytest
+
+bench: $(INSTALLED)
+	python benchmarks/digits.py
+
+lock:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet uv
+	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dvc_plots

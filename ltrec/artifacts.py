@@ -1,0 +1,191 @@
+"""Every path below `artifacts/`, and every save and load: atomic, without pickles."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import torch
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each stage's artifacts lie."""
+
+    root: Path = Path("artifacts")
+
+    def split_list(self, split: Split) -> Path:
+        return self.root / "prepare" / f"{split}.txt"
+
+    @property
+    def classes(self) -> Path:
+        return self.root / "prepare" / "classes.txt"
+
+    @property
+    def data_digest(self) -> Path:
+        return self.root / "prepare" / "digest.txt"
+
+    @property
+    def stats(self) -> Path:
+        return self.root / "prepare" / "stats.json"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "represent" / "model.safetensors"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "represent" / "history.csv"
+
+    def features(self, split: Split) -> Path:
+        return self.root / "featurize" / f"{split}.safetensors"
+
+    def head(self, variant: str) -> Path:
+        return self.root / "rebalance" / variant / "head.safetensors"
+
+    def head_metrics(self, variant: str) -> Path:
+        return self.root / "rebalance" / variant / "metrics.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluate"
+
+    @property
+    def evaluation_metrics(self) -> Path:
+        return self.evaluation / "metrics.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.evaluation / "plots"
+
+    @property
+    def onnx(self) -> Path:
+        return self.root / "export" / "model.onnx"
+
+    @property
+    def onnx_check(self) -> Path:
+        return self.root / "export" / "check.json"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place only on success.
+
+    An earlier file stays untouched when the block raises or the process is killed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes private files; artifacts are as readable as any other file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON artifact; a missing or damaged file is the user's to mend."""
+    try:
+        return json.loads(present(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"damaged JSON ({error}); delete it and run its stage again", where=str(path)) from None
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows that share their keys; floats keep every digit."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with present(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, object]) -> None:
+    """Write tensors and a JSON header that says how to rebuild what they belong to."""
+    from safetensors.torch import save_file
+
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(contiguous, temporary, metadata={"ltrec": json.dumps(header, sort_keys=True)})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote, memory-mapped.
+
+    Raises:
+        UserError: the file is missing, truncated, or was not written by ltrec.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(present(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "ltrec" not in metadata:
+                raise UserError("is a safetensors file, but not one of ltrec's: its header is missing", where=str(path))
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, json.loads(metadata["ltrec"])
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"damaged or not a safetensors file ({error}); delete it and run its stage again", where=str(path)
+        ) from None
+
+
+def present(path: Path) -> Path:
+    """The path itself, if there is a file.
+
+    Raises:
+        UserError: there is none; names the stage that writes it.
+    """
+    if path.is_file():
+        return path
+    stage = path.parts[1] if len(path.parts) > 2 and path.parts[0] == "artifacts" else None
+    hint = f"; `ltrec {stage}` or `dvc repro` writes it" if stage else ""
+    raise UserError(f"no such file{hint}", where=str(path))
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 over files (`Path`) and JSON-able values, in order."""
+    whole = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with present(part).open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        else:
+            whole.update(json.dumps(part, sort_keys=True).encode())
+        whole.update(b"\0")
+    return whole.hexdigest()

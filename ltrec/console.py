@@ -1,0 +1,107 @@
+"""What ltrec says: lines, warnings, tables and progress, on a terminal or without one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+# Speech goes to stderr so that stdout carries only what was asked for (tables, JSON, CSV).
+_speech = Console(stderr=True, highlight=False, soft_wrap=True)
+_output = Console(highlight=False)
+
+
+class Verbosity(IntEnum):
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_verbosity = Verbosity.NORMAL
+_LINE_EVERY_SECONDS = 10.0
+
+
+def set_verbosity(level: Verbosity) -> None:
+    global _verbosity  # noqa: PLW0603 - one process, one voice
+    _verbosity = level
+
+
+def say(message: str) -> None:
+    if _verbosity >= Verbosity.NORMAL:
+        _speech.print(escape(message))
+
+
+def detail(message: str) -> None:
+    """Said only with `--verbose`."""
+    if _verbosity >= Verbosity.VERBOSE:
+        _speech.print(f"[dim]{escape(message)}[/dim]")
+
+
+def warn(message: str) -> None:
+    """Said with `--quiet` too."""
+    _speech.print(f"[yellow]warning:[/yellow] {escape(message)}")
+
+
+def error(message: str) -> None:
+    _speech.print(f"[bold red]error:[/bold red] {escape(message)}")
+
+
+def show(renderable: RenderableType) -> None:
+    """Print a result to stdout."""
+    _output.print(renderable)
+
+
+Advance = Callable[..., None]
+"""`advance(n=1, note="")`: n more steps are done; `note` stands behind the bar."""
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int, *, done: int = 0) -> Iterator[Advance]:
+    """A progress bar on a terminal; without one a plain line now and then.
+
+    Args:
+        what: What is under way, such as `represent: epochs`.
+        total: Steps in all.
+        done: Steps that an earlier run finished.
+    """
+    if _verbosity == Verbosity.QUIET:
+        yield lambda _n=1, _note="", **_named: None
+    elif _speech.is_terminal:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=_speech) as bar:
+            task = bar.add_task(escape(what), total=total, completed=done, note="")
+
+            def advance_bar(n: int = 1, note: str = "") -> None:
+                bar.update(task, advance=n, note=escape(note))
+
+            yield advance_bar
+    else:
+        finished, spoken = done, time.monotonic()
+
+        def advance_line(n: int = 1, note: str = "") -> None:
+            nonlocal finished, spoken
+            finished += n
+            now = time.monotonic()
+            if finished >= total or now - spoken >= _LINE_EVERY_SECONDS:
+                spoken = now
+                _speech.print(escape(f"{what}: {finished}/{total}{'  ' + note if note else ''}"))
+
+        yield advance_line

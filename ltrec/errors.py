@@ -1,0 +1,16 @@
+"""The one exception that stands for a user's mistake."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake of the user: shown as one line without a traceback, exit code 2.
+
+    The message says what is wrong, the value seen and what is allowed; `where` names
+    the file, the parameter path or the option, such as `params.yaml: rebalance.crt.lr`.
+    """
+
+    def __init__(self, what: str, *, where: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        super().__init__(f"{where}: {what}" if where else what)
