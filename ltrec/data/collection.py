@@ -1,0 +1,58 @@
+"""What a source finds: classes, their images by split, and what it skipped.
+
+A source is a settings class in a file of its own, with a `kind`, a `root` that the paths are relative to, and
+`scan() -> Collection`; `prepare.source` is the union of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+
+    from ltrec.artifacts import Split
+    from ltrec.data.lists import ImageList
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or a class that is left out, and why."""
+
+    path: str
+    """Relative to the source's root; a class ends with `/`."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Everything that a source offers. `train` is always there; a split that is missing is carved from it."""
+
+    classes: tuple[str, ...]
+    splits: Mapping[Split, ImageList]
+    skipped: tuple[Skipped, ...] = ()
+
+    def keep(self, paths: Container[str], skipped: tuple[Skipped, ...]) -> Collection:
+        """Only the images in `paths`; `skipped` says why the others go."""
+        splits = {
+            split: images.where(np.array([path in paths for path in images.paths], dtype=np.bool_))
+            for split, images in self.splits.items()
+        }
+        return replace(self, splits=splits, skipped=self.skipped + skipped)
+
+    def drop(self, reasons: Mapping[int, str]) -> Collection:
+        """Without the classes whose labels are in `reasons`; the others are numbered anew."""
+        kept = np.array([label not in reasons for label in range(len(self.classes))], dtype=np.bool_)
+        renumbered = np.cumsum(kept) - 1
+        splits = {}
+        for split, images in self.splits.items():
+            remaining = images.where(kept[images.labels])
+            splits[split] = replace(remaining, labels=renumbered[remaining.labels].astype(np.int64))
+        return Collection(
+            classes=tuple(name for name, stays in zip(self.classes, kept, strict=True) if stays),
+            splits=splits,
+            skipped=self.skipped + tuple(Skipped(f"{self.classes[at]}/", why) for at, why in reasons.items()),
+        )

@@ -1,0 +1,93 @@
+"""Files to upright RGB arrays. Pillow and NumPy only: serving uses it without torch."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ltrec.settings import PositiveInt, Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_LONGEST_REASON = 200
+
+
+class UnreadableImageError(Exception):
+    """A file that is no image, or a damaged one; the message says why."""
+
+
+class Geometry(Settings):
+    """How an image becomes a square: short side to `resize`, then a centre crop of `size`."""
+
+    size: PositiveInt
+    """Side of the square that the network sees, in pixels."""
+    resize: PositiveInt
+    """Length of the short side before the centre crop, in pixels; at least `size`."""
+
+
+def decode_rgb(file: Path) -> Image.Image:
+    """Decode a file of any Pillow mode as an upright RGB image.
+
+    EXIF orientation is applied; transparency is laid over white; 16-bit grayscale is
+    scaled to 8 bits; of an animation the first frame is taken.
+
+    Raises:
+        UnreadableImageError: not an image, or truncated.
+    """
+    # Pillow warns of odd metadata and very large images; a filter of one thread alone needs Python 3.14.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+            return _to_rgb(ImageOps.exif_transpose(opened))
+    except Exception as error:  # noqa: BLE001 - on damaged files Pillow's decoders raise almost anything
+        raise UnreadableImageError(_reason(error, file)) from None
+
+
+def square(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
+    """The evaluation transform: resize the short side (bicubic, antialiased), crop the centre.
+
+    Returns:
+        uint8 (H, W, 3) with H = W = `geometry.size`.
+    """
+    width, height = image.size
+    scale = geometry.resize / min(width, height)
+    resized = image.resize(
+        (max(geometry.resize, round(width * scale)), max(geometry.resize, round(height * scale))),
+        Image.Resampling.BICUBIC,
+    )
+    left = (resized.width - geometry.size) // 2
+    top = (resized.height - geometry.size) // 2
+    return np.asarray(resized.crop((left, top, left + geometry.size, top + geometry.size)), dtype=np.uint8)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in {"I;16", "I;16B", "I;16L", "I;16N", "I"}:
+        wide = np.asarray(image, dtype=np.float64)
+        return Image.fromarray(np.clip(wide / 257.0, 0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray(np.clip(np.asarray(image), 0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception, file: Path) -> str:
+    """Why a file cannot be decoded, without its path."""
+    text = str(error).partition("\n")[0][:_LONGEST_REASON]
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image" if file.stat().st_size else "an empty file"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read ({error.strerror})"
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return "truncated"
+    return f"damaged ({text or type(error).__name__})"

@@ -1,0 +1,125 @@
+"""The field's list format: `relative/path label` a line, and class names a line each."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltrec.artifacts import present
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# The path may hold blanks, so the last one divides it from the label.
+_LINE = re.compile(r"(?P<path>.*\S.*)[ \t](?P<label>\S+)[ \t]*\r?")
+_ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[\\/]")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageList:
+    """N images: where they lie and what they show."""
+
+    paths: tuple[str, ...]
+    """Relative to the source's root, with `/` on every system."""
+    labels: NDArray[np.int64]
+    """(N,), between 0 and C - 1."""
+
+    def __post_init__(self) -> None:
+        assert self.labels.shape == (len(self.paths),)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def counts(self, classes: int) -> NDArray[np.int64]:
+        """Images of each class, (C,)."""
+        return np.bincount(self.labels, minlength=classes).astype(np.int64)
+
+    def where(self, mask: NDArray[np.bool_]) -> ImageList:
+        """The images where the mask, (N,), is true; their order stays."""
+        return ImageList(tuple(self.paths[index] for index in np.flatnonzero(mask)), self.labels[mask])
+
+
+def make_list(pairs: Sequence[tuple[str, int]]) -> ImageList:
+    """From (path, label) pairs."""
+    return ImageList(tuple(path for path, _ in pairs), np.array([label for _, label in pairs], dtype=np.int64))
+
+
+def list_text(images: ImageList) -> str:
+    """What `read_list` reads back."""
+    return "".join(f"{path} {label}\n" for path, label in zip(images.paths, images.labels, strict=True))
+
+
+def read_list(file: Path, classes: int) -> ImageList:
+    """Read a list; blank lines, CRLF and a byte-order mark do no harm.
+
+    Args:
+        file: The list.
+        classes: C, the number of classes.
+
+    Raises:
+        UserError: no such file, no images in it, or a line without a label, with a label that is no
+            whole number in 0 … C - 1, or with a path that is absolute or leaves the root.
+    """
+    pairs = []
+    for number, line in enumerate(_lines(file), start=1):
+        if line.strip():
+            try:
+                pairs.append(_parse(line, classes))
+            except ValueError as error:
+                raise UserError(str(error), where=f"{file}:{number}") from None
+    if not pairs:
+        raise UserError("the list has no images", where=str(file))
+    return make_list(pairs)
+
+
+def read_classes(file: Path) -> tuple[str, ...]:
+    """Read the class names; line number = label, counted from 0.
+
+    Raises:
+        UserError: no such file, or a blank line, or a name that comes twice.
+    """
+    names = [line.rstrip("\r") for line in _lines(file)]
+    while names and not names[-1].strip():
+        names.pop()
+    if not names:
+        raise UserError("no class names in it", where=str(file))
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if not name.strip():
+            raise UserError("a blank line; every line is a class name", where=f"{file}:{number}")
+        if name in first:
+            raise UserError(f"class '{name}' is in line {first[name]} already", where=f"{file}:{number}")
+        first[name] = number
+    return tuple(names)
+
+
+def _lines(file: Path) -> list[str]:
+    # Not splitlines(): file names may hold what Unicode calls a line separator.
+    try:
+        return present(file).read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=str(file)) from None
+
+
+def _parse(line: str, classes: int) -> tuple[str, int]:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise ValueError(f"expected `relative/path label`, got '{line.strip()}'")
+    path, label = match["path"], match["label"]
+    if not re.fullmatch(r"[+-]?[0-9]+", label):
+        raise ValueError(f"expected `relative/path label`; '{label}' is no whole number")
+    if not 0 <= int(label) < classes:
+        raise ValueError(f"label {label} is out of range: there are {classes} classes, 0 … {classes - 1}")
+    if _ABSOLUTE.match(path):
+        raise ValueError(f"'{path}' is absolute; paths are relative to the source's root")
+    if ".." in path and posixpath.normpath(path).split("/")[0] == "..":
+        raise ValueError(f"'{path}' leaves the source's root")
+    return path, int(label)

@@ -1,0 +1,99 @@
+"""Carving val and test from train: balanced, drawn by seed."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field, model_validator
+
+from ltrec.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from ltrec.artifacts import Split
+    from ltrec.data.lists import ImageList
+
+
+def _whole_or_fraction(amount: float) -> float:
+    if amount < 1:
+        return amount
+    if amount != int(amount):
+        raise ValueError("must be a whole number of images a class, or a fraction below 1")
+    return int(amount)
+
+
+Amount = Annotated[float, Field(gt=0), AfterValidator(_whole_or_fraction)]
+
+
+class SplitSettings(Settings):
+    """What is carved from train where the data has no split of its own; every class gives the same number."""
+
+    val: Amount = 0.1
+    """Images a class, or below 1: that fraction of the smallest class, but at least one image."""
+    test: Amount = 0.2
+    """As `val`."""
+    small_classes: Literal["error", "drop"] = "error"
+    """What to do about classes with too few images: stop, or leave them out and list them in stats.json."""
+
+    @model_validator(mode="after")
+    def _train_remains(self) -> Self:
+        if self.val < 1 and self.test < 1 and self.val + self.test >= 1:
+            raise ValueError(f"val ({self.val}) and test ({self.test}) together must leave something for train")
+        return self
+
+    def per_class(self, smallest: int, missing: Sequence[Split]) -> dict[Split, int]:
+        """Images that each class gives to each missing split, if the smallest class has `smallest`."""
+        # test comes first, so that another val leaves the test images as they are.
+        amounts: dict[Split, float] = {"test": self.test, "val": self.val}
+        return {
+            split: int(amount) if amount >= 1 else max(1, math.floor(amount * smallest + 1e-9))
+            for split, amount in amounts.items()
+            if split in missing
+        }
+
+    def suffices(self, count: int, missing: Sequence[Split]) -> bool:
+        """Whether a class of `count` images can give its share and keep one for train."""
+        return sum(self.per_class(count, missing).values()) < count
+
+    def needed(self, missing: Sequence[Split]) -> int:
+        """The smallest class that can be split."""
+        return next(count for count in itertools.count(1) if self.suffices(count, missing))
+
+
+def carve(images: ImageList, per_class: Mapping[Split, int], seed: int) -> dict[Split, ImageList]:
+    """Divide images: so many of each class for each split named, the rest for train."""
+    rank = draw_ranks(images, seed)
+    splits: dict[Split, ImageList] = {}
+    begin = 0
+    for split, number in per_class.items():
+        splits[split] = images.where((rank >= begin) & (rank < begin + number))
+        begin += number
+    splits["train"] = images.where(rank >= begin)
+    return splits
+
+
+def draw_ranks(images: ImageList, seed: int) -> NDArray[np.int64]:
+    """The place of each image in its class's draw, (N,), from 0.
+
+    The draw orders images by a hash of seed and path. It depends on neither the file system nor the version of a
+    random generator, and a new image or another class moves few of the others.
+    """
+    keys = np.array([draw_key(seed, path) for path in images.paths], dtype=np.uint64)
+    order = np.lexsort((keys, images.labels))
+    counts = np.bincount(images.labels)
+    rank = np.empty(len(images), dtype=np.int64)
+    rank[order] = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rank
+
+
+def draw_key(seed: int, what: str) -> int:
+    """64 bits that order a draw."""
+    return int.from_bytes(hashlib.blake2b(what.encode(), digest_size=8, key=str(seed).encode()).digest(), "big")

@@ -1,0 +1,85 @@
+"""The list format: what it may hold, and where a mistake in it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from ltrec.data.lists import list_text, make_list, read_classes, read_list
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    pairs = [("0/a.png", 0), ("1/with two  blanks .png", 1), (" leading/ä\u2028b.jpg", 2), ("2/tab\there.png", 1)]
+    file = tmp_path / "train.txt"
+    file.write_bytes(list_text(make_list(pairs)).encode())
+    images = read_list(file, 3)
+    assert list(zip(images.paths, images.labels.tolist(), strict=True)) == pairs
+    assert images.labels.dtype == np.int64
+    assert images.counts(4).tolist() == [1, 2, 1, 0]
+
+
+def test_blank_lines_crlf_and_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"\xef\xbb\xbfa.png 0\r\n\r\n  \nsub/../b.png\t1 \nc.png  1")
+    images = read_list(file, 2)
+    assert images.paths == ("a.png", "sub/../b.png", "c.png ")
+    assert images.labels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("b.png 3", "label 3 is out of range: there are 3 classes, 0 … 2"),
+        ("b.png -1", "label -1 is out of range"),
+        ("b.png 1.0", "'1.0' is no whole number"),
+        ("b.png ²", "'²' is no whole number"),
+        ("b.png nan", "'nan' is no whole number"),
+        ("with blank.png", "'blank.png' is no whole number"),
+        ("b.png", "expected `relative/path label`, got 'b.png'"),
+        (" 1", "expected `relative/path label`"),
+        ("/etc/passwd 1", "'/etc/passwd' is absolute"),
+        ("C:\\images\\b.png 1", "is absolute"),
+        ("../b.png 1", "'../b.png' leaves the source's root"),
+        ("a/../../b.png 1", "leaves the source's root"),
+        (".. 1", "leaves the source's root"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "val.txt"
+    file.write_text(f"a.png 0\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_list(file, 3)
+    assert str(caught.value).startswith(f"{file}:3: ")
+    assert message in str(caught.value)
+
+
+def test_missing_empty_and_binary_lists_are_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read_list(tmp_path / "none.txt", 2)
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(UserError, match="no images"):
+        read_list(tmp_path / "empty.txt", 2)
+    (tmp_path / "binary.txt").write_bytes(b"a.png 0\n\xff\xfe")
+    with pytest.raises(UserError, match=r"not UTF-8 text .* at byte 8"):
+        read_list(tmp_path / "binary.txt", 2)
+
+
+def test_class_names_are_lines(tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_bytes("cat\r\n great  blue heron\nÄpfel\n\n".encode())
+    assert read_classes(file) == ("cat", " great  blue heron", "Äpfel")
+    file.write_text("cat\n\ndog\n")
+    with pytest.raises(UserError, match=r"classes.txt:2: a blank line"):
+        read_classes(file)
+    file.write_text("cat\ndog\ncat\n")
+    with pytest.raises(UserError, match=r"classes.txt:3: class 'cat' is in line 1 already"):
+        read_classes(file)
+    file.write_text("")
+    with pytest.raises(UserError, match="no class names"):
+        read_classes(file)
