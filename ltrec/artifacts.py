@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -86,11 +88,13 @@ class Layout:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place only on success.
 
-    An earlier file stays untouched when the block raises or the process is killed.
+    An earlier file stays untouched when the block raises or the process is killed; what a killed
+    process left behind goes with the next write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
+    fcntl.flock(handle, fcntl.LOCK_SH)  # until it is closed: somebody is writing here
     temporary = Path(name)
     try:
         yield temporary
@@ -102,7 +106,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporaries of `path` that no living process holds."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 # Speech goes to stderr so that stdout carries only what was asked for (tables, JSON, CSV).
-_speech = Console(stderr=True, highlight=False, soft_wrap=True)
-_output = Console(highlight=False)
+_speech = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+_output = Console(highlight=False, emoji=False)
 
 
 class Verbosity(IntEnum):

@@ -1,0 +1,101 @@
+"""The feature bank: every image's features under one or more views, memory-mapped.
+
+V views, N images, D feature dimensions. View 0 is the evaluation transform, the others are augmented.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ltrec import artifacts
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FeatureBank:
+    """One split's features.
+
+    Attributes:
+        features: float32 (V, N, D); row i is line i of the split's list.
+        labels: int64 (N,).
+        header: What wrote it, and from which inputs.
+    """
+
+    features: Tensor
+    labels: Tensor
+    header: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> FeatureBank:
+        """Map a bank into memory.
+
+        Raises:
+            UserError: missing, damaged, or no feature bank.
+        """
+        tensors, header = artifacts.load_tensors(path)
+        if set(tensors) != {"features", "labels"}:
+            raise UserError("is an artifact of ltrec's, but no feature bank", where=str(path))
+        return cls(tensors["features"], tensors["labels"], header)
+
+    def to(self, device: torch.device) -> FeatureBank:
+        """The same bank on a device."""
+        return FeatureBank(self.features.to(device), self.labels.to(device), self.header)
+
+    @property
+    def plain(self) -> Tensor:
+        """The features of the evaluation transform, (N, D)."""
+        return self.features[0]
+
+    @property
+    def dim(self) -> int:
+        return self.features.shape[2]
+
+    @property
+    def views(self) -> int:
+        return self.features.shape[0]
+
+
+@contextlib.contextmanager
+def writing(
+    path: Path, labels: NDArray[np.int64], *, views: int, dim: int, header: dict[str, object]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield a memory-mapped float32 array (V, N, D) to fill; the file takes its place when the block ends.
+
+    The features go to disk as they come, so that a bank may be larger than memory.
+    """
+    shape = (views, len(labels), dim)
+    feature_bytes = 4 * int(np.prod(shape))
+    layout = {
+        "__metadata__": {"ltrec": json.dumps(header, sort_keys=True)},
+        "features": {"dtype": "F32", "shape": shape, "data_offsets": (0, feature_bytes)},
+        "labels": {
+            "dtype": "I64",
+            "shape": (len(labels),),
+            "data_offsets": (feature_bytes, feature_bytes + 8 * len(labels)),
+        },
+    }
+    # The safetensors format: length of the header, the header as JSON padded to 8 bytes, the tensors.
+    text = json.dumps(layout).encode()
+    text += b" " * (-len(text) % 8)
+    with artifacts.replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            file.seek(feature_bytes, 1)
+            file.write(labels.astype("<i8").tobytes())
+        features = np.memmap(temporary, dtype="<f4", mode="r+", offset=8 + len(text), shape=shape)
+        yield features
+        features.flush()

@@ -1,0 +1,104 @@
+"""Training of a head on cached features, the epoch chosen on val."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
+
+from ltrec.errors import UserError
+from ltrec.optim import SgdRecipe, SgdSettings
+from ltrec.samplers import ClassBalanced, SamplerSettings
+from ltrec.settings import PositiveInt
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ltrec.rebalancers.base import Row
+    from ltrec.selection import Score
+
+
+# Seeds of the views drawn: apart from those of the sampler's draws.
+_VIEW_STREAM = 0x71E5
+
+
+class HeadTrainingSettings(SgdRecipe):
+    """How a head is trained on features; an epoch draws as many as there are training images."""
+
+    sampler: SamplerSettings = ClassBalanced()
+    epochs: PositiveInt = 10
+    batch_size: Annotated[int, Field(gt=0)] = 128
+
+    def trainer(self, seed: int) -> HeadTrainer:
+        """The plain object that trains as these settings say."""
+        optimizer = SgdSettings(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        return HeadTrainer(self.sampler, optimizer, epochs=self.epochs, batch_size=self.batch_size, seed=seed)
+
+
+class HeadTrainer:
+    """Cross-entropy on resampled features; of all epochs the best on val is kept."""
+
+    def __init__(
+        self, sampler: SamplerSettings, optimizer: SgdSettings, *, epochs: int, batch_size: int, seed: int
+    ) -> None:
+        self.sampler = sampler
+        self.optimizer = optimizer
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def fit(self, head: nn.Module, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> tuple[int, list[Row]]:
+        """Train the parameters of `head` that require a gradient, in place.
+
+        Args:
+            head: From inputs (N, D) to logits (N, C).
+            train: Inputs (V, N, D), each draw from a random view, and labels (N,).
+            val: Inputs (N, D) and labels (N,).
+
+        Returns:
+            The epoch that was kept, counted from 1, and a row for each epoch.
+
+        Raises:
+            UserError: the loss is no longer finite.
+        """
+        import torch
+        import torch.nn.functional as F
+
+        from ltrec.selection import score
+
+        inputs, labels = train
+        sampler = self.sampler.build(labels.cpu().numpy(), seed=self.seed, epochs=self.epochs)
+        size = min(self.batch_size, len(labels))
+        steps = len(labels) // size
+        learnt = [parameter for parameter in head.parameters() if parameter.requires_grad]
+        optimizer, schedule = self.optimizer.build(learnt, steps=self.epochs * steps)
+        best: tuple[Score, int, dict[str, Tensor]] | None = None
+        curve: list[Row] = []
+        for epoch in range(self.epochs):
+            drawn = torch.from_numpy(sampler.epoch(epoch)).to(labels.device)
+            views = np.random.default_rng([self.seed, epoch, _VIEW_STREAM]).integers(len(inputs), size=len(drawn))
+            views_drawn = torch.from_numpy(views).to(labels.device)
+            total = 0.0
+            for step in range(steps):
+                batch = slice(step * size, (step + 1) * size)
+                loss = F.cross_entropy(head(inputs[views_drawn[batch], drawn[batch]]), labels[drawn[batch]])
+                if not torch.isfinite(loss):
+                    raise UserError(
+                        f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1}; a lower lr than"
+                        f" {self.optimizer.lr} may help"
+                    )
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                total += loss.item()
+            with torch.no_grad():
+                result = score(head(val[0]), val[1])
+            curve.append({"epoch": epoch + 1, "loss": total / steps, "val": result.balanced})
+            if best is None or result > best[0]:
+                best = (result, epoch + 1, copy.deepcopy(head.state_dict()))
+        assert best is not None, "there is at least one epoch"
+        head.load_state_dict(best[2])
+        return best[1], curve

@@ -1,0 +1,202 @@
+"""Heads: modules from features (N, D) to logits (N, C), whatever the method that made them.
+
+N images, D feature dimensions, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltrec import artifacts
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+Transform = Literal["un", "l2n", "cl2n"]
+Distance = Literal["euclidean", "cosine"]
+
+
+class Head(nn.Module):
+    """Logits are `scores(features) / temperature`; the temperature never changes which class wins."""
+
+    kind: str
+    temperature: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("temperature", torch.ones(()))
+
+    @classmethod
+    def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:
+        """From the tensors of its state and its `options()`."""
+        raise NotImplementedError
+
+    def options(self) -> dict[str, Any]:
+        """What besides its tensors a head is made of; JSON."""
+        return {}
+
+    @property
+    def dim(self) -> int:
+        """D, the features that the head takes."""
+        raise NotImplementedError
+
+    def scores(self, features: Tensor) -> Tensor:
+        """(N, D) → (N, C)."""
+        raise NotImplementedError
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) → (N, C)."""
+        return self.scores(features) / self.temperature
+
+
+class LinearHead(Head):
+    """w_j·x + b_j: the joint classifier, cRT, and τ-normalised weights (without bias)."""
+
+    kind = "linear"
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    @classmethod
+    def drawn(cls, classes: int, dim: int) -> Self:
+        """Random weights as `torch.nn.Linear` draws them."""
+        linear = nn.Linear(dim, classes)
+        return cls(linear.weight.detach(), linear.bias.detach())
+
+    @classmethod
+    def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:  # noqa: ARG003
+        return cls(tensors["weight"], tensors.get("bias"))
+
+    @property
+    def dim(self) -> int:
+        return self.weight.shape[1]
+
+    def scores(self, features: Tensor) -> Tensor:
+        return F.linear(features, self.weight, self.bias)
+
+
+class ScaledHead(Head):
+    """s_j·(w_j·x + b_j): learnable weight scaling, LWS (eq. 7; the scale covers the bias too)."""
+
+    kind = "scaled"
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.scale = nn.Parameter(scale)
+
+    @classmethod
+    def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:  # noqa: ARG003
+        return cls(tensors["weight"], tensors.get("bias"), tensors["scale"])
+
+    @property
+    def dim(self) -> int:
+        return self.weight.shape[1]
+
+    def scores(self, features: Tensor) -> Tensor:
+        return self.scale * F.linear(features, self.weight, self.bias)
+
+
+class ClassScales(nn.Module):
+    """s ⊙ logits: the part of `ScaledHead` that learns, on logits computed once; starts at 1."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(classes))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(N, C) → (N, C)."""
+        return self.scale * logits
+
+
+class NearestMeanHead(Head):
+    """Closeness to each class's mean feature (NCM).
+
+    Euclidean: 2·z·μ_j − ‖μ_j‖², which is −‖z − μ_j‖² but for a term that all classes share.
+    Cosine: z·μ_j / (‖z‖ ‖μ_j‖).
+    """
+
+    kind = "nearest_mean"
+
+    def __init__(self, means: Tensor, center: Tensor, transform: Transform, distance: Distance) -> None:
+        super().__init__()
+        self.transform: Transform = transform
+        self.distance: Distance = distance
+        self.register_buffer("means", means)
+        self.register_buffer("center", center)
+        self.means: Tensor
+        self.center: Tensor
+
+    @classmethod
+    def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:
+        return cls(tensors["means"], tensors["center"], options["transform"], options["distance"])
+
+    def options(self) -> dict[str, Any]:
+        return {"transform": self.transform, "distance": self.distance}
+
+    @property
+    def dim(self) -> int:
+        return self.means.shape[1]
+
+    def scores(self, features: Tensor) -> Tensor:
+        z = transformed(features, self.center, self.transform)
+        if self.distance == "cosine":
+            return F.normalize(z, dim=1) @ F.normalize(self.means, dim=1).T
+        return 2 * (z @ self.means.T) - self.means.square().sum(dim=1)
+
+
+def transformed(features: Tensor, center: Tensor, transform: Transform) -> Tensor:
+    """Features as NCM compares them: raw, L2-normalised, or centred and then L2-normalised; (N, D)."""
+    if transform == "un":
+        return features
+    return F.normalize(features - center if transform == "cl2n" else features, dim=1)
+
+
+_KINDS: dict[str, type[Head]] = {head.kind: head for head in (LinearHead, ScaledHead, NearestMeanHead)}
+
+
+def save(head: Head, path: Path, *, method: str) -> None:
+    """Write a head and how to rebuild it."""
+    artifacts.save_tensors(path, head.state_dict(), {"head": head.kind, "options": head.options(), "method": method})
+
+
+def load(path: Path) -> Head:
+    """Read what `save` wrote.
+
+    Raises:
+        UserError: missing, damaged, or no head.
+    """
+    return from_state(*artifacts.load_tensors(path), where=str(path))
+
+
+def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, where: str) -> Head:
+    """Rebuild a head from its state dict and its header.
+
+    Raises:
+        UserError: not the state of a head of a known kind; `where` says what was read.
+    """
+    kind = _KINDS.get(header.get("head", ""))
+    if kind is None:
+        raise UserError(f"is an artifact of ltrec's, but no head of a known kind ({', '.join(_KINDS)})", where=where)
+    try:
+        head = kind.rebuild(tensors, header["options"])
+        head.load_state_dict(dict(tensors))
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"no {kind.kind} head is in it, though its header says so: {_line(error)}", where=where
+        ) from None
+    return head.eval()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

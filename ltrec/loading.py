@@ -1,0 +1,157 @@
+"""Images of a list as batches of uint8 tensors, decoded in worker processes or kept in memory."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ltrec.data.decoding import UnreadableImageError, decode_rgb, square
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+    from ltrec.augment import View
+    from ltrec.data.decoding import Geometry
+
+# Sets of small images are decoded once and stay in memory; larger ones are decoded anew each time.
+_RESIDENT_BYTES = 1 << 30
+_RESIDENT_SIDE = 96
+
+
+class Images(Dataset[tuple["Tensor", int] | UserError]):
+    """The decoded images of a list; item (index, seed) is (uint8 (H, W, 3), index).
+
+    A file that cannot be read is returned as the error itself: an exception that crosses
+    from a worker process would bring the worker's traceback along.
+
+    Args:
+        root: Folder that the paths are relative to.
+        paths: One file an image.
+        geometry: The evaluation square.
+        view: Gives the training view for (image, seed); None: the evaluation square.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], geometry: Geometry, view: View | None = None) -> None:
+        self.root = root
+        self.paths = paths
+        self.geometry = geometry
+        self.view = view
+        self._decoded: dict[int, Image.Image] = {}
+        first = self._decode(0) if paths else None
+        self.resident = first is not None and (
+            max(first.size) <= _RESIDENT_SIDE and len(paths) * first.width * first.height * 3 <= _RESIDENT_BYTES
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int] | UserError:
+        index, seed = item
+        image = self._decoded.get(index)
+        if image is None:
+            try:
+                image = self._decode(index)
+            except UserError as error:
+                return error
+            if self.resident:
+                self._decoded[index] = image
+        pixels = square(image, self.geometry) if self.view is None else self.view(image, seed)
+        return torch.from_numpy(pixels.copy()), index
+
+    def _decode(self, index: int) -> Image.Image:
+        file = self.root / self.paths[index]
+        try:
+            return decode_rgb(file)
+        except UnreadableImageError as error:
+            raise UserError(
+                f"{error}; it could be read by `prepare`: has the data changed since? `dvc repro` prepares it anew",
+                where=str(file),
+            ) from None
+
+
+class Batches:
+    """Epochs of batches; a fresh order each, the worker processes stay.
+
+    Args:
+        images: What to load.
+        batch_size: Images a batch.
+        workers: Worker processes; None: none for resident images, else one a core.
+        pin: Page-locked memory, for copies to a GPU.
+    """
+
+    def __init__(self, images: Images, batch_size: int, workers: int | None = None, *, pin: bool = False) -> None:
+        self._order: list[list[tuple[int, int]]] = []
+        self._batch_size = batch_size
+        self._count = len(images)
+        if workers is None:
+            workers = 0 if images.resident else len(os.sched_getaffinity(0))
+        self._loader = DataLoader(
+            images,
+            batch_sampler=_Order(lambda: self._order),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin,
+            collate_fn=_collate,
+            generator=torch.Generator(),  # else each epoch would draw from the global one
+        )
+
+    def epoch(
+        self, indices: NDArray[np.int64], seeds: NDArray[np.int64], *, drop_last: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of (images uint8 (B, H, W, 3), index (B,)) in the order given.
+
+        Args:
+            indices: Which images, (M,).
+            seeds: The seed of each one's view, (M,).
+            drop_last: Leave out a last batch that is not full (unless it is the only one).
+        """
+        size = self._batch_size
+        end = len(indices) // size * size if drop_last and len(indices) >= size else len(indices)
+        pairs = list(zip(indices[:end].tolist(), seeds[:end].tolist(), strict=True))
+        self._order[:] = [pairs[start : start + size] for start in range(0, end, size)]
+        for batch in self._loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+    def once(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image once, in the order of the list."""
+        everything = np.arange(self._count)
+        return self.epoch(everything, np.zeros_like(everything), drop_last=False)
+
+
+class _Order:
+    """The batch sampler: whatever order was last set."""
+
+    def __init__(self, order: Callable[[], list[list[tuple[int, int]]]]) -> None:
+        self._current = order
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(list(self._current()))
+
+    def __len__(self) -> int:
+        return len(self._current())
+
+
+def _collate(items: list[tuple[Tensor, int] | UserError]) -> tuple[Tensor, Tensor] | UserError:
+    read = []
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+        read.append(item)
+    return torch.stack([pixels for pixels, _ in read]), torch.tensor([index for _, index in read])
+
+
+def view_seeds(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """A seed for each image shown in an epoch, (count,); the same after a resume."""
+    return np.random.default_rng([seed, epoch, 0x5EED]).integers(0, 2**62, size=count)

@@ -1,0 +1,116 @@
+"""The whole network: uint8 images in, logits out; preprocessing is part of it, so that nothing is left to callers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from ltrec import __version__, artifacts, heads
+from ltrec.backbones import BackboneSettings, feature_dim
+from ltrec.data.decoding import Geometry
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class Network(nn.Module):
+    """Images uint8 (N, H, W, 3) RGB → logits (N, C).
+
+    Args:
+        backbone: Normalised images (N, 3, H, W) → features (N, D).
+        head: Features (N, D) → logits (N, C).
+        geometry: The square that the images must have.
+        mean: Of the channels, in 0…1.
+        std: Of the channels, in 0…1.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, head: heads.Head, geometry: Geometry, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.geometry = geometry
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        # (x/255 − mean)/std as one multiplication and one addition.
+        self.register_buffer("_gain", (1 / (255 * torch.tensor(std))).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_shift", (-torch.tensor(mean) / torch.tensor(std)).reshape(1, 3, 1, 1), persistent=False)
+        self._gain: Tensor
+        self._shift: Tensor
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3) → float (N, D)."""
+        pixels = images.permute(0, 3, 1, 2).to(self._gain.dtype)
+        return self.backbone(pixels * self._gain + self._shift)  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))  # type: ignore[no-any-return]
+
+
+def build(
+    backbone: BackboneSettings, geometry: Geometry, mean: Sequence[float], std: Sequence[float], classes: int
+) -> Network:
+    """A new network with a random linear head for `classes` classes."""
+    body = backbone.build(geometry.size)
+    dim = feature_dim(body, geometry.size, backbone.name)
+    return Network(body, heads.LinearHead.drawn(classes, dim), geometry, mean, std)
+
+
+def save(network: Network, path: Path, *, backbone: BackboneSettings, header: dict[str, Any]) -> None:
+    """Write the network, how to rebuild it, and what else `header` tells."""
+    content = {
+        "version": __version__,
+        "backbone": backbone.model_dump(),
+        "geometry": network.geometry.model_dump(),
+        "mean": network.mean,
+        "std": network.std,
+        "head": network.head.kind,
+        "options": network.head.options(),
+    }
+    artifacts.save_tensors(path, network.state_dict(), content | header)
+
+
+def load(path: Path) -> Network:
+    """Read what `save` wrote, in evaluation mode.
+
+    Raises:
+        UserError: missing, damaged, no network, or tensors that do not fit the network it names.
+    """
+    tensors, header = artifacts.load_tensors(path)
+    if "backbone" not in header:
+        raise UserError("is an artifact of ltrec's, but no network", where=str(path))
+    try:
+        settings = TypeAdapter[Any](BackboneSettings).validate_python(header["backbone"])
+        geometry = Geometry(**header["geometry"])
+    except (KeyError, ValidationError) as error:
+        raise UserError(f"its header names no network that this ltrec builds: {error}", where=str(path)) from None
+    of_head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    head = heads.from_state(of_head, header, where=str(path))
+    network = Network(settings.build(geometry.size, pretrained=False), head, geometry, header["mean"], header["std"])
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"does not fit the network that its header names: {error}", where=str(path)) from None
+    return network.eval()
+
+
+def replace_head(network: Network, head: heads.Head, *, where: str) -> Network:
+    """Put another head on the backbone.
+
+    Raises:
+        UserError: the head takes features of another dimension.
+    """
+    if head.dim != network.head.dim:
+        raise UserError(
+            f"the head takes {head.dim} features but the backbone gives {network.head.dim};"
+            " run `dvc repro` so that both are of one representation",
+            where=where,
+        )
+    network.head = head
+    return network

@@ -1,0 +1,44 @@
+"""A stage's life: it ends with whoever started it, and on a signal it ends in order."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_PR_SET_PDEATHSIG = 1
+
+
+def share_cores() -> None:
+    """Let OpenMP's threads sleep while they wait; to be called before torch is loaded.
+
+    By default they spin, and one busy neighbour makes training several times slower (benchmarks/threads.py).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def die_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent dies, so that a killed `dvc` leaves no training behind."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it died in between
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_in_order_on_sigterm() -> None:
+    """Turn SIGTERM into SystemExit(143), so that `finally` blocks run."""
+
+    def leave(signum: int, _frame: FrameType | None) -> None:
+        signal.signal(signum, signal.SIG_IGN)
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, leave)

@@ -1,0 +1,37 @@
+"""What every rebalancing method is: a fit from two feature banks and the joint head to a new head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ltrec.features import FeatureBank
+    from ltrec.heads import Head, LinearHead
+
+    Row = dict[str, float | int | str]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head, and what was chosen for it on the validation split."""
+
+    head: Head
+    chosen: dict[str, float | int | str] = field(default_factory=dict)
+    curve: list[Row] = field(default_factory=list)
+    """A row for each candidate, with its balanced accuracy on val."""
+
+
+class Rebalancer(ABC):
+    """One method. It sees features only: the backbone cannot change under it."""
+
+    @abstractmethod
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
+        """Learn a head on `train`; choose its hyper-parameters on `val`.
+
+        Args:
+            train: Features (V, N, D) and labels of the long-tailed training split.
+            val: The same of the balanced validation split; view 0 is used.
+            joint: The classifier that the representation was learnt with, (C, D). Not changed.
+        """

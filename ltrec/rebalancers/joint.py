@@ -1,0 +1,29 @@
+"""The classifier that the representation was learnt with: the baseline of every comparison."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Literal
+
+from ltrec.rebalancers.base import Fitted, Rebalancer
+from ltrec.settings import Settings
+
+if TYPE_CHECKING:
+    from ltrec.features import FeatureBank
+    from ltrec.heads import LinearHead
+
+
+class JointSettings(Settings):
+    """No rebalancing."""
+
+    method: Literal["joint"]
+
+    def build(self, seed: int) -> Joint:  # noqa: ARG002 - nothing is random
+        return Joint()
+
+
+class Joint(Rebalancer):
+    """The joint classifier as it is (Kang et al. 2020, section 3)."""
+
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
+        return Fitted(copy.deepcopy(joint))

@@ -1,0 +1,59 @@
+"""τ-normalisation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from ltrec.rebalancers.base import Fitted, Rebalancer
+from ltrec.settings import NonNegativeFloat, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from ltrec.features import FeatureBank
+    from ltrec.heads import LinearHead
+    from ltrec.rebalancers.base import Row
+
+
+class TauNormSettings(Settings):
+    """w_j / ‖w_j‖^τ without bias; τ is chosen on val from the grid."""
+
+    method: Literal["tau_norm"]
+    taus: Annotated[list[NonNegativeFloat], Field(min_length=1)] = [step / 10 for step in range(21)]
+    """The grid; 0 gives the joint weights, 1 unit rows."""
+
+    def build(self, seed: int) -> TauNorm:  # noqa: ARG002 - nothing is random
+        return TauNorm(self.taus)
+
+
+class TauNorm(Rebalancer):
+    """Rescales each class's weights by a power of their norm (Kang et al. 2020, eq. 4)."""
+
+    def __init__(self, taus: Sequence[float]) -> None:
+        self.taus = taus
+
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
+        from ltrec.heads import LinearHead
+        from ltrec.selection import calibrated, score
+
+        weight = joint.weight.detach()
+        # Columns of one product are rescaled for each τ: w_j·x / ‖w_j‖^τ.
+        product, norms = val.plain @ weight.T, weight.norm(dim=1)
+        scores = [score(product / norms**tau, val.labels) for tau in self.taus]
+        best = max(range(len(scores)), key=scores.__getitem__)
+        tau = self.taus[best]
+        head = LinearHead(tau_normalised(weight, tau), None)
+        temperature, _ = calibrated(head(val.plain).detach(), val.labels)
+        head.temperature.fill_(temperature)
+        curve: list[Row] = [{"tau": t, "val": s.balanced} for t, s in zip(self.taus, scores, strict=True)]
+        return Fitted(head, {"tau": tau, "temperature": temperature}, curve)
+
+
+def tau_normalised(weight: Tensor, tau: float) -> Tensor:
+    """w_j / ‖w_j‖^τ for each row, (C, D)."""
+    norms: Tensor = weight.norm(dim=1, keepdim=True)
+    return weight / norms**tau

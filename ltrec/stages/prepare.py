@@ -1,0 +1,225 @@
+"""Find the images, read every file once, split by seed, cut the long tail, write the lists."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ltrec import artifacts, console
+from ltrec.artifacts import SPLITS
+from ltrec.data import long_tail
+from ltrec.data.folder import FolderSource
+from ltrec.data.inspection import inspect
+from ltrec.data.lists import list_text
+from ltrec.data.long_tail import LongTailSettings
+from ltrec.data.splits import SplitSettings, carve
+from ltrec.errors import UserError
+from ltrec.metrics import shot_groups
+from ltrec.settings import PositiveInt, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from ltrec.artifacts import Layout, Split
+    from ltrec.data.collection import Collection
+    from ltrec.data.lists import ImageList
+    from ltrec.metrics import ShotSettings
+    from ltrec.params import Params
+
+    Splits = Mapping[Split, ImageList]
+
+SourceSettings = FolderSource
+"""The union of the sources, told apart by `kind`."""
+
+_SHOWN = 3
+
+
+class PrepareSettings(Settings):
+    """Where the images come from, and how they are split."""
+
+    source: SourceSettings = FolderSource()
+    split: SplitSettings = SplitSettings()
+    long_tail: LongTailSettings | None = None
+    """Cuts train down to a long tail; null: train stays as it is."""
+    decode: bool = True
+    """Decode every file once, so that a damaged one is found here; false: only read it."""
+    workers: PositiveInt | None = None
+    """Threads that read; null: somewhat more than cores."""
+
+
+def run(params: Params) -> None:
+    """Write the lists, the class names and what is in them."""
+    prepare(params.prepare, seed=params.seed, shots=params.evaluate.shots, layout=artifacts.Layout())
+
+
+def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout: Layout) -> None:
+    """Write everything or, when it raises, nothing.
+
+    Raises:
+        UserError: no data, no image that can be read, fewer than two classes, or classes with too few images.
+    """
+    root = Path(settings.source.root)
+    found = settings.source.scan()
+    paths = [path for images in found.splits.values() for path in images.paths]
+    with console.progress("prepare: files", len(paths)) as advance:
+        digests, unreadable = inspect(root, paths, decode=settings.decode, workers=settings.workers, advance=advance)
+    if not digests:
+        listed = _first([f"{skip.path}: {skip.reason}" for skip in (*unreadable, *found.skipped)])
+        raise UserError(f"no image could be read ({listed or 'its folders are empty'})", where=str(root))
+    collection = _without_untrainable(found.keep(digests, unreadable))
+    collection, splits = _split(collection, settings.split, seed, root)
+    drawn = splits
+    if settings.long_tail is not None:
+        splits = splits | {"train": _cut(splits["train"], collection.classes, settings.long_tail, seed)}
+    _warn_skipped(collection, layout)
+    _warn_untested(splits, collection.classes)
+    digest = _digest(splits, digests)
+    stats = {
+        "digest": digest,
+        **_class_stats(splits, collection.classes, shots),
+        "skipped": [{"path": skip.path, "reason": skip.reason} for skip in collection.skipped],
+        "duplicates_across_splits": _count_leaks(splits, digests),
+        "unused": len(drawn["train"]) - len(splits["train"]),
+    }
+    _write(layout, splits, collection.classes, stats)
+    console.say(
+        f"prepare: {len(collection.classes)} classes, "
+        + ", ".join(f"{split} {len(splits[split]):,}" for split in SPLITS)
+        + f" images, imbalance factor {stats['imbalance_factor']:g} → {layout.stats.parent}"
+    )
+
+
+def _without_untrainable(collection: Collection) -> Collection:
+    """Classes without a training image cannot be learnt."""
+    counts = [images.counts(len(collection.classes)) for images in collection.splits.values()]
+    total = np.sum(counts, axis=0)
+    untrainable = np.flatnonzero(collection.splits["train"].counts(len(collection.classes)) == 0).tolist()
+    return collection.drop(
+        {
+            label: f"no training image ({total[label]} in val and test)" if total[label] else "empty class"
+            for label in untrainable
+        }
+    )
+
+
+def _split(
+    collection: Collection, settings: SplitSettings, seed: int, root: Path
+) -> tuple[Collection, dict[Split, ImageList]]:
+    """Carve the splits that the source lacks from train; small classes raise or go."""
+    missing: list[Split] = [split for split in ("val", "test") if not len(collection.splits.get(split, ()))]
+    counts = collection.splits["train"].counts(len(collection.classes))
+    needed = settings.needed(missing)
+    small = {label: int(count) for label, count in enumerate(counts) if not settings.suffices(int(count), missing)}
+    if small and settings.small_classes == "error":
+        named = _first([f"'{collection.classes[label]}' ({count})" for label, count in small.items()])
+        raise UserError(
+            f"too few images to split in {len(small)} of {len(counts)} classes: {named}; a class needs {needed}"
+            f" ({', '.join(f'{split} {getattr(settings, split)}' for split in missing)}, 1 or more for train):"
+            " ask for less, add images, or set small_classes: drop",
+            where="params.yaml: prepare.split",
+        )
+    collection = collection.drop(
+        {label: f"too few images to split ({count}; {needed} are needed)" for label, count in small.items()}
+    )
+    if len(collection.classes) < 2:
+        skipped = _first([f"{skip.path} {skip.reason}" for skip in collection.skipped if skip.path.endswith("/")])
+        raise UserError(
+            f"{len(collection.classes)} class(es) with enough images; a classifier needs two"
+            + (f" (left out: {skipped})" if skipped else ""),
+            where=str(root),
+        )
+    train = collection.splits["train"]
+    per_class = settings.per_class(int(train.counts(len(collection.classes)).min()), missing)
+    if missing:
+        shares = " and ".join(f"{split} {number}" for split, number in per_class.items())
+        console.say(f"prepare: {shares} image(s) of each class are taken from train; the data has no such folder")
+    return collection, dict(collection.splits) | carve(train, per_class, seed)
+
+
+def _cut(train: ImageList, classes: Sequence[str], profile: LongTailSettings, seed: int) -> ImageList:
+    kept, asked = long_tail.cut(train, len(classes), profile, seed)
+    has = train.counts(len(classes))
+    short = [f"'{classes[label]}' ({has[label]} of {asked[label]})" for label in np.flatnonzero(has < asked).tolist()]
+    if short:
+        console.warn(
+            f"prepare: {len(short)} of {len(classes)} classes have fewer training images than"
+            f" prepare.long_tail asks, and keep what they have: {_first(short)}"
+        )
+    return kept
+
+
+def _warn_skipped(collection: Collection, layout: Layout) -> None:
+    if collection.skipped:
+        some = _first([f"{skip.path} ({skip.reason})" for skip in collection.skipped])
+        console.warn(f"prepare: skipped {len(collection.skipped)}: {some}; all are listed in {layout.stats}")
+
+
+def _warn_untested(splits: Splits, classes: Sequence[str]) -> None:
+    for split in ("val", "test"):
+        none = np.flatnonzero(splits[split].counts(len(classes)) == 0)
+        absent = [f"'{classes[label]}'" for label in none.tolist()]
+        if absent:
+            console.warn(f"prepare: {len(absent)} of {len(classes)} classes have no {split} image: {_first(absent)}")
+
+
+def _count_leaks(splits: Splits, digests: Mapping[str, bytes]) -> int:
+    """Contents that lie in more than one split; said, since they make test figures too good."""
+    first: dict[bytes, tuple[Split, str]] = {}
+    leaks: dict[bytes, str] = {}
+    for split in SPLITS:
+        for path in splits[split].paths:
+            earlier_split, earlier = first.setdefault(digests[path], (split, path))
+            if earlier_split != split:
+                leaks.setdefault(digests[path], f"{earlier} in {earlier_split} = {path} in {split}")
+    if leaks:
+        console.warn(
+            f"prepare: {len(leaks)} image(s) lie byte for byte in more than one split, which flatters the figures:"
+            f" {_first(list(leaks.values()))}"
+        )
+    return len(leaks)
+
+
+def _class_stats(splits: Splits, classes: Sequence[str], shots: ShotSettings) -> dict[str, Any]:
+    counts: dict[Split, NDArray[np.int64]] = {split: splits[split].counts(len(classes)) for split in SPLITS}
+    groups = shot_groups(counts["train"], shots.many_above, shots.few_below)
+    return {
+        "classes": [
+            {"name": name, **{split: int(counts[split][label]) for split in SPLITS}, "shot": str(groups[label])}
+            for label, name in enumerate(classes)
+        ],
+        "images": {split: len(splits[split]) for split in SPLITS},
+        "imbalance_factor": float(counts["train"].max() / counts["train"].min()),
+    }
+
+
+def _digest(splits: Splits, digests: Mapping[str, bytes]) -> str:
+    """SHA-256 over the paths and contents of all images used, whatever their split."""
+    whole = hashlib.sha256()
+    for path in sorted(path for images in splits.values() for path in images.paths):
+        whole.update(path.encode() + b"\0" + digests[path])
+    return whole.hexdigest()
+
+
+def _write(layout: Layout, splits: Splits, classes: Sequence[str], stats: Mapping[str, object]) -> None:
+    texts = {
+        layout.stats: json.dumps(stats, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        layout.data_digest: f"{stats['digest']}\n",
+        layout.classes: "".join(f"{name}\n" for name in classes),
+        **{layout.split_list(split): list_text(splits[split]) for split in SPLITS},
+    }
+    with contextlib.ExitStack() as files:
+        # All are written before the first takes its place, so that a failure replaces none of them.
+        for path, text in texts.items():
+            files.enter_context(artifacts.replacing(path)).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _first(items: Sequence[str]) -> str:
+    more = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,93 @@
+"""Fit one variant's head on the feature bank."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ltrec import artifacts, console, tracking
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ltrec.features import FeatureBank
+    from ltrec.heads import Head
+    from ltrec.params import Params
+
+
+def run(params: Params, variant: str) -> None:
+    """Write the variant's head and its train and val figures."""
+    from ltrec import device as devices
+    from ltrec import heads
+    from ltrec.network import load
+
+    layout = artifacts.Layout()
+    if variant not in params.rebalance:
+        raise UserError(
+            f"no such variant: {variant}; allowed: {', '.join(params.rebalance)}", where="params.yaml: rebalance"
+        )
+    settings = params.rebalance[variant]
+    device = devices.resolve(params.device)
+    devices.make_deterministic(params.seed)
+    with tracking.stage_run(params, "rebalance", variant=variant) as record:
+        record.params({"rebalance": settings.model_dump(mode="json"), "seed": params.seed})
+        joint = load(layout.model).head
+        assert isinstance(joint, heads.LinearHead), "the representation is learnt with a linear head"
+        representation = artifacts.digest(layout.model)
+        train, val = (_bank(layout, split, representation).to(device) for split in ("train", "val"))
+        started = time.perf_counter()
+        try:
+            fitted = settings.build(params.seed).fit(train, val, joint.to(device))
+        except UserError as error:
+            raise UserError(error.what, where=f"params.yaml: rebalance.{variant}") from None
+        seconds = time.perf_counter() - started
+        head = fitted.head.eval().cpu()
+        figures = {"val": _figures(head, val), "train": _figures(head, train)}
+        metrics = {
+            "method": settings.method,
+            **figures,
+            "chosen": fitted.chosen,
+            "curve": fitted.curve,
+        }
+        heads.save(head, layout.head(variant), method=settings.method)
+        artifacts.write_json(layout.head_metrics(variant), metrics)
+        record.metrics({"seconds": seconds})
+        record.metrics(
+            {f"{split}/{name}": value for split, of_split in figures.items() for name, value in of_split.items()}
+        )
+    chosen = "".join(
+        f", {name} {value:.3g}" if isinstance(value, float) else f", {name} {value}"
+        for name, value in fitted.chosen.items()
+    )
+    console.say(
+        f"rebalance {variant}: {figures['val']['balanced']:.1%} balanced accuracy on val{chosen}"
+        f" → {layout.head(variant)}"
+    )
+
+
+def _bank(layout: artifacts.Layout, split: artifacts.Split, representation: str) -> FeatureBank:
+    """The features of a split, if they are those of the network with the digest `representation`."""
+    from ltrec.features import FeatureBank
+
+    bank = FeatureBank.open(layout.features(split))
+    if bank.header.get("representation") != representation:
+        raise UserError(
+            f"holds features of another network than {layout.model}; run `ltrec featurize` or `dvc repro`",
+            where=str(layout.features(split)),
+        )
+    return bank
+
+
+def _figures(head: Head, bank: FeatureBank) -> dict[str, float]:
+    import torch
+
+    from ltrec.selection import balanced_accuracy
+
+    with torch.inference_mode():
+        logits: Tensor = head(bank.plain.cpu())
+    labels = bank.labels.cpu()
+    return {
+        "all": float((logits.argmax(dim=1) == labels).double().mean()),
+        "balanced": balanced_accuracy(logits, labels),
+    }

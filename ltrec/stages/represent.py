@@ -1,0 +1,156 @@
+"""Learn the representation: backbone and joint classifier, on the natural or a resampled distribution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from ltrec import artifacts, console, tracking
+from ltrec.augment import AugmentSettings
+from ltrec.backbones import BackboneSettings
+from ltrec.data.decoding import Geometry
+from ltrec.optim import SgdSettings
+from ltrec.samplers import InstanceBalanced, SamplerSettings
+from ltrec.settings import Count, PositiveInt, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from ltrec.checkpoints import ResumeFolder
+    from ltrec.data.lists import ImageList
+    from ltrec.network import Network
+    from ltrec.params import Params
+
+Channel = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
+
+
+class ImageSettings(Settings):
+    """What the network sees: the evaluation transform and the normalisation."""
+
+    size: PositiveInt = 224
+    """Side of the square, in pixels."""
+    resize: PositiveInt | None = None
+    """Short side before the centre crop, in pixels; null: 8/7 of `size`, as in 256 → 224."""
+    mean: tuple[Channel, Channel, Channel] = (0.485, 0.456, 0.406)
+    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(f"resize must be at least size ({self.size}), got {self.resize}")
+        return self
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(size=self.size, resize=self.resize or round(self.size * 8 / 7))
+
+
+class RepresentSettings(Settings):
+    """How the representation is learnt."""
+
+    backbone: BackboneSettings
+    image: ImageSettings = ImageSettings()
+    augment: AugmentSettings = AugmentSettings()
+    sampler: SamplerSettings = InstanceBalanced()
+    optimizer: SgdSettings = SgdSettings()
+    epochs: PositiveInt = 90
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Images an update; batch normalisation needs two."""
+    workers: Count | None = None
+    """Processes that decode; null: none for small images (they stay in memory), else one a core."""
+
+
+def run(params: Params) -> None:
+    """Train, going on from the last finished epoch of an interrupted training of the same thing."""
+    from ltrec import device as devices
+    from ltrec import network as networks
+    from ltrec.checkpoints import ResumeFolder
+    from ltrec.data.lists import read_classes, read_list
+
+    layout, settings = artifacts.Layout(), params.represent
+    device = devices.resolve(params.device)
+    devices.make_deterministic(params.seed)
+    classes = read_classes(layout.classes)
+    train, val = (read_list(layout.split_list(split), len(classes)) for split in ("train", "val"))
+    inputs = (layout.split_list("train"), layout.split_list("val"), layout.classes, layout.data_digest)
+    key = artifacts.digest(settings.model_dump(mode="json"), params.seed, device.type, *inputs)
+    with ResumeFolder("represent", key) as resume, tracking.stage_run(params, "represent") as record:
+        record.params({"represent": settings.model_dump(mode="json"), "seed": params.seed, "device": device.type})
+        image = settings.image
+        network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes)).to(device)
+        root = Path(params.prepare.source.root)
+        history = _train(network, root, train, val, settings, params.seed, resume, record)
+        artifacts.write_csv(layout.history, history)
+        networks.save(network.cpu(), layout.model, backbone=settings.backbone, header={"seed": params.seed})
+        record.file(layout.history)
+        resume.discard()
+    console.say(
+        f"represent: {settings.backbone.name}, {network.head.dim} features,"
+        f" {history[-1]['val']:.1%} balanced accuracy on val → {layout.model}"
+    )
+
+
+def _train(
+    network: Network,
+    root: Path,
+    train: ImageList,
+    val: ImageList,
+    settings: RepresentSettings,
+    seed: int,
+    resume: ResumeFolder,
+    record: tracking.Run,
+) -> list[dict[str, float]]:
+    """Train the network in place; returns the history, a row an epoch."""
+    import torch
+
+    from ltrec import training
+    from ltrec.loading import Batches, Images, view_seeds
+    from ltrec.selection import balanced_accuracy
+
+    geometry, pin = network.geometry, next(network.parameters()).is_cuda
+    loader, val_loader = (
+        Batches(Images(root, split.paths, geometry, view), settings.batch_size, settings.workers, pin=pin)
+        for split, view in ((train, settings.augment.build(geometry)), (val, None))
+    )
+    labels, val_labels = torch.from_numpy(train.labels), torch.from_numpy(val.labels)
+
+    sampler = settings.sampler.build(train.labels, seed=seed, epochs=settings.epochs)
+    steps = max(len(train.paths) // settings.batch_size, 1)
+    optimizer, schedule = settings.optimizer.build(network.parameters(), steps=settings.epochs * steps)
+    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule, "sampler": sampler}
+    history: list[dict[str, float]] = []
+    if state := resume.load():
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        history = state["history"]
+        console.say(f"represent: going on after epoch {len(history)}/{settings.epochs}")
+    record.history(history, "represent")
+
+    def batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        indices = sampler.epoch(epoch)
+        for pixels, index in loader.epoch(indices, view_seeds(seed, epoch, len(indices)), drop_last=True):
+            yield pixels, labels[index]
+
+    def on_epoch(report: training.EpochReport) -> None:
+        logits = training.predict_logits(network, val_loader.once())
+        row = {
+            "epoch": report.epoch + 1,
+            "loss": report.loss,
+            "accuracy": report.accuracy,
+            "val": balanced_accuracy(logits, val_labels),
+            "lr": report.lr,
+        }
+        history.append(row)
+        resume.save({name: part.state_dict() for name, part in parts.items()} | {"history": history})
+        record.history([row], "represent")
+        advance(1, f"loss {report.loss:.3f}  val {row['val']:.1%}")
+
+    with console.progress("represent: epoch", settings.epochs, done=len(history)) as advance:
+        remaining = range(len(history), settings.epochs)
+        training.train(network, batches, optimizer, schedule, epochs=remaining, seed=seed, on_epoch=on_epoch)
+    return history

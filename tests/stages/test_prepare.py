@@ -1,0 +1,294 @@
+"""From a folder to lists, class names and statistics, whatever lies in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from subprocess import run as run_process
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ltrec import artifacts
+from ltrec.artifacts import SPLITS, Layout
+from ltrec.data.lists import read_classes, read_list
+from ltrec.errors import UserError
+from ltrec.metrics import ShotSettings
+from ltrec.stages import prepare as stage
+from ltrec.stages.prepare import PrepareSettings
+
+Stats = dict[str, Any]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "artifacts")
+
+
+def write_images(root: Path, **counts: int) -> None:
+    """So many distinct images in each folder; `__` in a name stands for `/`."""
+    for name, count in counts.items():
+        folder = root / name.replace("__", "/")
+        folder.mkdir(parents=True, exist_ok=True)
+        for n in range(count):
+            # Name and number in the pixels, so that no two files have the same bytes.
+            Image.frombytes("L", (16, 2), f"{name:>28}{n:4}".encode()[-32:]).save(folder / f"{n}.png")
+
+
+def prepare(root: Path, layout: Layout, *, seed: int = 0, **settings: Any) -> Stats:
+    given = {"source": {"kind": "folder", "root": str(root)}, **settings}
+    stage.prepare(PrepareSettings.model_validate(given), seed=seed, shots=ShotSettings(), layout=layout)
+    return dict(artifacts.read_json(layout.stats))
+
+
+def listed(layout: Layout) -> dict[str, list[tuple[str, int]]]:
+    classes = len(read_classes(layout.classes))
+    lists = {split: read_list(layout.split_list(split), classes) for split in SPLITS}
+    return {name: list(zip(each.paths, each.labels.tolist(), strict=True)) for name, each in lists.items()}
+
+
+def files(layout: Layout) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in layout.stats.parent.iterdir()}
+
+
+def test_a_folder_becomes_balanced_disjoint_lists_and_a_tail(root: Path, layout: Layout) -> None:
+    write_images(root, c10=40, c2=40, c1=40)
+    tail = {"profile": "exponential", "imbalance_factor": 16, "n_max": 32}
+    stats = prepare(root, layout, split={"val": 2, "test": 3}, long_tail=tail)
+    assert read_classes(layout.classes) == ("c1", "c2", "c10")
+    lists = listed(layout)
+    paths = [path for pairs in lists.values() for path, _ in pairs]
+    assert len(set(paths)) == len(paths) == 42 + 6 + 9
+    assert all(path.split("/")[0] == ("c1", "c2", "c10")[label] for pairs in lists.values() for path, label in pairs)
+    assert stats["classes"] == [
+        {"name": "c1", "train": 32, "val": 2, "test": 3, "shot": "medium"},
+        {"name": "c2", "train": 8, "val": 2, "test": 3, "shot": "few"},
+        {"name": "c10", "train": 2, "val": 2, "test": 3, "shot": "few"},
+    ]
+    assert stats["images"] == {"train": 42, "val": 6, "test": 9}
+    assert (stats["imbalance_factor"], stats["skipped"], stats["unused"]) == (16.0, [], 120 - 57)
+
+
+def test_the_digest_covers_paths_and_bytes_of_the_images_used(root: Path, layout: Layout) -> None:
+    write_images(root, a=3, b=3)
+    stats = prepare(root, layout)
+    whole = hashlib.sha256()
+    for path in ("a/0.png", "a/1.png", "a/2.png", "b/0.png", "b/1.png", "b/2.png"):
+        whole.update(path.encode() + b"\0" + hashlib.sha256((root / path).read_bytes()).digest())
+    assert stats["digest"] == whole.hexdigest()
+    assert layout.data_digest.read_text() == f"{whole.hexdigest()}\n"
+    assert prepare(root, layout, seed=5)["digest"] == stats["digest"]
+    Image.new("L", (1, 1)).save(root / "a" / "0.png")
+    assert prepare(root, layout)["digest"] != stats["digest"]
+
+
+def test_the_same_seed_gives_the_same_bytes_wherever_the_data_lies(root: Path, layout: Layout, tmp_path: Path) -> None:
+    write_images(root, a=20, b=20)
+    tail = {"profile": "step", "imbalance_factor": 4}
+    prepare(root, layout, long_tail=tail, workers=1)
+    moved = tmp_path / "moved"
+    write_images(moved, b=20, a=20)
+    elsewhere = Layout(tmp_path / "elsewhere")
+    prepare(moved, elsewhere, long_tail=tail, workers=4)
+    assert files(layout) == files(elsewhere)
+    prepare(moved, elsewhere, long_tail=tail, seed=1)
+    assert files(layout)["test.txt"] != files(elsewhere)["test.txt"]
+
+
+def test_junk_is_skipped_listed_and_said_in_one_line(
+    root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, a=6, b=6)
+    (root / "a" / "notes.jpg").write_text("not a picture")
+    (root / "a" / "empty.png").touch()
+    cut_off = (root / "b" / "0.png").read_bytes()[:-30]
+    (root / "b" / "cut off.png").write_bytes(cut_off)
+    (root / "ghost").mkdir()
+    (root / "README").write_text("about")
+    (root / "b" / ".DS_Store").write_bytes(b"x")
+    stats = prepare(root, layout)
+    assert {entry["path"]: entry["reason"] for entry in stats["skipped"]} == {
+        "README": "not in a class folder",
+        "a/empty.png": "an empty file",
+        "a/notes.jpg": "not an image",
+        "b/cut off.png": "truncated",
+        "ghost/": "empty class",
+    }
+    assert read_classes(layout.classes) == ("a", "b")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    assert len(warnings) == 1
+    assert "skipped 5: README (not in a class folder), a/empty.png (an empty file)" in warnings[0]
+    assert "and 2 more; all are listed in" in warnings[0]
+
+
+def test_a_class_of_junk_alone_is_dropped_and_the_others_numbered_anew(root: Path, layout: Layout) -> None:
+    write_images(root, a=4, c=4)
+    (root / "b").mkdir()
+    (root / "b" / "junk.png").write_text("junk")
+    stats = prepare(root, layout)
+    assert read_classes(layout.classes) == ("a", "c")
+    assert {"path": "b/", "reason": "empty class"} in stats["skipped"]
+    assert {label for pairs in listed(layout).values() for path, label in pairs if path.startswith("c/")} == {1}
+
+
+def test_without_decoding_only_reading_counts(root: Path, layout: Layout) -> None:
+    write_images(root, a=4, b=4)
+    (root / "a" / "notes.jpg").write_text("not a picture")
+    assert prepare(root, layout, decode=False)["skipped"] == []
+
+
+def test_given_splits_are_honoured(root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(root, train__a=5, train__b=1, val__a=2, val__b=1, test__a=1, test__new=2)
+    stats = prepare(root, layout, split={"val": 50, "test": 50})
+    lists = listed(layout)
+    assert [path for path, _ in lists["val"]] == ["val/a/0.png", "val/a/1.png", "val/b/0.png"]
+    assert [path for path, _ in lists["test"]] == ["test/a/0.png"]
+    assert len(lists["train"]) == 6
+    assert stats["skipped"] == [{"path": "new/", "reason": "no training image (2 in val and test)"}]
+    assert "1 of 2 classes have no test image: 'b'" in capsys.readouterr().err
+
+
+def test_a_missing_or_empty_split_is_carved_from_train(
+    root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, train__a=8, train__b=6, test__a=1, test__b=1)
+    (root / "val").mkdir()
+    stats = prepare(root, layout, split={"val": 2, "test": 50})
+    assert stats["images"] == {"train": 10, "val": 4, "test": 2}
+    assert all(path.startswith("train/") for path, _ in listed(layout)["val"])
+    assert "prepare: val 2 image(s) of each class are taken from train" in capsys.readouterr().err
+
+
+def test_a_class_short_of_its_place_in_the_tail_is_said(
+    root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, a=40, b=12)
+    stats = prepare(root, layout, split={"val": 1, "test": 1}, long_tail=step(n_max=30, imbalance_factor=2))
+    assert [entry["train"] for entry in stats["classes"]] == [30, 10]
+    assert "1 of 2 classes have fewer training images" in (said := capsys.readouterr().err)
+    assert "'b' (10 of 15)" in said
+
+
+def step(**given: Any) -> Stats:
+    return {"profile": "step", **given}
+
+
+def test_copies_across_splits_are_said(root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(root, train__a=2, train__b=2, val__a=1, val__b=1, test__a=1, test__b=1)
+    (root / "test" / "a" / "copy.png").write_bytes((root / "train" / "a" / "0.png").read_bytes())
+    (root / "train" / "a" / "twice.png").write_bytes((root / "train" / "a" / "1.png").read_bytes())
+    assert prepare(root, layout)["duplicates_across_splits"] == 1
+    assert "train/a/0.png in train = test/a/copy.png in test" in capsys.readouterr().err
+
+
+def test_classes_too_small_to_split_are_named_with_what_helps(root: Path, layout: Layout) -> None:
+    write_images(root, a=9, b=2, c=1)
+    with pytest.raises(UserError) as caught:
+        prepare(root, layout, split={"val": 1, "test": 2})
+    assert str(caught.value) == (
+        "params.yaml: prepare.split: too few images to split in 2 of 3 classes: 'b' (2), 'c' (1); a class needs 4"
+        " (val 1, test 2, 1 or more for train): ask for less, add images, or set small_classes: drop"
+    )
+    with pytest.raises(UserError, match=r"needs 3 \(val 0.1, test 0.2"):
+        prepare(root, layout)
+
+
+def test_classes_too_small_to_split_can_be_dropped(root: Path, layout: Layout) -> None:
+    write_images(root, a=9, b=2, c=5)
+    stats = prepare(root, layout, split={"val": 1, "test": 2, "small_classes": "drop"})
+    assert read_classes(layout.classes) == ("a", "c")
+    assert stats["skipped"] == [{"path": "b/", "reason": "too few images to split (2; 4 are needed)"}]
+    assert stats["images"] == {"train": 6 + 2, "val": 2, "test": 4}
+
+
+def test_bad_input_leaves_earlier_lists_untouched(root: Path, layout: Layout, tmp_path: Path) -> None:
+    write_images(root, a=9, b=9)
+    prepare(root, layout)
+    before = files(layout)
+    write_images(tmp_path / "one", a=9)
+    write_images(tmp_path / "small", a=9, b=1)
+    (tmp_path / "junk" / "a").mkdir(parents=True)
+    (tmp_path / "junk" / "a" / "1.png").write_text("junk")
+    for name, message in {
+        "missing": "no such folder; `ltrec data digits`",
+        "one": "1 class.* a classifier needs two",
+        "small": "too few images to split",
+        "junk": r"no image could be read \(a/1.png: not an image\)",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            prepare(tmp_path / name, layout)
+    assert files(layout) == before
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_failure_while_writing_leaves_earlier_lists_untouched(
+    root: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    write_images(root, a=9, b=9)
+    prepare(root, layout)
+    before = files(layout)
+
+    def fail(_images: object) -> str:
+        monkeypatch.undo()
+        raise failure
+
+    write_images(root, c=9)
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "list_text", fail)
+        with pytest.raises(type(failure)):
+            prepare(root, layout)
+    assert files(layout) == before
+
+
+@pytest.mark.parametrize("written", range(7))
+def test_a_full_disk_at_any_file_leaves_earlier_lists_untouched(
+    root: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    write_images(root, a=9, b=9)
+    prepare(root, layout)
+    before = files(layout)
+    write_text, calls = Path.write_text, []
+
+    def full(self: Path, *args: Any, **named: Any) -> int:
+        calls.append(self)
+        if len(calls) > written:
+            raise OSError(28, "No space left on device")
+        return write_text(self, *args, **named)
+
+    write_images(root, c=9)
+    monkeypatch.setattr(Path, "write_text", full)
+    if written < 6:
+        with pytest.raises(OSError, match="No space left"):
+            prepare(root, layout)
+        assert files(layout) == before
+    else:  # there are six files
+        prepare(root, layout)
+        assert files(layout) != before
+
+
+def test_run_takes_its_part_of_the_parameters(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(root, a=9, b=9)
+    monkeypatch.chdir(tmp_path)
+    params: Any = SimpleNamespace(
+        seed=0, prepare=PrepareSettings(), evaluate=SimpleNamespace(shots=ShotSettings(many_above=6, few_below=2))
+    )
+    stage.run(params)
+    stats = json.loads((tmp_path / "artifacts" / "prepare" / "stats.json").read_text())
+    assert [entry["shot"] for entry in stats["classes"]] == ["many", "many"]
+    assert stats["images"] == {"train": 14, "val": 2, "test": 2}
+
+
+def test_importing_the_settings_is_light() -> None:
+    heavy = "{'torch', 'torchvision', 'sklearn', 'pandas', 'mlflow', 'matplotlib', 'scipy'}"
+    code = f"import sys, ltrec.stages.prepare, ltrec.data.digits; print(sorted({heavy} & set(sys.modules)))"
+    done = run_process([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
