@@ -1,0 +1,261 @@
+"""What evaluation found, as figures for JSON, rows for tables, and the final table.
+
+C classes, N test images. A rank is a class's place when classes are sorted from most to fewest training images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ltrec import metrics
+from ltrec.drawing import running_mean, running_window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from ltrec.metrics import Answers, Pairing
+
+    Floats = NDArray[np.float64]
+    Integers = NDArray[np.int64]
+    Names = NDArray[np.str_]
+    Row = dict[str, object]
+
+_WIDE = 108  # columns of a terminal from which an interval stands beside its figure, not below it
+_NARROW = 72  # below so many columns there is room for the four main figures only
+_WITH_INTERVAL = (*metrics.GROUPS, "all")
+_OPTIONAL = ("balanced", "macro F1")
+_COLUMNS = ("variant", *_WITH_INTERVAL, *_OPTIONAL, "p")
+_CROWN = "★"
+_FOR_ASCII = str.maketrans({"–": "-", "★": "*", "…": "."})
+
+
+@dataclass(frozen=True)
+class Result:
+    """One variant on the test split."""
+
+    answers: Answers
+    figures: dict[str, float | None]
+    intervals: dict[str, list[float] | None]
+    pairing: Pairing | None
+    """Against joint; None for joint itself, and where no variant is joint."""
+    p_adjusted: float | None
+    """The pairing's p value, Holm-adjusted for all variants that were compared."""
+    fitted: dict[str, Any]
+    """The variant's own metrics.json: figures on val, what was chosen, the curve it was chosen from."""
+    norms: Floats | None
+    """‖w_j‖ of each class, (C,), if the head is linear."""
+
+    def as_json(self) -> dict[str, Any]:
+        paired = self.pairing
+        return self.figures | {
+            "interval": self.intervals,
+            "p_value_against_joint": None if paired is None else paired.p_value,
+            "p_value_holm": self.p_adjusted,
+            "discordant": None if paired is None else {"better": paired.better, "worse": paired.worse},
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """All variants on the test split, in the order of `params.yaml`."""
+
+    names: tuple[str, ...]
+    """Class names, C."""
+    counts: Integers
+    """Training images of each class, (C,)."""
+    groups: Names
+    """Shot group of each class, (C,)."""
+    labels: Integers
+    """True class of each test image, (N,)."""
+    results: dict[str, Result]
+    champion: str
+    reference: str | None
+    """The variant that is joint."""
+
+    @cached_property
+    def order(self) -> Integers:
+        """The class at each rank, (C,); equals stay in the order of their labels."""
+        return np.argsort(-self.counts, kind="stable")
+
+    @cached_property
+    def accuracy(self) -> dict[str, Floats]:
+        """Each variant's accuracy by class, (C,); nan for a class without test images."""
+        return {
+            name: metrics.per_class_accuracy(self.labels, result.answers.predicted, len(self.names))
+            for name, result in self.results.items()
+        }
+
+    def confusion(self, variant: str) -> Integers:
+        """Counts of (true, predicted) by rank, (C, C)."""
+        predicted = self.results[variant].answers.predicted
+        return metrics.confusion(self.labels, predicted, len(self.names))[np.ix_(self.order, self.order)]
+
+    def curves(self) -> dict[str, Floats]:
+        """(τ, balanced accuracy on val) of each variant that chose a τ from a grid, (T, 2)."""
+        found = {
+            name: [(row["tau"], row["val"]) for row in result.fitted.get("curve", ()) if {"tau", "val"} <= set(row)]
+            for name, result in self.results.items()
+        }
+        return {name: np.array(rows, dtype=np.float64) for name, rows in found.items() if rows}
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: result.as_json() for name, result in self.results.items()} | {"champion": self.champion}
+
+    def per_class_rows(self, variants: Sequence[str] | None = None) -> list[Row]:
+        """A row for each class in the order of the labels, a column for each variant's accuracy."""
+        tested = np.bincount(self.labels, minlength=len(self.names))
+        return [
+            {
+                "label": label, "class": name, "train": int(self.counts[label]), "test": int(tested[label]),
+                "shot": str(self.groups[label]),
+            } | {variant: _cell(self.accuracy[variant][label]) for variant in variants or self.results}
+            for label, name in enumerate(self.names)
+        ]  # fmt: skip
+
+    def rank_rows(self) -> list[Row]:
+        """Accuracy against class rank; `smooth` is what the plot shows where classes are many."""
+        window = running_window(len(self.names))
+        return [
+            {
+                "variant": variant, "rank": rank, "class": self.names[label], "train": int(self.counts[label]),
+                "shot": str(self.groups[label]), "accuracy": _cell(accuracy[label]), "smooth": _cell(smooth[rank]),
+            }
+            for variant, accuracy in self.accuracy.items()
+            for smooth in [running_mean(accuracy[self.order], window)]
+            for rank, label in enumerate(self.order)
+        ]  # fmt: skip
+
+    def tau_rows(self) -> list[Row]:
+        chosen = self.chosen_taus()
+        return [
+            {"variant": name, "tau": float(tau), "val": float(value), "chosen": int(tau == chosen.get(name))}
+            for name, curve in self.curves().items()
+            for tau, value in curve
+        ]
+
+    def chosen_taus(self) -> dict[str, float]:
+        taus = {name: result.fitted.get("chosen", {}).get("tau") for name, result in self.results.items()}
+        return {name: float(tau) for name, tau in taus.items() if tau is not None}
+
+    def norm_rows(self) -> list[Row]:
+        return [
+            {
+                "variant": name, "rank": rank, "class": self.names[label], "norm": float(result.norms[label]),
+                "relative": float(result.norms[label] / result.norms.mean()),
+            }
+            for name, result in self.results.items()
+            if result.norms is not None
+            for rank, label in enumerate(self.order)
+        ]  # fmt: skip
+
+    def group_rows(self) -> list[Row]:
+        return [
+            {"variant": name, "group": group, "accuracy": value, "low": interval[0], "high": interval[1]}
+            for name, result in self.results.items()
+            for group in _WITH_INTERVAL
+            if (value := result.figures[group]) is not None
+            for interval in [result.intervals[group] or (value, value)]
+        ]
+
+    def confusion_rows(self) -> list[Row]:
+        """The champion's confusions that happened, as shares of the true class's test images."""
+        matrix = self.confusion(self.champion)
+        tested = matrix.sum(axis=1)
+        return [
+            {
+                "actual": self.names[self.order[row]], "predicted": self.names[self.order[column]],
+                "actual_rank": int(row), "predicted_rank": int(column), "images": int(matrix[row, column]),
+                "share": float(matrix[row, column] / tested[row]),
+            }
+            for row, column in np.argwhere(matrix)
+        ]  # fmt: skip
+
+    def markdown(self) -> str:
+        """The final table as GitHub shows it."""
+        rows = [
+            [name, *(f"{figure} ({interval})" if interval else figure for figure, interval in cells)]
+            for name, cells in self._cells()
+        ]
+        lines = [list(_COLUMNS), ["---", *["---:"] * (len(_COLUMNS) - 1)], *rows]
+        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return f"{table}\n\n{self.note}\n"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The final table, for narrow and wide terminals and for files."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        wide, narrow = options.max_width >= _WIDE, options.max_width < _NARROW
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2 if wide else 1, 0, 0), pad_edge=False, show_edge=False)
+        table.add_column(_COLUMNS[0], overflow="fold")
+        shown = [place for place, title in enumerate(_COLUMNS) if place and not (narrow and title in _OPTIONAL)]
+        for title in (_COLUMNS[place] for place in shown):
+            beside = wide and title in _WITH_INTERVAL
+            table.add_column(f"{title:>6}" if beside else title, justify="left" if beside else "right", no_wrap=True)
+        for variant, cells in self._cells():
+            texts = [Text(_encodable(variant, options))]
+            for figure, interval in (cells[place - 1] for place in shown):
+                text = Text(_encodable(f"{figure:>6}" if wide and interval else figure, options))
+                if interval and not narrow:
+                    low, high = interval.split("–")
+                    text.append(_encodable(f" {low:>5}–{high}" if wide else f"\n{interval}", options), "not bold dim")
+                texts.append(text)
+            table.add_row(*texts, style="bold" if variant.endswith(_CROWN) else "")
+        yield table
+        yield Text(_encodable(self.note, options), style="dim")
+
+    @property
+    def note(self) -> str:
+        """What the table's figures are."""
+        tested = np.unique(self.labels)
+        sizes = ", ".join(f"{group} {np.count_nonzero(self.groups[tested] == group)}" for group in metrics.GROUPS)
+        sure = any(any(result.intervals.values()) for result in self.results.values())
+        paired = self.reference is not None and len(self.results) > 1
+        parts = [
+            f"Per cent of {len(self.labels)} test images in {len(tested)} classes ({sizes})",
+            "95 % intervals by bootstrap" if sure else "",
+            f"p against {self.reference}: exact McNemar, Holm-adjusted" if paired else "",
+            f"{_CROWN} champion by balanced accuracy on val",
+        ]
+        return "; ".join(part for part in parts if part) + "."
+
+    def _cells(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Each variant's row of the final table: pairs of a figure and its interval, either may be empty."""
+        rows = []
+        for name, result in self.results.items():
+            cells = [(_percent(result.figures[key]), _interval(result.intervals[key])) for key in _WITH_INTERVAL]
+            cells += [(_percent(result.figures[key]), "") for key in ("balanced", "macro_f1")]
+            cells.append((_p_value(result.p_adjusted), ""))
+            rows.append((f"{name} {_CROWN}" if name == self.champion else name, cells))
+        return rows
+
+
+def _cell(value: float) -> float | str:
+    """An empty cell for what is not known."""
+    return "" if np.isnan(value) else float(value)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return "–".join(f"{100 * end:.1f}".replace("100.0", "100") for end in interval) if interval else ""
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+
+
+def _encodable(text: str, options: ConsoleOptions) -> str:
+    return text.translate(_FOR_ASCII) if options.ascii_only else text

@@ -1,0 +1,237 @@
+"""Compare all variants on the test split, which is read here and nowhere else; name the champion."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from ltrec import artifacts, console, metrics, tracking, vega
+from ltrec.errors import UserError
+from ltrec.metrics import ShotSettings
+from ltrec.plots import PlotSettings
+from ltrec.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from ltrec.features import FeatureBank
+    from ltrec.heads import Head
+    from ltrec.params import Params
+    from ltrec.report import Report
+
+_IMAGES_AT_ONCE = 4096
+
+
+class EvaluateSettings(Settings):
+    """How variants are compared on the test split."""
+
+    shots: ShotSettings = ShotSettings()
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Resamples of the test images behind the 95 % intervals; 0: no intervals."""
+    plots: PlotSettings = PlotSettings()
+
+
+def run(params: Params) -> None:
+    """Score every variant, choose the champion on val, write figures, tables and plots."""
+    from ltrec.project import state_dir
+
+    layout = artifacts.Layout()
+    _drop_unnamed(layout, params.rebalance)
+    report = _compare(params, layout)
+    artifacts.write_json(layout.evaluation_metrics, report.as_json())
+    artifacts.write_csv(layout.evaluation / "per_class.csv", report.per_class_rows())
+    artifacts.write_text(layout.evaluation / "table.md", report.markdown())
+    _write_plot_data(report, layout.plots)
+    _draw(report, params.evaluate.plots, layout.plots / "images")
+    vega.provide(state_dir())
+    _track(params, report, layout)
+    console.show(report)
+    console.say(f"evaluate: the champion is {report.champion} → {layout.evaluation}")
+
+
+def _drop_unnamed(layout: artifacts.Layout, named: Iterable[str]) -> None:
+    """Remove what variants left that `params.yaml` no longer names; DVC would hash it with the others."""
+    keep = set(named)
+    folder = layout.root / "rebalance"
+    for variant in sorted(folder.iterdir()) if folder.is_dir() else ():
+        ours = layout.head(variant.name).is_file() or layout.head_metrics(variant.name).is_file()
+        if variant.is_dir() and not variant.is_symlink() and variant.name not in keep and ours:
+            shutil.rmtree(variant)
+            console.say(f"evaluate: removed {variant}: params.yaml has no variant of that name")
+
+
+def _compare(params: Params, layout: artifacts.Layout) -> Report:
+    """Score every variant, each against joint."""
+    from ltrec import heads
+    from ltrec.data.lists import read_classes, read_list
+    from ltrec.features import FeatureBank
+    from ltrec.report import Report, Result
+
+    names = read_classes(layout.classes)
+    counts = read_list(layout.split_list("train"), len(names)).counts(len(names))
+    shots = params.evaluate.shots
+    groups = metrics.shot_groups(counts, shots.many_above, shots.few_below)
+    bank = FeatureBank.open(layout.features("test"))
+    labels = _labels(bank, len(names), layout.features("test"))
+
+    fitted = {variant: artifacts.read_json(layout.head_metrics(variant)) for variant in params.rebalance}
+    champion = choose({variant: _on_val(own, layout.head_metrics(variant)) for variant, own in fitted.items()})
+    answers, norms = {}, {}
+    for variant in params.rebalance:
+        head = heads.load(layout.head(variant))
+        answers[variant] = _ask(head, bank, labels, len(names), layout.head(variant))
+        norms[variant] = weight_norms(head)
+
+    reference = next((name for name, settings in params.rebalance.items() if settings.method == "joint"), None)
+    right = {variant: given.predicted == labels for variant, given in answers.items()}
+    others = [variant for variant in answers if variant != reference]
+    pairings = {name: metrics.mcnemar(right[name], right[reference]) for name in others} if reference else {}
+    adjusted = dict(zip(pairings, metrics.holm([pair.p_value for pair in pairings.values()]), strict=True))
+
+    results = {}
+    with console.progress("evaluate: variants", len(answers)) as advance:
+        for name, given in answers.items():
+            intervals = metrics.bootstrap(labels, given, groups, resamples=params.evaluate.bootstrap, seed=params.seed)
+            results[name] = Result(
+                given, metrics.score(labels, given, groups), intervals,
+                pairings.get(name), adjusted.get(name), fitted[name], norms[name],
+            )  # fmt: skip
+            advance(note=name)
+    return Report(names, counts, groups, labels, results, champion, reference)
+
+
+def choose(balanced_on_val: dict[str, float]) -> str:
+    """The variant with the highest balanced accuracy on val; among equals the one named first."""
+    return max(balanced_on_val, key=balanced_on_val.__getitem__)
+
+
+def weight_norms(head: Head) -> NDArray[np.float64] | None:
+    """‖w_j‖ of each class, scaled as the head scales its logits, (C,); None for a head without class weights."""
+    weight, scale = getattr(head, "weight", None), getattr(head, "scale", None)
+    if weight is None:
+        return None
+    norms = weight.detach().double().norm(dim=1)
+    return np.asarray((norms if scale is None else norms * scale.detach().abs()).numpy())
+
+
+def _labels(bank: FeatureBank, classes: int, path: Path) -> NDArray[np.int64]:
+    labels = bank.labels.numpy()
+    if not len(labels):
+        raise UserError("has no images; params.yaml: prepare.split.test must leave some", where=str(path))
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(
+            f"has labels {labels.min()} … {labels.max()}, but there are {classes} classes; run `dvc repro`",
+            where=str(path),
+        )
+    return labels
+
+
+def _on_val(fitted: dict[str, Any], path: Path) -> float:
+    try:
+        return float(fitted["val"]["balanced"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            "has no number val.balanced; delete it and run `ltrec rebalance` again", where=str(path)
+        ) from None
+
+
+def _ask(head: Head, bank: FeatureBank, labels: NDArray[np.int64], classes: int, path: Path) -> metrics.Answers:
+    """What a head says to every test image."""
+    import torch
+
+    if head.dim != bank.dim:
+        raise UserError(f"takes {head.dim} features, the bank has {bank.dim}; run `dvc repro`", where=str(path))
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(labels), _IMAGES_AT_ONCE):
+            some = slice(start, start + _IMAGES_AT_ONCE)
+            logits = head(bank.plain[some]).numpy()
+            if logits.shape[1] != classes:
+                raise UserError(
+                    f"knows {logits.shape[1]} classes, classes.txt has {classes}; run `dvc repro`", where=str(path)
+                )
+            try:
+                parts.append(metrics.answers(logits, labels[some]))
+            except ValueError as error:
+                raise UserError(f"{error}: the head is damaged; fit it again", where=str(path)) from None
+    return metrics.Answers(
+        np.concatenate([part.predicted for part in parts]), np.concatenate([part.in_top5 for part in parts])
+    )
+
+
+def _write_plot_data(report: Report, folder: Path) -> None:
+    """CSV for `dvc plots`; a table without rows keeps its header, since DVC expects every file it was promised."""
+    tables = {
+        "accuracy_by_rank": (report.rank_rows(), "variant,rank,class,train,shot,accuracy,smooth"),
+        "tau_curve": (report.tau_rows(), "variant,tau,val,chosen"),
+        "weight_norms": (report.norm_rows(), "variant,rank,class,norm,relative"),
+        "groups": (report.group_rows(), "variant,group,accuracy,low,high"),
+        "confusion": (report.confusion_rows(), "actual,predicted,actual_rank,predicted_rank,images,share"),
+    }
+    for name, (rows, header) in tables.items():
+        if rows:
+            artifacts.write_csv(folder / f"{name}.csv", rows)
+        else:
+            artifacts.write_text(folder / f"{name}.csv", header + "\n")
+
+
+def _draw(report: Report, settings: PlotSettings, folder: Path) -> None:
+    """All plots that the variants give something to draw for."""
+    shutil.rmtree(folder, ignore_errors=True)
+    artist = settings.build(tuple(report.results), reference=report.reference, champion=report.champion)
+    order = report.order
+    groups, counts = report.groups[order], report.counts[order]
+    names = [report.names[label] for label in order]
+    norms = {name: result.norms[order] for name, result in report.results.items() if result.norms is not None}
+    curves = report.curves()
+
+    artist.accuracy_by_rank(folder, {name: of[order] for name, of in report.accuracy.items()}, counts, groups, names)
+    artist.group_bars(
+        folder,
+        {name: result.figures for name, result in report.results.items()},
+        {name: result.intervals for name, result in report.results.items()},
+        [*metrics.GROUPS, "all"],
+    )
+    shown = [report.reference, report.champion] if report.reference else [report.champion]
+    artist.confusion(folder, {name: report.confusion(name) for name in dict.fromkeys(shown)}, groups, names)
+    if norms:
+        artist.weight_norms(folder, norms, groups, counts, names)
+    if curves:
+        joint = report.results[report.reference].fitted["val"]["balanced"] if report.reference else None
+        artist.tau_curve(folder, curves, report.chosen_taus(), joint)
+
+
+def _track(params: Params, report: Report, layout: artifacts.Layout) -> None:
+    """Put each variant's figures on its own run, so that MLflow compares methods; the rest on the parent."""
+    # A stage that DVC did not rerun in this state has not told it anything: its run is filled in here.
+    with tracking.stage_run(params, "represent") as run:
+        run.params({"represent": params.represent.model_dump(mode="json"), "seed": params.seed})
+        run.history(artifacts.read_csv(layout.history), "represent")
+        run.file(layout.history)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, result in report.results.items():
+            table = Path(scratch) / name / "per_class.csv"
+            artifacts.write_csv(table, report.per_class_rows([name]))
+            with tracking.stage_run(params, "rebalance", variant=name) as run:
+                run.params({"rebalance": params.rebalance[name].model_dump(mode="json"), "seed": params.seed})
+                run.metrics(_present(result.figures))
+                run.file(table)
+    with tracking.stage_run(params, "evaluate") as run:
+        run.params({"evaluate": params.evaluate.model_dump(mode="json")})
+        run.tags({"champion": report.champion})
+        run.metrics(_present(report.results[report.champion].figures))
+        for file in ("metrics.json", "per_class.csv", "table.md"):
+            run.file(layout.evaluation / file)
+        for image in sorted((layout.plots / "images").glob("*")):
+            run.file(image, "plots")
+
+
+def _present(figures: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if value is not None}

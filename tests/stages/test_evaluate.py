@@ -1,0 +1,247 @@
+"""The whole stage over a bank of made-up features, four images a class."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from ltrec import artifacts, features, heads
+from ltrec.artifacts import Layout
+from ltrec.errors import UserError
+from ltrec.params import Params
+from ltrec.stages import evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LAYOUT = Layout()
+COUNTS = (150, 60, 5)
+# One feature a class: every image lies on its class's axis, but one of class 2, which lies on axis 0.
+LABELS = np.repeat(np.arange(3), 4)
+FEATURES = np.eye(3, dtype=np.float32)[[0] * 4 + [1] * 4 + [2] * 3 + [0]]
+WEIGHTS = {"joint": torch.tensor([[3.0, 0, 2], [0, 2, 0], [0, 0, 1]]), "crt": torch.eye(3)}
+
+
+class Recorder:
+    """Stands where a run of the tracking stands."""
+
+    def __init__(self) -> None:
+        self.calls: dict[tuple[str, str | None], list[tuple[str, Any]]] = {}
+
+    @contextlib.contextmanager
+    def stage_run(self, _params: object, stage: str, *, variant: str | None = None) -> Iterator[SimpleNamespace]:
+        calls = self.calls.setdefault((stage, variant), [])
+        yield SimpleNamespace(
+            params=lambda content: calls.append(("params", content)),
+            metrics=lambda content, step=None: calls.append(("metrics", content)),  # noqa: ARG005
+            history=lambda rows, prefix: calls.append(("history", (prefix, len(rows)))),
+            tags=lambda content: calls.append(("tags", content)),
+            file=lambda path, folder="": calls.append(("file", f"{folder}/{Path(path).name}".strip("/"))),
+        )
+
+    def of(self, what: str, stage: str, variant: str | None = None) -> list[Any]:
+        return [content for kind, content in self.calls[stage, variant] if kind == what]
+
+
+@pytest.fixture(autouse=True)
+def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Recorder:
+    """An empty project as the current folder, and nobody to track to."""
+    monkeypatch.chdir(tmp_path)
+    recorder = Recorder()
+    monkeypatch.setattr(evaluate.tracking, "stage_run", recorder.stage_run)
+    monkeypatch.setattr(evaluate.vega, "provide", lambda folder: None)  # noqa: ARG005
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(evaluate, "_draw", lambda *given: None)  # noqa: ARG005 - it takes a second
+    artifacts.write_text(LAYOUT.classes, "ant\nbee\ncat\n")
+    lines = [f"{label}/{image}.png {label}\n" for label, count in enumerate(COUNTS) for image in range(count)]
+    artifacts.write_text(LAYOUT.split_list("train"), "".join(lines))
+    with features.writing(LAYOUT.features("test"), LABELS, views=1, dim=3, header={}) as bank:
+        bank[0] = FEATURES
+    artifacts.write_csv(LAYOUT.history, [{"epoch": 1, "loss": 0.5, "accuracy": 0.8, "val": 0.6, "lr": 0.1}])
+    save("joint", heads.LinearHead(WEIGHTS["joint"], None), 0.6)
+    save("crt", heads.LinearHead(WEIGHTS["crt"], None), 0.9)
+    save("ncm", heads.NearestMeanHead(torch.eye(3), torch.zeros(3), "un", "euclidean"), 0.9)
+    return recorder
+
+
+@pytest.fixture
+def drawn() -> None:
+    """For tests that look at images; the others do without, since drawing takes a second."""
+
+
+def save(variant: str, head: heads.Head, val: float, **more: object) -> None:
+    heads.save(head, LAYOUT.head(variant), method=variant)
+    content = {"method": variant, "val": {"all": val, "balanced": val}, "chosen": {}, "curve": [], **more}
+    artifacts.write_json(LAYOUT.head_metrics(variant), content)
+
+
+def run(*variants: str, **settings: object) -> dict[str, Any]:
+    """Run the stage; variants are named as their methods, but for what follows a hyphen."""
+    params = {
+        "represent": {"backbone": {"name": "cifar_resnet8"}},
+        "rebalance": {name: {"method": name.partition("-")[0]} for name in variants},
+        "evaluate": {"bootstrap": 25, "plots": {"dpi": 50}, **settings},
+    }
+    evaluate.run(Params.model_validate_json(json.dumps(params)))
+    return dict(json.loads(LAYOUT.evaluation_metrics.read_text(encoding="utf-8")))
+
+
+def table(name: str) -> list[dict[str, str]]:
+    with (LAYOUT.plots / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_figures_by_hand() -> None:
+    found = run("joint", "crt")
+    # joint takes all of class 2 for class 0: logits (2, 0, 1); crt only the one that lies there.
+    assert {name: found["joint"][name] for name in ("many", "medium", "few", "all", "balanced", "top5")} == {
+        "many": 1.0, "medium": 1.0, "few": 0.0, "all": pytest.approx(8 / 12), "balanced": pytest.approx(2 / 3),
+        "top5": None,
+    }  # fmt: skip
+    assert found["crt"]["few"] == 0.75
+    # F1 of crt: 2·4 / (4 + 5), 1, 2·3 / (4 + 3).
+    assert found["crt"]["macro_f1"] == pytest.approx((8 / 9 + 1 + 6 / 7) / 3)
+    # crt alone is right on three images: p = 2 / 2³.
+    assert found["crt"]["p_value_against_joint"] == pytest.approx(0.25)
+    assert found["crt"]["discordant"] == {"better": 3, "worse": 0}
+    assert found["joint"]["p_value_against_joint"] is None
+    low, high = found["crt"]["interval"]["few"]
+    assert low < 0.75 < high
+
+
+def test_p_values_of_several_variants_are_adjusted() -> None:
+    found = run("joint", "crt", "ncm")
+    assert [found[name]["p_value_against_joint"] for name in ("crt", "ncm")] == pytest.approx([0.25, 0.25])
+    assert [found[name]["p_value_holm"] for name in ("crt", "ncm")] == pytest.approx([0.5, 0.5])
+
+
+def test_champion_is_chosen_on_val_and_the_first_of_equals() -> None:
+    assert run("joint", "crt", "ncm")["champion"] == "crt"
+    assert run("joint", "ncm", "crt")["champion"] == "ncm"
+    # On test joint is the worst, and still it wins if val says so.
+    save("joint", heads.LinearHead(WEIGHTS["joint"], None), 0.95)
+    assert run("joint", "crt")["champion"] == "joint"
+
+
+def test_without_joint_nothing_is_compared() -> None:
+    found = run("crt", "ncm")
+    assert found["crt"]["p_value_against_joint"] is None
+    assert found["ncm"]["p_value_holm"] is None
+
+
+def test_one_variant_without_intervals() -> None:
+    assert run("joint", bootstrap=0)["joint"]["interval"]["all"] is None
+
+
+def test_empty_group_is_null() -> None:
+    found = run("joint", shots={"many_above": 1000, "few_below": 20})
+    assert found["joint"]["many"] is None
+    assert found["joint"]["interval"]["many"] is None
+
+
+@pytest.mark.usefixtures("drawn")
+def test_files_and_their_content() -> None:
+    save("tau_norm", heads.LinearHead(WEIGHTS["crt"], None), 0.7, chosen={"tau": 1.0},
+         curve=[{"tau": 0.0, "val": 0.5}, {"tau": 1.0, "val": 0.7}])  # fmt: skip
+    save("lws", heads.ScaledHead(WEIGHTS["joint"], None, torch.tensor([1.0, -2.0, 3.0])), 0.6)
+    run("joint", "tau_norm", "lws", "ncm")
+    assert {path.name for path in (LAYOUT.plots / "images").iterdir()} == {
+        "accuracy_by_rank.png", "groups.png", "confusion.png", "weight_norms.png", "tau_curve.png",
+    }  # fmt: skip
+    assert [row["val"] for row in table("tau_curve")] == ["0.5", "0.7"]
+    # LWS: |s_j|·‖w_j‖ with norms √13, 2, 1; NCM has no weights.
+    norms = [float(row["norm"]) for row in table("weight_norms") if row["variant"] == "lws"]
+    assert norms == pytest.approx([13**0.5, 4.0, 3.0])
+    assert {row["variant"] for row in table("weight_norms")} == {"joint", "tau_norm", "lws"}
+    assert len(table("accuracy_by_rank")) == 4 * 3
+    assert "| joint |" in (LAYOUT.evaluation / "table.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("drawn")
+def test_plots_without_data_leave_a_header_and_no_image() -> None:
+    run("ncm")
+    for name in ("tau_curve", "weight_norms"):
+        assert (LAYOUT.plots / f"{name}.csv").read_text(encoding="utf-8").startswith("variant,")
+        assert table(name) == []
+        assert not (LAYOUT.plots / "images" / f"{name}.png").exists()
+
+
+@pytest.mark.usefixtures("drawn")
+def test_the_same_bytes_twice() -> None:
+    def written() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in LAYOUT.evaluation.rglob("*") if path.is_file()}
+
+    run("joint", "crt", "ncm")
+    first = written()
+    shutil.rmtree(LAYOUT.evaluation)
+    run("joint", "crt", "ncm")
+    assert len(first) == 12
+    assert written() == first
+
+
+@pytest.mark.usefixtures("drawn")
+def test_tracking_gets_every_variant_and_the_parent(recorder: Recorder) -> None:
+    found = run("joint", "crt")
+    assert recorder.of("metrics", "rebalance", "crt")[0]["few"] == found["crt"]["few"]
+    assert "top5" not in recorder.of("metrics", "rebalance", "crt")[0]
+    assert recorder.of("file", "rebalance", "joint") == ["per_class.csv"]
+    assert recorder.of("history", "represent") == [("represent", 1)]
+    assert {"champion": "crt"} in recorder.of("tags", "evaluate")
+    assert {"metrics.json", "per_class.csv", "table.md", "plots/groups.png"} <= set(recorder.of("file", "evaluate"))
+
+
+def test_folders_of_variants_that_are_named_no_more_go(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = LAYOUT.root / "rebalance" / "notes"
+    kept.mkdir()
+    (kept / "mine.txt").write_text("not an artifact", encoding="utf-8")
+    run("joint")
+    assert {path.name for path in (LAYOUT.root / "rebalance").iterdir()} == {"joint", "notes"}
+    assert "removed artifacts/rebalance/crt" in capsys.readouterr().err
+
+
+def test_table_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    run("joint", "crt")
+    assert "crt ★" in capsys.readouterr().out
+
+
+def test_a_head_of_another_dimension_is_refused() -> None:
+    save("crt", heads.LinearHead(torch.eye(4), None), 0.9)
+    with pytest.raises(UserError, match=r"crt/head\.safetensors: takes 4 features, the bank has 3"):
+        run("joint", "crt")
+
+
+def test_a_head_of_other_classes_is_refused() -> None:
+    save("crt", heads.LinearHead(torch.ones(2, 3), None), 0.9)
+    with pytest.raises(UserError, match=r"knows 2 classes, classes\.txt has 3"):
+        run("joint", "crt")
+
+
+def test_a_damaged_head_is_refused_and_nothing_is_lost() -> None:
+    run("joint", "crt")
+    before = LAYOUT.evaluation_metrics.read_bytes()
+    save("crt", heads.LinearHead(torch.full((3, 3), torch.nan), None), 0.9)
+    with pytest.raises(UserError, match="not a finite number"):
+        run("joint", "crt")
+    assert LAYOUT.evaluation_metrics.read_bytes() == before
+
+
+def test_metrics_without_a_figure_on_val_are_refused() -> None:
+    artifacts.write_json(LAYOUT.head_metrics("crt"), {"method": "crt"})
+    with pytest.raises(UserError, match=r"crt/metrics.json: has no number val\.balanced"):
+        run("joint", "crt")
+
+
+def test_labels_beyond_the_classes_are_refused() -> None:
+    artifacts.write_text(LAYOUT.classes, "ant\nbee\n")
+    artifacts.write_text(LAYOUT.split_list("train"), "a.png 0\nb.png 1\n")
+    with pytest.raises(UserError, match="has labels 0 … 2, but there are 2 classes"):
+        run("joint")

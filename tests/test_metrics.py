@@ -1,0 +1,183 @@
+"""Figures against hand-computed numbers, intervals and tests against slow or written-out ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from sklearn.metrics import balanced_accuracy_score, f1_score
+
+from ltrec.metrics import (
+    FIGURES,
+    Answers,
+    Pairing,
+    ShotSettings,
+    answers,
+    bootstrap,
+    confusion,
+    holm,
+    mcnemar,
+    per_class_accuracy,
+    score,
+    shot_groups,
+)
+
+# Six classes: two many, one medium, three few; class 5 has no test images.
+GROUPS = np.array(["many", "many", "medium", "few", "few", "few"])
+LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2, 3, 4])
+PREDICTED = np.array([0, 0, 0, 1, 1, 1, 2, 0, 5, 4])
+TOP5 = np.array([True, True, True, True, True, True, True, True, False, True])
+GIVEN = Answers(PREDICTED, TOP5)
+
+
+def test_shot_groups_at_their_bounds() -> None:
+    # Many n > 100, medium 20 ≤ n ≤ 100, few n < 20.
+    counts = np.array([1280, 101, 100, 20, 19, 0])
+    assert shot_groups(counts, 100, 20).tolist() == ["many", "many", "medium", "medium", "few", "few"]
+
+
+def test_shot_groups_where_the_bounds_meet() -> None:
+    assert shot_groups(np.array([51, 50, 49]), 50, 50).tolist() == ["many", "medium", "few"]
+
+
+def test_overlapping_bounds_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"few_below \(101\) must not exceed many_above \(100\)"):
+        ShotSettings(few_below=101)
+
+
+def test_accuracy_per_class_is_nan_without_test_images() -> None:
+    # 3 of 4, 2 of 2, 1 of 2, 0 of 1, 1 of 1, none.
+    np.testing.assert_array_equal(per_class_accuracy(LABELS, PREDICTED, 6), [0.75, 1, 0.5, 0, 1, np.nan])
+
+
+def test_confusion_counts_true_by_predicted() -> None:
+    expected = np.zeros((6, 6), dtype=int)
+    expected[0, 0], expected[0, 1], expected[1, 1], expected[2, 2] = 3, 1, 2, 1
+    expected[2, 0], expected[3, 5], expected[4, 4] = 1, 1, 1
+    np.testing.assert_array_equal(confusion(LABELS, PREDICTED, 6), expected)
+
+
+def test_score_by_hand() -> None:
+    figures = score(LABELS, GIVEN, GROUPS)
+    # F1 = 2·TP / (test images + predictions of the class): 6/8, 4/5, 2/3, 0/1, 2/2; class 5 has none.
+    assert figures == pytest.approx({
+        "many": (0.75 + 1) / 2,
+        "medium": 0.5,
+        "few": (0 + 1) / 2,
+        "all": 7 / 10,
+        "top5": 9 / 10,
+        "balanced": (0.75 + 1 + 0.5 + 0 + 1) / 5,
+        "macro_f1": (6 / 8 + 4 / 5 + 2 / 3 + 0 + 1) / 5,
+    })  # fmt: skip
+
+
+def test_score_agrees_with_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 8, 300)
+    predicted = np.where(random.random(300) < 0.6, labels, random.integers(0, 8, 300))
+    figures = score(labels, Answers(predicted, np.ones(300, dtype=bool)), np.full(8, "few"))
+    assert figures["balanced"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert figures["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+
+
+def test_order_of_the_images_does_not_matter() -> None:
+    shuffled = np.random.default_rng(1).permutation(len(LABELS))
+    assert score(LABELS[shuffled], Answers(PREDICTED[shuffled], TOP5[shuffled]), GROUPS) == score(LABELS, GIVEN, GROUPS)
+
+
+def test_empty_group_has_no_figure() -> None:
+    # Class 2 is the only medium one, and here it has no test images.
+    keep = LABELS != 2
+    given = Answers(PREDICTED[keep], TOP5[keep])
+    assert score(LABELS[keep], given, GROUPS)["medium"] is None
+    assert bootstrap(LABELS[keep], given, GROUPS, resamples=10, seed=0)["medium"] is None
+
+
+def test_top5_says_nothing_among_five_classes() -> None:
+    labels = np.array([0, 1, 4])
+    figures = score(labels, Answers(labels, np.ones(3, dtype=bool)), np.full(5, "few"))
+    assert figures["top5"] is None
+    assert figures["all"] == 1
+
+
+def test_answers_read_off_logits() -> None:
+    logits = np.array(
+        [[9, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]], dtype=np.float32
+    )
+    given = answers(logits, np.array([4, 5, 4, 5]))
+    # The fifth largest counts, the sixth does not; among equals the lower class comes first.
+    assert given.predicted.tolist() == [0, 0, 0, 0]
+    assert given.in_top5.tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="not a finite number"):
+        answers(np.array([[0, bad]], dtype=np.float32), np.array([0]))
+
+
+def test_bootstrap_against_a_slow_one() -> None:
+    random = np.random.default_rng(3)
+    labels = np.repeat(np.arange(6), [40, 40, 30, 20, 20, 10])
+    predicted = np.where(random.random(len(labels)) < 0.7, labels, random.integers(0, 6, len(labels)))
+    given = Answers(predicted, random.random(len(labels)) < 0.9)
+    fast = bootstrap(labels, given, GROUPS, resamples=4000, seed=0)
+
+    drawn: dict[str, list[float]] = {name: [] for name in FIGURES}
+    for _ in range(1500):
+        images = np.concatenate(
+            [random.choice(np.flatnonzero(labels == label), (labels == label).sum()) for label in range(6)]
+        )
+        accuracy = np.array(
+            [(predicted[images] == labels[images])[labels[images] == label].mean() for label in range(6)]
+        )
+        for group in ("many", "medium", "few"):
+            drawn[group].append(accuracy[group == GROUPS].mean())
+        drawn["all"].append((predicted[images] == labels[images]).mean())
+        drawn["top5"].append(given.in_top5[images].mean())
+        drawn["balanced"].append(accuracy.mean())
+        drawn["macro_f1"].append(f1_score(labels[images], predicted[images], average="macro"))
+    for name in FIGURES:
+        # Both ends carry Monte Carlo error; widths here are 0.1 to 0.3.
+        assert fast[name] == pytest.approx(np.percentile(drawn[name], [2.5, 97.5]), abs=0.015), name
+
+
+def test_bootstrap_keeps_every_class_as_large_as_it_is() -> None:
+    # One image a class: every resample is the test split itself.
+    labels = np.arange(6)
+    given = Answers(np.array([0, 1, 2, 0, 0, 0]), np.ones(6, dtype=bool))
+    intervals = bootstrap(labels, given, GROUPS, resamples=50, seed=0)
+    assert intervals["all"] == [0.5, 0.5]
+    assert intervals["many"] == [1, 1]
+    assert intervals["few"] == [0, 0]
+
+
+def test_bootstrap_repeats_with_its_seed() -> None:
+    first, again, other = (bootstrap(LABELS, GIVEN, GROUPS, resamples=37, seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_no_resamples_no_intervals() -> None:
+    assert set(bootstrap(LABELS, GIVEN, GROUPS, resamples=0, seed=0).values()) == {None}
+
+
+def test_mcnemar_by_hand() -> None:
+    # 6 images only the variant got right, 1 only joint did, 5 both, 2 none.
+    variant = np.array([True] * 6 + [False] + [True] * 5 + [False] * 2)
+    joint = np.array([False] * 6 + [True] + [True] * 5 + [False] * 2)
+    # P(≤ 1 or ≥ 6 of 7 heads) = 2·(C(7,0) + C(7,1)) / 2⁷ = 16/128.
+    assert mcnemar(variant, joint) == Pairing(6, 1, pytest.approx(0.125))
+    assert mcnemar(joint, variant) == Pairing(1, 6, pytest.approx(0.125))
+
+
+def test_mcnemar_of_equal_heads() -> None:
+    right = np.array([True, False, True])
+    assert mcnemar(right, right) == Pairing(0, 0, 1.0)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.01·4, 0.02·3, 0.03·2, 0.6·1; the third may not fall below the second.
+    assert holm([0.03, 0.01, 0.6, 0.02]) == pytest.approx([0.06, 0.04, 0.6, 0.06])
+    assert holm([0.7, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

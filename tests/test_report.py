@@ -1,0 +1,114 @@
+"""Tables and JSON of a small comparison whose figures are plain to see."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ltrec import metrics
+from ltrec.report import Report, Result
+
+LABELS = np.array([0, 0, 1, 1, 2, 2])
+COUNTS = np.array([50, 200, 5])
+GROUPS = metrics.shot_groups(COUNTS, 100, 20)
+NAMES = ("cat", "dog", "red | panda")
+ANSWERS = {"joint": [0, 1, 1, 1, 1, 1], "tau_norm": [0, 0, 1, 1, 2, 0]}
+
+
+@pytest.fixture
+def report() -> Report:
+    results = {}
+    for name, predicted in ANSWERS.items():
+        given = metrics.Answers(np.array(predicted), np.ones(6, dtype=bool))
+        paired = (
+            None if name == "joint" else metrics.mcnemar(given.predicted == LABELS, np.array([1, 0, 1, 1, 0, 0]) == 1)
+        )
+        curve = [] if name == "joint" else [{"tau": 0.0, "val": 0.5}, {"tau": 0.5, "val": 0.75}]
+        results[name] = Result(
+            given,
+            metrics.score(LABELS, given, GROUPS),
+            metrics.bootstrap(LABELS, given, GROUPS, resamples=20, seed=0),
+            paired,
+            None if paired is None else paired.p_value,
+            {"val": {"balanced": 0.5}, "chosen": {"tau": 0.5} if curve else {}, "curve": curve},
+            np.array([1.0, 2.0, 3.0]),
+        )
+    return Report(NAMES, COUNTS, GROUPS, LABELS, results, "tau_norm", "joint")
+
+
+def printed(report: Report, width: int, encoding: str = "utf-8") -> str:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    Console(file=stream, width=width).print(report)
+    stream.seek(0)
+    return stream.read()
+
+
+def test_json_holds_every_variant_and_the_champion(report: Report) -> None:
+    content = json.loads(json.dumps(report.as_json(), allow_nan=False))
+    assert list(content) == ["joint", "tau_norm", "champion"]
+    assert content["champion"] == "tau_norm"
+    assert content["joint"]["p_value_against_joint"] is None
+    assert content["joint"]["discordant"] is None
+    # τ-norm alone is right on two images, joint alone on none: p = 2·(1/4).
+    assert content["tau_norm"]["p_value_against_joint"] == pytest.approx(0.5)
+    assert content["tau_norm"]["discordant"] == {"better": 2, "worse": 0}
+    assert content["joint"]["medium"] == 0.5
+    assert content["joint"]["interval"]["many"] == [1, 1]
+
+
+def test_ranks_fall_with_the_training_images(report: Report) -> None:
+    rows = [row for row in report.rank_rows() if row["variant"] == "joint"]
+    assert [(row["rank"], row["class"], row["train"], row["accuracy"]) for row in rows] == [
+        (0, "dog", 200, 1.0), (1, "cat", 50, 0.5), (2, "red | panda", 5, 0.0),
+    ]  # fmt: skip
+
+
+def test_per_class_rows_keep_the_order_of_labels(report: Report) -> None:
+    assert report.per_class_rows()[2] == {
+        "label": 2, "class": "red | panda", "train": 5, "test": 2, "shot": "few", "joint": 0.0, "tau_norm": 0.5,
+    }  # fmt: skip
+    assert "joint" not in report.per_class_rows(["tau_norm"])[0]
+
+
+def test_confusion_rows_hold_what_happened(report: Report) -> None:
+    rows = report.confusion_rows()
+    assert [(row["actual"], row["predicted"], row["images"], row["share"]) for row in rows] == [
+        ("dog", "dog", 2, 1.0), ("cat", "cat", 2, 1.0),
+        ("red | panda", "cat", 1, 0.5), ("red | panda", "red | panda", 1, 0.5),
+    ]  # fmt: skip
+
+
+def test_norms_and_curves(report: Report) -> None:
+    assert [row["relative"] for row in report.norm_rows()][:3] == [1.0, 0.5, 1.5]
+    assert [(row["tau"], row["chosen"]) for row in report.tau_rows()] == [(0.0, 0), (0.5, 1)]
+
+
+def test_group_rows_carry_intervals(report: Report) -> None:
+    assert report.group_rows()[0] == {"variant": "joint", "group": "many", "accuracy": 1.0, "low": 1.0, "high": 1.0}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_table_fits_the_terminal(report: Report, width: int) -> None:
+    text = printed(report, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    champion = next(line for line in text.splitlines() if "★" in line)
+    assert champion.split()[0] == "tau_norm"
+    assert ("100–100" in text) == (width >= 72)
+    assert "6 test images in 3 classes (many 1, medium 1, few 1)" in " ".join(text.split())
+
+
+def test_table_where_only_ascii_can_be_written(report: Report) -> None:
+    assert "tau_norm *" in printed(report, 80, "ascii")
+
+
+def test_markdown_escapes_and_says_what_it_shows(report: Report) -> None:
+    lines = report.markdown().splitlines()
+    assert lines[0] == "| variant | many | medium | few | all | balanced | macro F1 | p |"
+    assert lines[3].startswith("| tau_norm ★ | 100.0 (100–100) | 100.0 (100–100) |")
+    assert lines[3].endswith("| 0.500 |")
+    assert "Holm" in lines[-1]
