@@ -1,0 +1,108 @@
+"""What an exported ONNX file says about itself: export writes it, serving reads it. Free of torch and onnx."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import ValidationError
+
+from ltrec import __version__
+from ltrec.data.decoding import Geometry
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+INPUT = "images"
+"""uint8 (N, H, W, 3) RGB, resized and cropped to H = W = `ModelCard.geometry.size`."""
+OUTPUTS = ("logits", "probabilities")
+"""float32 (N, C) at every precision."""
+
+_FORMAT = 1
+_MARK = "ltrec.format"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The metadata of an exported file.
+
+    Attributes:
+        classes: Names of the C classes; place = label.
+        geometry: How an image becomes the square that the file takes.
+        mean: Of the RGB channels in 0…1; the file itself normalises by it.
+        std: Of the RGB channels in 0…1; likewise.
+        method: How the head was rebalanced, such as `crt`.
+        variant: The name in `params.yaml: rebalance`.
+        precision: Of the backbone.
+        commit: Git's, or `unknown`.
+        version: Of the ltrec that exported.
+    """
+
+    classes: tuple[str, ...]
+    geometry: Geometry
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    method: str
+    variant: str
+    precision: Precision = "fp32"
+    commit: str = "unknown"
+    version: str = __version__
+
+    def to_metadata(self) -> dict[str, str]:
+        """As ONNX keeps it: strings, here with JSON in those that are not plain."""
+        preprocessing = {
+            "colour": "RGB",
+            "resize": self.geometry.resize,
+            "size": self.geometry.size,
+            "mean": self.mean,
+            "std": self.std,
+        }
+        return {
+            _MARK: str(_FORMAT),
+            "ltrec.version": self.version,
+            "classes": json.dumps(self.classes, ensure_ascii=False),
+            "preprocessing": json.dumps(preprocessing),
+            "method": self.method,
+            "variant": self.variant,
+            "precision": self.precision,
+            "commit": self.commit,
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], *, where: str) -> Self:
+        """Read what `to_metadata` gave.
+
+        Raises:
+            UserError: not a file of ltrec's, of a format that this one cannot read, or damaged.
+        """
+        if _MARK not in metadata:
+            raise UserError(
+                "is an ONNX model, but not one that `ltrec export` wrote: its metadata is missing", where=where
+            )
+        if metadata[_MARK] != str(_FORMAT):
+            raise UserError(
+                f"was written by ltrec {metadata.get('ltrec.version', '?')} in format {metadata[_MARK]};"
+                f" ltrec {__version__} reads format {_FORMAT}",
+                where=where,
+            )
+        try:
+            preprocessing = json.loads(metadata["preprocessing"])
+            return cls(
+                classes=tuple(json.loads(metadata["classes"])),
+                geometry=Geometry(size=preprocessing["size"], resize=preprocessing["resize"]),
+                mean=tuple(preprocessing["mean"]),
+                std=tuple(preprocessing["std"]),
+                method=metadata["method"],
+                variant=metadata["variant"],
+                precision=metadata["precision"],  # type: ignore[arg-type]
+                commit=metadata["commit"],
+                version=metadata["ltrec.version"],
+            )
+        except (KeyError, TypeError, ValueError, ValidationError) as error:
+            raise UserError(
+                f"its metadata is damaged ({error}); `ltrec export --onnx` writes it anew", where=where
+            ) from None

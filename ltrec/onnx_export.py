@@ -1,0 +1,271 @@
+"""A network as one ONNX file, in three precisions, and how far that file departs from PyTorch.
+
+N images, H = W the side of the square, C classes, D features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ltrec.errors import UserError
+from ltrec.onnx_contract import INPUT, OUTPUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from ltrec.network import Network
+    from ltrec.onnx_contract import ModelCard
+
+    Images = NDArray[np.uint8]
+    Logits = NDArray[np.float32]
+
+# Protobuf, and so a single ONNX file, ends at 2 GiB; some of it is the graph.
+_LARGEST_BYTES = 2**31 - 2**24
+_BATCH = 32
+
+
+class ParityError(AssertionError):
+    """The ONNX file does not compute what PyTorch computes: a fault of the export, not of the user."""
+
+
+class OverflowedError(ParityError):
+    """The file gives numbers that are not finite, as half precision may."""
+
+
+def export(network: Network, card: ModelCard, *, opset: int, calibration: Images | None = None) -> onnx.ModelProto:
+    """Export the network as a model with a dynamic batch that carries its card.
+
+    The precision is the backbone's. Normalisation, head and softmax stay float32: distances to class means
+    overflow half precision, and few-shot classes live in small differences of the logits.
+
+    Args:
+        network: Left as it is.
+        card: What the metadata will say, the precision included.
+        opset: Of ONNX.
+        calibration: uint8 (N, H, W, 3), from which int8 takes the ranges of the activations; never test images.
+
+    Raises:
+        UserError: the network is too large for one file.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if size > _LARGEST_BYTES:
+        raise UserError(
+            f"the network has {size / 2**30:.1f} GiB of weights; one ONNX file holds at most 2 GiB",
+            where="params.yaml: represent.backbone",
+        )
+    model = _trace(network, half=card.precision == "fp16", opset=opset)
+    if card.precision == "int8":
+        assert calibration is not None, "int8 needs images to calibrate with"
+        model = _quantize(model, calibration)
+    _clean(model)
+    for key, value in card.to_metadata().items():
+        model.metadata_props.add(key=key, value=value)
+    return model
+
+
+class _Half(nn.Module):
+    """A module in half precision between float32 neighbours."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x.half()).float()  # type: ignore[no-any-return]
+
+
+class _Served(nn.Module):
+    """Images uint8 (N, H, W, 3) → logits and probabilities, both (N, C)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network(images)
+        return logits, torch.softmax(logits, dim=1)
+
+
+# How the exporter marks nodes that come from the backbone of a `_Served` network.
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_BACKBONE_SCOPE = "'network.backbone'"
+
+
+def _trace(network: Network, *, half: bool, opset: int) -> onnx.ModelProto:
+    served: Any = copy.deepcopy(network).cpu().eval()
+    if half:
+        # Not onnxruntime.transformers.float16: its casts go around every single node that stays float32, so
+        # that the normalised pixels pass through half precision too. Ten times the logit error on digits.
+        served.backbone = _Half(served.backbone)
+    side = network.geometry.size
+    # A batch of 2: an example of 1 would be taken for a constant.
+    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    with _silence(), torch.no_grad():
+        program = torch.onnx.export(
+            _Served(served).eval(),
+            (example,),
+            dynamo=True,
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            opset_version=opset,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None, "the exporter gives a program"
+    return program.model_proto
+
+
+def _quantize(model: onnx.ModelProto, calibration: Images) -> onnx.ModelProto:
+    """To int8 with a scale a channel; only nodes of the backbone."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import CalibrationDataReader
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches = _batches(calibration)
+
+        def get_next(self) -> dict[str, Images] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {INPUT: batch}
+
+    keep = [node.name for node in model.graph.node if _BACKBONE_SCOPE not in _scopes(node)]
+    with tempfile.TemporaryDirectory(prefix="ltrec-") as folder, _silence():
+        traced, prepared, quantized = (Path(folder, f"{step}.onnx") for step in ("traced", "prepared", "quantized"))
+        onnx.save(model, traced)
+        # The exporter has written every shape already, and the symbolic inference fails on its Expand nodes.
+        quant_pre_process(traced, prepared, skip_symbolic_shape=True)
+        # Unsigned activations: with signed ones onnxruntime leaves ReLU and residual sums in float32, and a
+        # ResNet-18 takes three times as long.
+        quantize_static(
+            prepared,
+            quantized,
+            Reader(),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=keep,
+        )
+        return onnx.load(quantized)
+
+
+def _scopes(node: onnx.NodeProto) -> str:
+    return next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
+
+
+def _clean(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: stack traces with paths of this machine, a third of a small file."""
+    graph = model.graph
+    del model.metadata_props[:], graph.metadata_props[:]
+    model.doc_string = graph.doc_string = ""
+    for noted in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
+        for entry in noted:
+            del entry.metadata_props[:]
+            entry.doc_string = ""
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Neither warnings nor log lines: the exporters' are about their own inner ways."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How an ONNX file compares with PyTorch in float32 on N images.
+
+    Attributes:
+        images: N.
+        logit_difference: The largest, absolute.
+        probability_difference: The largest, absolute.
+        agreement: Fraction of the images that both give the same class.
+        accuracy: Of PyTorch and of the file.
+    """
+
+    images: int
+    logit_difference: float
+    probability_difference: float
+    agreement: float
+    accuracy: dict[str, float]
+
+
+def compare(
+    run: Callable[[Images], tuple[Logits, Logits]],
+    network: Network,
+    images: Images,
+    labels: NDArray[np.int64],
+    advance: Callable[..., None] = lambda _done: None,
+) -> Parity:
+    """Run the same images through both, in batches of 1, 2 and 32, and what is left.
+
+    Args:
+        run: The file: uint8 (N, H, W, 3) → logits and probabilities (N, C).
+        network: In evaluation mode, on the CPU.
+        images: uint8 (N, H, W, 3).
+        labels: (N,).
+        advance: Called with the number of images done.
+
+    Raises:
+        ParityError: the file gives other shapes.
+        OverflowedError: it gives numbers that are not finite.
+    """
+    wanted, got, shares = [], [], []
+    for batch in _batches(images, first=(1, 2)):
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(batch)).numpy()
+        outputs = run(batch)
+        for name, output in zip(OUTPUTS, outputs, strict=True):
+            if output.shape != logits.shape:
+                raise ParityError(f"a batch of {len(batch)} gives {name} of shape {output.shape}, not {logits.shape}")
+            if not np.isfinite(output).all():
+                raise OverflowedError(f"a batch of {len(batch)} gives {name} that are not finite")
+        wanted.append(logits)
+        got.append(outputs[0])
+        shares.append(outputs[1])
+        advance(len(batch))
+    reference, ours = np.concatenate(wanted), np.concatenate(got)
+    probabilities = torch.softmax(torch.from_numpy(reference), dim=1).numpy()
+    return Parity(
+        images=len(images),
+        logit_difference=float(np.abs(reference - ours).max()),
+        probability_difference=float(np.abs(probabilities - np.concatenate(shares)).max()),
+        agreement=float((reference.argmax(1) == ours.argmax(1)).mean()),
+        accuracy={"pytorch": _accuracy(reference, labels), "onnx": _accuracy(ours, labels)},
+    )
+
+
+def _accuracy(logits: Logits, labels: NDArray[np.int64]) -> float:
+    return float((logits.argmax(1) == labels).mean())
+
+
+def _batches(images: Images, first: tuple[int, ...] = ()) -> Iterator[Images]:
+    start = 0
+    for size in first:
+        if start < len(images):
+            yield images[start : start + size]
+        start += size
+    for begin in range(start, len(images), _BATCH):
+        yield images[begin : begin + _BATCH]

@@ -1,0 +1,273 @@
+"""Prediction from the exported ONNX file alone: onnxruntime, Pillow and NumPy, no torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ltrec import console
+from ltrec.data.decoding import UnreadableImageError, decode_rgb, square
+from ltrec.errors import UserError
+from ltrec.onnx_contract import INPUT, OUTPUTS, ModelCard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    Decoded = NDArray[np.uint8] | UnreadableImageError
+
+Format = Literal["table", "json", "csv"]
+
+_BATCH = 32
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's; `probabilities` is float32 (C,), or `problem` says why there is none."""
+
+    file: Path
+    probabilities: NDArray[np.float32] | None
+    problem: str = ""
+
+
+class Predictor:
+    """An exported classifier.
+
+    Args:
+        path: A file that `ltrec export` wrote.
+        threads: Of onnxruntime and of the decoders; None: one a core that this process may use.
+
+    Raises:
+        UserError: no such file, damaged, or not one of ltrec's.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        import onnxruntime
+
+        if not path.is_file():
+            raise UserError("no such model file; `ltrec export --onnx` writes it", where=str(path))
+        # onnxruntime counts the machine's cores, not those of this container or `taskset`.
+        self._threads = threads or len(os.sched_getaffinity(0))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 4
+        # The level above crashes on half-precision transformers (onnxruntime issue 26717) and helps no others.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_LAYOUT
+        # Waiting threads sleep: the cores are for decoding then.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base but this
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"damaged, or not an ONNX model ({reason})", where=str(path)) from None
+        self.card = ModelCard.from_metadata(
+            self._session.get_modelmeta().custom_metadata_map,
+            where=str(path),
+        )
+        self._check_shapes(path)
+
+    def _check_shapes(self, path: Path) -> None:
+        size, classes = self.card.geometry.size, len(self.card.classes)
+        inputs = {entry.name: entry.shape[1:] for entry in self._session.get_inputs()}
+        outputs = {entry.name: entry.shape[1:] for entry in self._session.get_outputs()}
+        if inputs != {INPUT: [size, size, 3]} or outputs != {name: [classes] for name in OUTPUTS}:
+            raise UserError(
+                f"its metadata tells of {size} px and {classes} classes, which its inputs {inputs} and outputs"
+                f" {outputs} do not fit; `ltrec export --onnx` writes it anew",
+                where=str(path),
+            )
+
+    def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """uint8 (N, H, W, 3) → logits and probabilities, float32 (N, C)."""
+        logits, probabilities = self._session.run(list(OUTPUTS), {INPUT: images})
+        return logits, probabilities
+
+    def predict(self, files: Iterable[Path]) -> Iterator[Prediction]:
+        """One prediction a file, in their order; the next batch is decoded while one is computed."""
+        with ThreadPoolExecutor(self._threads) as pool:
+            remaining = iter(files)
+            waiting: deque[list[tuple[Path, Future[Decoded]]]] = deque()
+            try:
+                while group := list(islice(remaining, _BATCH)):
+                    waiting.append([(file, pool.submit(self._decode, file)) for file in group])
+                    if len(waiting) > 1:
+                        yield from self._batch(waiting.popleft())
+                while waiting:
+                    yield from self._batch(waiting.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _decode(self, file: Path) -> Decoded:
+        try:
+            return square(decode_rgb(file), self.card.geometry)
+        except UnreadableImageError as error:
+            return error
+
+    def _batch(self, group: list[tuple[Path, Future[Decoded]]]) -> Iterator[Prediction]:
+        decoded = [(file, future.result()) for file, future in group]
+        images = [image for _, image in decoded if isinstance(image, np.ndarray)]
+        rows = iter(self.run(np.stack(images))[1] if images else ())
+        for file, image in decoded:
+            if isinstance(image, np.ndarray):
+                yield Prediction(file, next(rows))
+            else:
+                yield Prediction(file, None, str(image))
+
+
+def run_predict(inputs: list[str], *, model: Path, output_format: Format = "table", top: int = 5) -> None:
+    """Classify images and print the result to stdout.
+
+    An image that cannot be read is warned of and the others go on. If it was named, as an argument or on stdin,
+    the command fails at its end; in a folder other files may lie too, so there it fails only if none is an image.
+
+    Args:
+        inputs: Images, folders (taken with all below them, in order), or `-` for a list on stdin, a path a line.
+        model: The ONNX file.
+        output_format: Of what is printed.
+        top: How many classes to name for an image.
+
+    Raises:
+        UserError: the model cannot be used, or images could not be read.
+    """
+    predictor = Predictor(model)
+    top = min(top, len(predictor.card.classes))
+    tally = _Tally()
+    # Names that are no UTF-8 leave as they came.
+    _reconfigure(sys.stdout)
+    _WRITERS[output_format](tally.readable(predictor.predict(tally.files(inputs))), predictor.card.classes, top)
+    sys.stdout.flush()
+    tally.settle()
+
+
+class _Tally:
+    """Which files were asked for by name, and what could not be read."""
+
+    def __init__(self) -> None:
+        self._from_folders: deque[bool] = deque()
+        self._read = 0
+        self._unread = 0
+        self._named_unread = 0
+
+    def files(self, inputs: list[str]) -> Iterator[Path]:
+        for entry in inputs:
+            if entry == "-":
+                for line in sys.stdin.buffer:
+                    if name := line.rstrip(b"\r\n"):
+                        yield from self._file(Path(os.fsdecode(name)))
+            else:
+                yield from self._file(Path(entry))
+
+    def _file(self, path: Path) -> Iterator[Path]:
+        if path.is_dir():
+            for file in _below(path):
+                self._from_folders.append(True)
+                yield file
+        else:
+            self._from_folders.append(False)
+            yield path
+
+    def readable(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        for prediction in predictions:
+            from_folder = self._from_folders.popleft()
+            if prediction.probabilities is not None:
+                self._read += 1
+                yield prediction
+            else:
+                self._unread += 1
+                self._named_unread += not from_folder
+                console.warn(f"{_printable(prediction.file)}: {prediction.problem}")
+
+    def settle(self) -> None:
+        if not self._read and not self._unread:
+            raise UserError("no images given", where="predict")
+        if self._named_unread or not self._read:
+            count, whole = self._named_unread or self._unread, self._read + self._unread
+            raise UserError(f"{count} of {whole} files could not be read", where="predict")
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files below a folder, in order, without hidden ones."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            # A link could lead back up.
+            if not entry.is_symlink():
+                yield from _below(entry)
+        elif entry.is_file():
+            yield entry
+
+
+def _ranked(prediction: Prediction, classes: tuple[str, ...], top: int) -> list[tuple[str, float]]:
+    """The most probable classes, best first."""
+    assert prediction.probabilities is not None
+    best = np.argsort(-prediction.probabilities, kind="stable")[:top]
+    return [(classes[label], round(float(prediction.probabilities[label]), _DIGITS)) for label in best]
+
+
+def _write_table(predictions: Iterable[Prediction], classes: tuple[str, ...], top: int) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("image", "class", "probability", *(["then"] if top > 1 else []))
+    table.columns[2].justify = "right"
+    for column in table.columns:
+        column.overflow = "fold"
+    for prediction in predictions:
+        (best, probability), *others = _ranked(prediction, classes, top)
+        cells = [_printable(prediction.file), best, f"{probability:.1%}"]
+        if top > 1:
+            cells.append(", ".join(f"{name} {value:.1%}" for name, value in others))
+        table.add_row(*(Text(cell) for cell in cells))
+    if table.row_count:
+        console.show(table)
+
+
+def _write_json(predictions: Iterable[Prediction], classes: tuple[str, ...], top: int) -> None:
+    before = "[\n"
+    for prediction in predictions:
+        ranked = [{"class": name, "probability": value} for name, value in _ranked(prediction, classes, top)]
+        entry: dict[str, Any] = {"path": str(prediction.file), **ranked[0], "top": ranked}
+        sys.stdout.write(f"{before}  {json.dumps(entry, ensure_ascii=False)}")
+        before = ",\n"
+    sys.stdout.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+def _write_csv(predictions: Iterable[Prediction], classes: tuple[str, ...], top: int) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(
+        ["path", *(heading for place in _places(top) for heading in (f"class{place}", f"probability{place}"))]
+    )
+    for prediction in predictions:
+        ranked = _ranked(prediction, classes, top)
+        writer.writerow([str(prediction.file), *(cell for pair in ranked for cell in pair)])
+
+
+_WRITERS = {"table": _write_table, "json": _write_json, "csv": _write_csv}
+
+
+def _places(top: int) -> list[str]:
+    """What stands behind a heading: nothing for the best class, then _2, _3 and so on."""
+    return ["", *(f"_{place}" for place in range(2, top + 1))]
+
+
+def _printable(file: Path) -> str:
+    return str(file).encode("utf-8", "backslashreplace").decode()
+
+
+def _reconfigure(stream: Any) -> None:
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="surrogateescape")

@@ -1,0 +1,298 @@
+"""From a network, heads and lists to a checked ONNX file."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ltrec import artifacts, heads, network, onnx_export
+from ltrec.artifacts import Layout
+from ltrec.backbones import CifarResNetBackbone
+from ltrec.data import decoding
+from ltrec.data.decoding import Geometry
+from ltrec.errors import UserError
+from ltrec.onnx_export import OverflowedError, Parity, ParityError
+from ltrec.serving import Predictor
+from ltrec.stages import export as stage
+from ltrec.stages.export import ExportSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ltrec.params import Params
+
+CLASSES = ("cat", "dog", "eel")
+VAL, TRAIN = 4, 6
+GOOD = Parity(100, 1e-6, 1e-7, 1.0, {"pytorch": 0.9, "onnx": 0.9})
+
+
+class FakeRun:
+    """Remembers what the stage tells MLflow."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Any] = {}
+
+    def params(self, mapping: dict[str, Any]) -> None:
+        self.told["params"] = mapping
+
+    def metrics(self, mapping: dict[str, float]) -> None:
+        self.told["metrics"] = mapping
+
+    def file(self, path: Path) -> None:
+        self.told["file"] = path
+
+    def model(self, path: Path) -> None:
+        self.told["model"] = path
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    run = FakeRun()
+
+    @contextlib.contextmanager
+    def stage_run(_params: Params, name: str) -> Iterator[FakeRun]:
+        run.told["stage"] = name
+        yield run
+
+    monkeypatch.setattr(stage.tracking, "stage_run", stage_run)
+    return run
+
+
+def write_split(split: str, per_class: int) -> None:
+    """Colourful noise; the split is part of the path."""
+    draw = np.random.default_rng(per_class)
+    lines = []
+    for label, name in enumerate(CLASSES):
+        for n in range(per_class):
+            path = Path("data", split, name, f"{n}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(path)
+            lines.append(f"{split}/{name}/{n}.png {label}\n")
+    artifacts.write_text(Layout().root / "prepare" / f"{split}.txt", "".join(lines))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: FakeRun) -> Layout:  # noqa: ARG001
+    """A project after `evaluate`, without any test split: the export has no business there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    layout = Layout()
+    write_split("train", TRAIN)
+    write_split("val", VAL)
+    artifacts.write_text(layout.classes, "".join(f"{name}\n" for name in CLASSES))
+    torch.manual_seed(0)
+    backbone = CifarResNetBackbone(name="cifar_resnet8")
+    built = network.build(backbone, Geometry(size=16, resize=18), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), len(CLASSES))
+    network.save(built, layout.model, backbone=backbone, header={})
+    heads.save(built.head, layout.head("joint"), method="joint")
+    heads.save(
+        heads.NearestMeanHead(torch.randn(3, 64), torch.zeros(64), "l2n", "cosine"), layout.head("ncm"), method="ncm"
+    )
+    artifacts.write_json(layout.evaluation_metrics, {"champion": "ncm"})
+    return layout
+
+
+def make_params(**settings: Any) -> Params:
+    variants = {name: SimpleNamespace(method=name) for name in ("joint", "ncm")}
+    return SimpleNamespace(  # type: ignore[return-value]
+        rebalance=variants,
+        export=ExportSettings(**settings),
+        prepare=SimpleNamespace(source=SimpleNamespace(root="data")),
+    )
+
+
+@pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray[Any, Any] | None]:
+    """The exporter and the comparison replaced: for what is around them; holds the calibration images given."""
+    given: list[np.ndarray[Any, Any] | None] = []
+
+    class Model:
+        def SerializeToString(self, **_options: Any) -> bytes:  # noqa: N802 - protobuf's name
+            return b"a model"
+
+    def export(*_: Any, calibration: Any, **__: Any) -> Model:
+        given.append(calibration)
+        return Model()
+
+    monkeypatch.setattr(onnx_export, "export", export)
+    monkeypatch.setattr(onnx_export, "compare", lambda *_: GOOD)
+    monkeypatch.setattr("ltrec.serving.Predictor", lambda _: SimpleNamespace(run=None))
+    return given
+
+
+def left_over(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.mark.slow
+def test_the_stage_writes_the_champion_and_its_figures(project: Layout, record: FakeRun) -> None:
+    stage.run(make_params())
+    predictor = Predictor(project.onnx)
+    assert predictor.card.classes == CLASSES
+    assert predictor.card.geometry == Geometry(size=16, resize=18)
+    assert predictor.card.mean == (0.5, 0.4, 0.3)
+    assert (predictor.card.variant, predictor.card.method, predictor.card.precision) == ("ncm", "ncm", "fp32")
+    figures = artifacts.read_json(project.onnx_check)
+    assert figures["variant"] == "ncm"
+    assert figures["images"] == VAL * len(CLASSES)
+    assert figures["bytes"] == project.onnx.stat().st_size
+    assert figures["agreement"] == 1
+    assert 0 <= figures["logit_difference"] <= 1e-4
+    assert (figures["precision"], figures["opset"]) == ("fp32", 20)
+    assert set(figures["accuracy"]) == {"pytorch", "onnx"}
+    assert left_over(project.onnx.parent) == ["check.json", "model.onnx"]
+    assert (record.told["stage"], record.told["model"]) == ("export", project.onnx)
+    assert record.told["metrics"]["export/accuracy/onnx"] == figures["accuracy"]["onnx"]
+
+    # What is served is what PyTorch says of the same file.
+    whole = network.load(project.model)
+    whole.head = heads.load(project.head("ncm"))
+    file = Path("data/val/dog/1.png")
+    pixels = decoding.square(decoding.decode_rgb(file), whole.geometry)
+    with torch.inference_mode():
+        wanted = torch.softmax(whole(torch.from_numpy(pixels.copy())[None]), dim=1)[0].numpy()
+    [prediction] = predictor.predict([file])
+    assert prediction.probabilities == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_another_variant_and_precision_go_elsewhere(project: Layout, record: FakeRun) -> None:
+    stage.run(make_params(min_agreement=0), variant="joint", precision="int8")
+    stage.run(make_params(min_agreement=0), precision="fp16", output=Path("new/mine.onnx"))
+    assert Predictor(Path("joint-int8.onnx")).card.variant == "joint"
+    assert Predictor(Path("new/mine.onnx")).card.precision == "fp16"
+    assert not project.onnx.parent.exists()
+    assert not record.told, "only the stage is tracked"
+
+
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({"variant": "joint"}, "joint.onnx"),
+        ({"precision": "fp16"}, "ncm-fp16.onnx"),
+        ({"variant": "champion"}, "ncm.onnx"),
+        ({"output": Path("deep/er/x.onnx")}, "deep/er/x.onnx"),
+    ],
+)
+def test_where_a_requested_export_goes(project: Layout, asked: dict[str, Any], name: str) -> None:
+    stage.run(make_params(), **asked)
+    assert Path(name).read_bytes() == b"a model"
+    assert not project.onnx.exists()
+
+
+@pytest.mark.usefixtures("untraced")
+def test_only_the_champion_is_registered(project: Layout, record: FakeRun) -> None:
+    stage.run(make_params(variant="joint"))
+    assert project.onnx.exists()
+    assert "model" not in record.told
+
+
+def test_calibration_sees_train_and_only_int8_does(
+    project: Layout,  # noqa: ARG001
+    untraced: list[np.ndarray[Any, Any] | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+    decode = decoding.decode_rgb
+
+    def remember(file: Path) -> Image.Image:
+        read.append(file.as_posix())
+        return decode(file)
+
+    monkeypatch.setattr(decoding, "decode_rgb", remember)
+    stage.run(make_params(precision="int8", calibration_images=3, check_images=2))
+    # Spread over the list: first, middle and last of train, first and last of val.
+    assert sorted(read) == [
+        "data/train/cat/0.png",
+        "data/train/dog/2.png",
+        "data/train/eel/5.png",
+        "data/val/cat/0.png",
+        "data/val/eel/3.png",
+    ]
+    stage.run(make_params())
+    assert [None if each is None else each.shape for each in untraced] == [(3, 16, 16, 3), None]
+
+
+@pytest.mark.usefixtures("untraced")
+def test_an_earlier_good_file_stays_when_the_check_fails(project: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.run(make_params())
+    project.onnx.write_bytes(b"good")
+    before = project.onnx_check.read_bytes()
+    monkeypatch.setattr(onnx_export, "compare", lambda *_: Parity(100, 0.5, 0.1, 0.97, {"pytorch": 0.9, "onnx": 0.8}))
+    with pytest.raises(ParityError, match=r"97\.0% of 100 val images, largest logit difference 5\.00e-01"):
+        stage.run(make_params())
+    assert project.onnx.read_bytes() == b"good"
+    assert project.onnx_check.read_bytes() == before
+    assert left_over(project.onnx.parent) == ["check.json", "model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("parity", "settings", "error"),
+    [
+        (GOOD, {}, None),
+        (Parity(100, 1.1e-4, 0, 1, {}), {}, ParityError),
+        (Parity(100, 1.1e-4, 0, 1, {}), {"max_logit_difference": 1e-3}, None),
+        (Parity(100, 1e-6, 0, 0.99, {}), {}, ParityError),
+        (Parity(100, 0.3, 0.1, 0.95, {}), {"precision": "int8"}, None),
+        (Parity(100, 0.3, 0.1, 0.94, {"pytorch": 0.9, "onnx": 0.8}), {"precision": "int8"}, UserError),
+        (Parity(100, 0.3, 0.1, 0.94, {}), {"precision": "fp16", "min_agreement": 0.9}, None),
+    ],
+)
+def test_what_is_good_enough(parity: Parity, settings: dict[str, Any], error: type[Exception] | None) -> None:
+    with pytest.raises(error) if error else contextlib.nullcontext():
+        stage._judge(parity, ExportSettings(**settings))
+
+
+@pytest.mark.usefixtures("untraced", "project")
+@pytest.mark.parametrize(("precision", "error"), [("fp16", UserError), ("fp32", OverflowedError)])
+def test_numbers_that_are_not_finite(precision: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def compare(*_: Any) -> Parity:
+        raise OverflowedError("a batch of 1 gives logits that are not finite")
+
+    monkeypatch.setattr(onnx_export, "compare", compare)
+    with pytest.raises(error, match="not finite"):
+        stage.run(make_params(precision=precision))
+
+
+def refusal(params: Params, **asked: Any) -> UserError:
+    with pytest.raises(UserError) as caught:
+        stage.run(params, **asked)
+    return caught.value
+
+
+def test_mistakes(project: Layout) -> None:
+    params = make_params()
+    unknown = refusal(params, variant="lws")
+    assert str(unknown) == "--variant: no such variant: lws; allowed: champion, joint, ncm"
+    assert refusal(make_params(variant="lws")).where == "params.yaml: export.variant"
+    assert "is a folder" in refusal(params, variant="ncm", output=Path("data")).what
+    assert "belongs to the pipeline" in refusal(params, variant="ncm", output=project.onnx).what
+
+    heads.save(heads.LinearHead(torch.zeros(3, 32), None), project.head("ncm"), method="ncm")
+    assert "the head takes 32 features but the backbone gives 64" in refusal(params).what
+    heads.save(heads.LinearHead(torch.zeros(2, 64), None), project.head("ncm"), method="ncm")
+    assert "knows 2 classes but artifacts/prepare/classes.txt names 3" in refusal(params).what
+    project.head("ncm").write_bytes(b"rubbish")
+    assert "damaged" in refusal(params).what
+
+    artifacts.write_json(project.evaluation_metrics, {"champion": "gone"})
+    assert "its champion is 'gone'" in refusal(params).what
+    artifacts.write_json(project.evaluation_metrics, {"ncm": {}})
+    assert "names no champion" in refusal(params).what
+    assert not project.onnx.parent.exists()
+
+
+def test_an_image_that_changed_since_prepare(project: Layout) -> None:
+    Path("data/val/cat/0.png").write_bytes(b"")
+    mistake = refusal(make_params())
+    assert mistake.where == "data/val/cat/0.png"
+    assert "an empty file; has the data changed since `prepare`?" in mistake.what
+    assert not project.onnx.exists()

@@ -1,0 +1,276 @@
+"""Every head through the real exporter and the real onnxruntime, on scanned digits and on noise."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from ltrec import heads, onnx_export
+from ltrec.data.decoding import Geometry
+from ltrec.errors import UserError
+from ltrec.network import Network
+from ltrec.onnx_contract import ModelCard
+from ltrec.onnx_export import OverflowedError, ParityError
+from ltrec.serving import Predictor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ltrec.onnx_contract import Precision
+
+DIM, CLASSES, SIDE = 8, 10, 16
+GEOMETRY = Geometry(size=SIDE, resize=SIDE)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def digit_images(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Scans of 8 × 8 with 17 grey values, each pixel as 2 × 2, as RGB."""
+    bundle = load_digits()
+    grey = (bundle.images[:count] * 15).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)
+    return np.stack([grey] * 3, axis=-1), bundle.target[:count].astype(np.int64)
+
+
+IMAGES, LABELS = digit_images(100)
+NOISE = np.random.default_rng(0).integers(0, 256, (35, SIDE, SIDE, 3)).astype(np.uint8)
+
+
+class Pooled(nn.Module):
+    """A small backbone with what the exporter rewrites: batch normalisation, a residual sum, a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, DIM, 3, stride=2, padding=1)
+        self.bn = nn.BatchNorm2d(DIM)
+        self.inner = nn.Conv2d(DIM, DIM, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.bn(self.conv(x)))
+        return torch.relu(x + self.inner(x)).mean(dim=(2, 3))
+
+
+def make_network(kind: str) -> Network:
+    """Random convolutions, whose features a head of this kind classifies by the means of the digits' classes."""
+    torch.manual_seed(1)
+    network = Network(Pooled(), heads.LinearHead.drawn(CLASSES, DIM), GEOMETRY, MEAN, STD)
+    network.train()
+    with torch.no_grad():
+        network(torch.from_numpy(IMAGES))  # batch statistics that are not 0 and 1
+        features = network.eval().features(torch.from_numpy(IMAGES))
+    network.head = make_head(kind, features)
+    return network.eval()
+
+
+def make_head(kind: str, features: torch.Tensor) -> heads.Head:
+    def means(transform: heads.Transform) -> torch.Tensor:
+        z = heads.transformed(features, center, transform)
+        return torch.stack([z[torch.from_numpy(LABELS) == label].mean(dim=0) for label in range(CLASSES)])
+
+    center = features.mean(dim=0)
+    raw = means("un")
+    # The nearest raw mean, written as a linear classifier.
+    weight, bias = 2 * raw, -raw.square().sum(dim=1)
+    # Without a bias what all images share must not decide: rows at right angles to it.
+    apart = raw - center
+    apart -= (apart @ center / center.square().sum())[:, None] * center
+    made = {
+        "linear": heads.LinearHead(weight, bias),
+        "without_bias": heads.LinearHead(apart, None),
+        "scaled": heads.ScaledHead(weight, bias, torch.linspace(1, 1.01, CLASSES)),
+        "nearest_un": heads.NearestMeanHead(raw, center, "un", "euclidean"),
+        "nearest_l2n_cosine": heads.NearestMeanHead(means("l2n"), center, "l2n", "cosine"),
+        "nearest_cl2n": heads.NearestMeanHead(means("cl2n"), center, "cl2n", "euclidean"),
+    }
+    head = made[kind]
+    head.temperature.fill_(0.1)
+    return head
+
+
+def card(precision: Precision = "fp32") -> ModelCard:
+    names = tuple(f"digit {label}" for label in range(CLASSES))
+    return ModelCard(names, GEOMETRY, MEAN, STD, "crt", "crt", precision, "abc123")
+
+
+def export(network: Network, path: Path, precision: Precision = "fp32", **options: Any) -> Predictor:
+    model = onnx_export.export(network, card(precision), **{"opset": 20} | options)
+    path.write_bytes(model.SerializeToString())
+    return Predictor(path)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return make_network("scaled")
+
+
+@pytest.fixture(scope="module")
+def exported(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export(network, path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", ["linear", "without_bias", "scaled", "nearest_un", "nearest_l2n_cosine", "nearest_cl2n"]
+)
+def test_every_head_gives_pytorchs_logits(kind: str, tmp_path: Path) -> None:
+    network = make_network(kind)
+    predictor = export(network, tmp_path / "model.onnx")
+    for images in (IMAGES, NOISE):
+        parity = onnx_export.compare(predictor.run, network, images, LABELS[: len(images)])
+        assert parity.logit_difference <= 1e-4
+        assert parity.probability_difference <= 1e-5
+        assert parity.agreement == 1
+        assert parity.images == len(images)
+    with torch.inference_mode():
+        classes = network(torch.from_numpy(IMAGES)).argmax(dim=1)
+    assert len(classes.unique()) > 2, "the images must tell classes apart, else the comparison says nothing"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 50])
+def test_the_batch_is_dynamic(exported: Path, count: int) -> None:
+    predictor = Predictor(exported)
+    whole, _ = predictor.run(IMAGES)
+    logits, probabilities = predictor.run(IMAGES[:count])
+    assert logits.shape == probabilities.shape == (count, CLASSES)
+    assert logits == pytest.approx(whole[:count], abs=1e-5)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(count))
+
+
+def test_one_file_with_the_contract(exported: Path) -> None:
+    assert [file.name for file in exported.parent.iterdir()] == ["model.onnx"]
+    model = onnx.load(exported)
+    onnx.checker.check_model(model, full_check=True)
+    [images], (logits, probabilities) = model.graph.input, model.graph.output
+    kinds = onnx.TensorProto
+    assert (images.name, images.type.tensor_type.elem_type) == ("images", kinds.UINT8)
+    dims = images.type.tensor_type.shape.dim
+    assert [dims[0].dim_param, *(dim.dim_value for dim in dims[1:])] == ["batch", SIDE, SIDE, 3]
+    assert [output.name for output in (logits, probabilities)] == ["logits", "probabilities"]
+    assert {output.type.tensor_type.elem_type for output in (logits, probabilities)} == {kinds.FLOAT}
+    assert model.opset_import[0].version == 20
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["classes"])[:2] == ["digit 0", "digit 1"]
+    assert json.loads(metadata["preprocessing"]) == {
+        "colour": "RGB",
+        "resize": SIDE,
+        "size": SIDE,
+        "mean": list(MEAN),
+        "std": list(STD),
+    }
+    assert (metadata["method"], metadata["variant"], metadata["commit"]) == ("crt", "crt", "abc123")
+
+
+def test_no_path_of_this_machine_in_the_file(exported: Path) -> None:
+    content = exported.read_bytes()
+    assert b'File "' not in content
+    assert __file__.encode() not in content
+
+
+def test_the_same_bits_again_and_the_network_untouched(network: Network, exported: Path, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.train()
+    try:
+        export(network, tmp_path / "again.onnx")
+        assert network.training
+    finally:
+        network.eval()
+    assert (tmp_path / "again.onnx").read_bytes() == exported.read_bytes()
+    after = network.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [18, 23])
+def test_other_opsets(network: Network, tmp_path: Path, opset: int) -> None:
+    predictor = export(network, tmp_path / "model.onnx", opset=opset)
+    assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == opset
+    assert onnx_export.compare(predictor.run, network, IMAGES, LABELS).logit_difference <= 1e-4
+
+
+# A half-precision number is off by 2^-12 of itself at most, an int8 one by 2^-8 of the channel's largest.
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "difference"), [("fp16", 0.02), ("int8", 0.2)])
+@pytest.mark.parametrize("kind", ["scaled", "nearest_cl2n"])
+def test_reduced_precision_halves_the_backbone_only(
+    kind: str, precision: Precision, difference: float, tmp_path: Path
+) -> None:
+    network = make_network(kind)
+    predictor = export(network, tmp_path / "model.onnx", precision, calibration=IMAGES[50:])
+    parity = onnx_export.compare(predictor.run, network, IMAGES[:50], LABELS[:50])
+    assert 1e-5 < parity.probability_difference < difference
+    assert parity.agreement >= 0.9
+    weights = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
+    low = {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8}
+    assert sum(kind in low for kind in weights.values()) >= 2
+    logits, probabilities = predictor.run(IMAGES[:5])
+    assert (logits.dtype, probabilities.dtype) == (np.float32, np.float32)
+    wanted = torch.softmax(torch.from_numpy(logits), dim=1).numpy()
+    assert probabilities == pytest.approx(wanted, abs=1e-6), "softmax is in float32"
+    assert predictor.card.precision == precision
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+class Large(nn.Module):
+    """A head of 2.4 GiB, without the memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(20_000, 32_000, device="meta"))
+
+
+def test_a_network_above_two_gigabytes_is_refused() -> None:
+    with pytest.raises(UserError, match=r"represent.backbone: the network has 2\.4 GiB of weights; .* at most 2 GiB"):
+        onnx_export.export(Large(), card(), opset=20)  # type: ignore[arg-type]
+
+
+class Constant(nn.Module):
+    """The same logits for every image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[1.0, 3.0, 2.0]]).expand(len(images), 3)
+
+
+def test_compare_counts_by_hand() -> None:
+    sizes = []
+
+    def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        sizes.append(len(images))
+        logits = np.tile(np.float32([1, 3, 2]), (len(images), 1))
+        logits[images[:, 0, 0, 0] == 1] += np.float32([0, 0, 1.5])  # the last class wins
+        return logits, torch.softmax(torch.from_numpy(logits), dim=1).numpy()
+
+    images = np.zeros((40, 2, 2, 3), np.uint8)
+    images[:10] = 1
+    labels = np.r_[np.full(5, 2), np.full(35, 1)].astype(np.int64)
+    parity = onnx_export.compare(run, Constant(), images, labels)  # type: ignore[arg-type]
+    assert sizes == [1, 2, 32, 5]
+    assert parity.logit_difference == 1.5
+    assert parity.agreement == 30 / 40
+    # PyTorch hits the 35 of class 1; the file the first 5, of class 2, and the last 30.
+    assert parity.accuracy == {"pytorch": 35 / 40, "onnx": 35 / 40}
+    e1, e2, e3, e35 = np.exp([1, 2, 3, 3.5])
+    assert parity.probability_difference == pytest.approx(e35 / (e1 + e3 + e35) - e2 / (e1 + e2 + e3), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (np.full((1, 3), np.nan, np.float32), OverflowedError, "a batch of 1 gives logits that are not finite"),
+        (np.zeros((1, 4), np.float32), ParityError, r"gives logits of shape \(1, 4\), not \(1, 3\)"),
+    ],
+)
+def test_compare_refuses_other_shapes_and_what_is_not_finite(
+    wrong: NDArray[np.float32], error: type[Exception], message: str
+) -> None:
+    images = np.zeros((1, 2, 2, 3), np.uint8)
+    with pytest.raises(error, match=message):
+        onnx_export.compare(lambda _: (wrong, wrong), Constant(), images, np.zeros(1, np.int64))  # type: ignore[arg-type]

@@ -1,0 +1,280 @@
+"""Prediction from an ONNX file alone; the files here are made by hand, so that every figure follows from the pixels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from ltrec.data.decoding import Geometry
+from ltrec.errors import UserError
+from ltrec.onnx_contract import ModelCard
+from ltrec.serving import Predictor, run_predict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CLASSES = ("red", "green", "blue, or so")
+CARD = ModelCard(
+    classes=CLASSES,
+    geometry=Geometry(size=4, resize=4),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    method="crt",
+    variant="crt",
+)
+
+# A logit is a hundredth of a channel's mean, so one channel at 255 and two at 0 have e^2.55 = 12.8071 against 1 and 1.
+BRIGHT = 12.8071 / 14.8071
+DARK = 1 / 14.8071
+
+
+def write_model(
+    path: Path, *, metadata: dict[str, str] | None = None, classes: int = 3, output: str = "logits"
+) -> Path:
+    """A model whose logits are the mean of each channel, divided by 100."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["means"], keepdims=0),
+        helper.make_node("Mul", ["means", "hundredth"], [output]),
+        helper.make_node("Softmax", [output], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 4, 4, 3])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", classes])
+            for name in (output, "probabilities")
+        ],
+        [
+            helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
+            helper.make_tensor("hundredth", TensorProto.FLOAT, [], [0.01]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, CARD.to_metadata() if metadata is None else metadata)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "model.onnx")
+
+
+def paint(path: Path, colour: tuple[int, int, int]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 5), colour).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> str:
+    return paint(tmp_path / "red.png", (255, 0, 0))
+
+
+@pytest.fixture
+def blue(tmp_path: Path) -> str:
+    return paint(tmp_path / "blue.png", (0, 0, 255))
+
+
+def as_json(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return list(json.loads(capsys.readouterr().out))
+
+
+def test_card_survives_the_file(model: Path) -> None:
+    assert Predictor(model).card == CARD
+
+
+@pytest.mark.parametrize("count", [1, 2, 33])
+def test_run_takes_any_batch(model: Path, count: int) -> None:
+    images = np.zeros((count, 4, 4, 3), np.uint8)
+    images[..., 0] = 200
+    logits, probabilities = Predictor(model).run(images)
+    assert logits == pytest.approx(np.tile([2, 0, 0], (count, 1)))
+    share = math.exp(2) / (math.exp(2) + 2)
+    assert probabilities == pytest.approx(np.tile([share, (1 - share) / 2, (1 - share) / 2], (count, 1)))
+
+
+def test_predict_keeps_the_order_over_many_batches(model: Path, tmp_path: Path, red: str, blue: str) -> None:
+    missing = tmp_path / "missing.png"
+    files = [Path(red), Path(blue), missing] * 25
+    predictions = list(Predictor(model, threads=3).predict(files))
+    assert [prediction.file for prediction in predictions] == files
+    best = [None if each.probabilities is None else int(each.probabilities.argmax()) for each in predictions]
+    assert best == [0, 2, None] * 25
+    assert predictions[2].problem == "cannot be read (No such file or directory)"
+
+
+def test_json(model: Path, red: str, blue: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_predict([red, blue], model=model, output_format="json", top=2)
+    first, second = as_json(capsys)
+    assert first == {
+        "path": red,
+        "class": "red",
+        "probability": pytest.approx(BRIGHT, abs=1e-5),
+        "top": [
+            {"class": "red", "probability": pytest.approx(BRIGHT, abs=1e-5)},
+            {"class": "green", "probability": pytest.approx(DARK, abs=1e-5)},
+        ],
+    }
+    assert (second["path"], second["class"]) == (blue, "blue, or so")
+
+
+def test_csv_has_a_pair_of_columns_for_each_place(
+    model: Path, red: str, blue: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_predict([red, blue], model=model, output_format="csv", top=2)
+    header, first, second = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert header == ["path", "class", "probability", "class_2", "probability_2"]
+    assert (first[0], first[1], first[3]) == (red, "red", "green")
+    assert [float(first[2]), float(first[4])] == pytest.approx([BRIGHT, DARK], abs=1e-5)
+    assert second[:2] == [blue, "blue, or so"]
+
+
+def test_table_names_image_class_and_probability(
+    model: Path, blue: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_predict([Path(blue).name], model=model, top=2)
+    out = capsys.readouterr().out
+    assert "blue.png" in out
+    assert "blue, or so" in out
+    assert "86.5%" in out
+    assert "red 6.8%" in out
+
+
+def test_top_is_at_most_every_class(model: Path, red: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_predict([red], model=model, output_format="json", top=99)
+    assert [entry["class"] for entry in as_json(capsys)[0]["top"]] == list(CLASSES)
+
+
+def test_folders_are_taken_with_all_below_them_in_order(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    for name in ("b/1.png", "a.png", "b/0.png", ".hidden.png", ".git/2.png"):
+        paint(folder / name, (0, 255, 0))
+    (folder / "notes.txt").write_text("no image")
+    (folder / "loop").symlink_to(folder)
+    run_predict([str(folder)], model=model, output_format="json")
+    out, err = capsys.readouterr()
+    assert [entry["path"] for entry in json.loads(out)] == [
+        f"{folder}/{name}" for name in ("a.png", "b/0.png", "b/1.png")
+    ]
+    assert f"{folder}/notes.txt: not an image" in err
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_list_on_stdin(
+    model: Path,
+    red: str,
+    blue: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    feed(monkeypatch, f"{red}\r\n\n{blue}".encode())
+    run_predict(["-"], model=model, output_format="json")
+    assert [entry["path"] for entry in as_json(capsys)] == [red, blue]
+
+
+def test_an_unreadable_named_image_fails_at_the_end(
+    model: Path, tmp_path: Path, red: str, blue: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(Path(red).read_bytes()[:40])
+    with pytest.raises(UserError, match=r"^predict: 1 of 3 files could not be read$"):
+        run_predict([red, str(broken), blue], model=model, output_format="json")
+    out, err = capsys.readouterr()
+    assert [entry["class"] for entry in json.loads(out)] == ["red", "blue, or so"]
+    assert str(broken) in err
+
+
+@pytest.mark.parametrize(("output_format", "printed"), [("json", []), ("csv", None), ("table", None)])
+def test_a_folder_without_images_fails(
+    model: Path, tmp_path: Path, output_format: Any, printed: list[Any] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(UserError, match="1 of 1 files could not be read"):
+        run_predict([str(tmp_path)], model=model, output_format=output_format)
+    out = capsys.readouterr().out
+    if printed is not None:
+        assert json.loads(out) == printed
+    else:
+        assert len(out.splitlines()) == (output_format == "csv")
+
+
+def test_nothing_given_fails(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed(monkeypatch, b"")
+    with pytest.raises(UserError, match="no images given"):
+        run_predict([str(tmp_path), "-"], model=model)
+
+
+def test_missing_model_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.onnx: no such model file; `ltrec export --onnx` writes it"):
+        Predictor(tmp_path / "none.onnx")
+
+
+def refused(path: Path, metadata: dict[str, str] | None, **shape: Any) -> str:
+    write_model(path, metadata=metadata, **shape)
+    with pytest.raises(UserError) as caught:
+        Predictor(path)
+    assert caught.value.where == str(path)
+    return caught.value.what
+
+
+def without(metadata: dict[str, str], *keys: str) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if key not in keys}
+
+
+def test_foreign_and_damaged_files_are_refused(tmp_path: Path, model: Path) -> None:
+    path, good = tmp_path / "other.onnx", CARD.to_metadata()
+    assert "not one that `ltrec export` wrote" in refused(path, {})
+    assert "in format 99" in refused(path, good | {"ltrec.format": "99", "ltrec.version": "7.0"})
+    assert "its metadata is damaged" in refused(path, without(good, "classes"))
+    assert "its metadata is damaged" in refused(path, good | {"classes": "[1,"})
+    assert "its metadata is damaged" in refused(path, good | {"preprocessing": '{"size": 0, "resize": 4}'})
+    assert "do not fit" in refused(path, good | {"classes": '["red", "green"]'})
+    assert "do not fit" in refused(path, None, output="scores")
+    whole = model.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:10], b"", b"PK\3\4 something else"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"damaged, or not an ONNX model|not one that `ltrec export` wrote"):
+            Predictor(path)
+
+
+def in_a_process(arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    code = (
+        "import sys; from pathlib import Path; from ltrec.serving import run_predict\n"
+        "run_predict(sys.argv[2:], model=Path(sys.argv[1]), output_format='csv', top=1)\n"
+        "print([name for name in ('torch', 'torchvision', 'onnx', 'mlflow', 'sklearn') if name in sys.modules])"
+    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=True)
+
+
+def test_needs_no_torch(model: Path, red: str) -> None:
+    lines = in_a_process([str(model), red]).stdout.decode().splitlines()
+    assert lines[1].startswith(f"{red},red,0.8649")
+    assert lines[2] == "[]"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow only UTF-8 names")
+def test_a_name_that_is_no_utf8_leaves_as_it_came(model: Path, tmp_path: Path, red: str) -> None:
+    name = bytes(tmp_path) + b"/caf\xe9.png"
+    Path(red).rename(name.decode(errors="surrogateescape"))
+    assert name + b",red," in in_a_process([str(model), str(tmp_path)]).stdout
