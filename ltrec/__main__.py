@@ -1,0 +1,5 @@
+"""`python -m ltrec`."""
+
+from ltrec.cli import main
+
+main()

@@ -1,0 +1,116 @@
+"""`params.yaml` as one model. It only assembles: each section's class stands beside its algorithm."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path  # noqa: TC003
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from ltrec import complaints, yaml_source
+from ltrec.device import DeviceName
+from ltrec.rebalancers import RebalancerSettings
+from ltrec.schema_words import Schema
+from ltrec.settings import Settings
+from ltrec.stages.evaluate import EvaluateSettings
+from ltrec.stages.export import ExportSettings
+from ltrec.stages.featurize import FeaturizeSettings
+from ltrec.stages.prepare import PrepareSettings
+from ltrec.stages.represent import RepresentSettings
+from ltrec.tracking import TrackingSettings
+
+# A variant names a folder, a DVC stage, a parameter of `dvc exp run -S`, an MLflow run and a table column.
+_VARIANT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")
+_TAKEN = frozenset({"champion", "class", "label", "shot", "test", "train", "val"})
+
+
+def _variant_name(name: str) -> str:
+    if not _VARIANT_NAME.fullmatch(name):
+        raise ValueError(
+            "not a name for a variant; allowed: lower-case letters, digits, _ and -, a letter first, at most 50"
+        )
+    if name in _TAKEN:
+        raise ValueError(f"not a name for a variant: the outputs use it; taken are {', '.join(sorted(_TAKEN))}")
+    return name
+
+
+VariantName = Annotated[str, AfterValidator(_variant_name)]
+
+
+class Params(Settings):
+    """What a user of ltrec decides: a section for each stage of the pipeline."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Every random choice follows from it."""
+    device: DeviceName = "auto"
+    """Where to compute; auto: on the GPU if there is one."""
+    prepare: PrepareSettings = PrepareSettings()
+    represent: RepresentSettings
+    featurize: FeaturizeSettings = FeaturizeSettings()
+    rebalance: Annotated[
+        dict[VariantName, RebalancerSettings],
+        Field(min_length=1, json_schema_extra={"propertyNames": {"pattern": f"^{_VARIANT_NAME.pattern}$"}}),
+    ]
+    """The variants to compare, each `name: {method: …}`."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    export: ExportSettings = ExportSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _exported_variant_exists(self) -> Self:
+        allowed = ["champion", *self.rebalance]
+        if self.export.variant not in allowed:
+            raise PydanticCustomError(
+                "cross_section",
+                "no such variant in rebalance, got {variant}; allowed: {allowed}",
+                {"path": ("export", "variant"), "variant": self.export.variant, "allowed": ", ".join(allowed)},
+            )
+        return self
+
+
+def load(path: Path) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        UserError: a line for every mistake, each with file, line, column, path, the value seen and what is allowed.
+    """
+    return _checked(yaml_source.read(path), str(path))
+
+
+def parse(text: str, name: str = "params.yaml") -> Params:
+    """As `load`, for text; `name` stands in the messages."""
+    return _checked(yaml_source.parse(text, name), name)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of `params.yaml`, for editors."""
+    schema = Params.model_json_schema()
+    for node in _tagged_unions(schema):
+        chosen = node["discriminator"]
+        for reference in chosen["mapping"].values():
+            member = schema["$defs"][reference.rpartition("/")[2]]
+            # pydantic needs the tag even where the member has a default for it.
+            member["required"] = sorted({*member.get("required", ()), chosen["propertyName"]})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "params.yaml of ltrec"}
+
+
+def schema_text() -> str:
+    """The schema as `ltrec/params.schema.json` holds it."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _checked(source: yaml_source.Source, name: str) -> Params:
+    try:
+        # As JSON, where a list may stand for a tuple; otherwise strict.
+        return Params.model_validate_json(json.dumps(source.data))
+    except ValidationError as error:
+        raise yaml_source.refuse(name, complaints.problems(error, source, Schema(json_schema()))) from None
+
+
+def _tagged_unions(node: object) -> list[dict[str, Any]]:
+    inner = list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
+    own = [node] if isinstance(node, dict) and isinstance(node.get("discriminator"), dict) else []
+    return own + [found for part in inner for found in _tagged_unions(part)]

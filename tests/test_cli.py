@@ -1,0 +1,234 @@
+"""The command line as a user meets it: exit codes, one line for a mistake, nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from ruamel.yaml import YAML
+
+from ltrec import __version__, cli, stages
+from ltrec.params import Params
+
+REPOSITORY = Path(__file__).parents[1]
+STAGES = ["prepare", "represent", "featurize", "rebalance", "evaluate", "export"]
+
+# A command that waits, to be interrupted.
+WAITING = """
+import sys, time
+from ltrec.cli import app, main
+
+@app.command()
+def wait():
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaned up", flush=True)
+
+sys.argv = ["ltrec", "wait"]
+main()
+"""
+
+
+def ltrec(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ltrec", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def python(code: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_stage_command_module_section_and_dvc_stage_share_a_name() -> None:
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    pipeline = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
+    assert [name for name in commands if name in STAGES] == STAGES
+    assert sorted(module.name for module in pkgutil.iter_modules(stages.__path__)) == sorted(STAGES)
+    assert [name for name in Params.model_fields if name not in {"seed", "device", "tracking"}] == STAGES
+    assert list(pipeline) == STAGES
+    for name, stage in pipeline.items():
+        command = stage.get("cmd") or stage["do"]["cmd"]
+        assert command.split()[:2] == ["ltrec", name]
+        tags = re.findall(r'stage_run\(params, "(\w+)"', (REPOSITORY / "ltrec" / "stages" / f"{name}.py").read_text())
+        assert name in tags or not tags, "the MLflow tag is the stage's name"
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert ltrec("--version", cwd=tmp_path).stdout == f"ltrec {__version__}\n"
+    text = ltrec("--help", cwd=tmp_path)
+    assert text.returncode == 0
+    for command in [*STAGES, "predict", "sync", "data", "params"]:
+        assert re.search(rf"^  {command} +\w[^…]*\.$", text.stdout, re.MULTILINE), f"{command} has a help line"
+    assert "..." not in text.stdout.partition("Commands:")[2], "no help line is cut"
+
+
+def test_no_command_shows_the_help(tmp_path: Path) -> None:
+    shown = ltrec(cwd=tmp_path)
+    assert shown.stdout + shown.stderr == ltrec("--help", cwd=tmp_path).stdout
+    assert shown.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("represnt", "error: No such command 'represnt'. Did you mean 'represent'?; see `ltrec --help`."),
+        ("represent --fast", "error: No such option: --fast; see `ltrec represent --help`."),
+        ("represent --quiet", "error: --quiet stands before the command: `ltrec --quiet represent`."),
+        ("rebalance", "error: Missing argument 'VARIANT'; see `ltrec rebalance --help`."),
+        (
+            "export --precision fp8",
+            (
+                "error: Invalid value for '--precision': 'fp8' is not one of 'fp32', 'fp16', 'int8';"
+                " see `ltrec export --help`."
+            ),
+        ),
+        ("--quiet --verbose sync", "error: --quiet and --verbose exclude each other"),
+        *[
+            (
+                f"{stage}{' crt' if stage == 'rebalance' else ''}",
+                "error: params.yaml: no such file; run ltrec in the project's folder, or name the file with --params",
+            )
+            for stage in STAGES
+        ],
+        (
+            "--params mine.yaml params check",
+            "error: mine.yaml: no such file; run ltrec in the project's folder, or name the file with --params",
+        ),
+        (
+            "predict digit.png",
+            "error: artifacts/export/model.onnx: no such model file; `ltrec export --onnx` writes it",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: str, line: str, tmp_path: Path) -> None:
+    done = ltrec(*arguments.split(), cwd=tmp_path)
+    assert (done.stdout, done.stderr, done.returncode) == ("", f"{line}\n", 2)
+
+
+def test_every_mistake_in_the_params_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("seed: -1\nrepresent: {backbone: {name: resnet50}}\nrebalance: {}\n")
+    done = ltrec("represent", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: params.yaml:1:7: seed: out of range, got -1; allowed: a whole number at least 0 and below 4294967296",
+        (
+            "error: params.yaml:3:12: rebalance: too few entries, got a mapping without entries;"
+            " allowed: a mapping with at least one entry"
+        ),
+    ]
+
+
+def test_places_are_shown_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("# 💯\n" * 99 + "seeds: 0\n")
+    assert "params.yaml:100:1: seeds: unknown key" in ltrec("params", "check", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("arguments", ["--help", "represnt", "params check", "represent", "rebalance --help"])
+def test_nothing_heavy_is_imported_for_help_and_mistakes(arguments: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("seed: -1\n")
+    code = f"""
+import sys
+from ltrec.cli import main
+sys.argv = ["ltrec", *{arguments.split()!r}]
+try:
+    main()
+except SystemExit:
+    heavy = {{"torch", "torchvision", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "onnx", "onnxruntime"}}
+    print("HEAVY:", sorted(heavy & set(sys.modules)))
+"""
+    assert python(code, tmp_path).communicate(timeout=60)[0].endswith("HEAVY: []\n")
+
+
+def test_params_check(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text(
+        "represent: {backbone: {name: resnet50}}\nrebalance: {a: {method: joint}, b: {method: ncm}}\n"
+    )
+    done = ltrec("--params", "good.yaml", "params", "check", cwd=tmp_path)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "good.yaml: ok, 2 variants: a, b\n", 0)
+    assert ltrec("--quiet", "--params", "good.yaml", "params", "check", cwd=tmp_path).stderr == ""
+    resolved = ltrec("--params", "good.yaml", "params", "check", "--resolved", cwd=tmp_path).stdout
+    assert Params.model_validate_json(resolved).represent.epochs == 90
+
+
+def test_params_schema_is_the_committed_one(tmp_path: Path) -> None:
+    printed = ltrec("params", "schema", cwd=tmp_path).stdout
+    assert printed == (REPOSITORY / "ltrec" / "params.schema.json").read_text(encoding="utf-8")
+
+
+def test_data_digits_writes_where_it_is_told(tmp_path: Path) -> None:
+    assert ltrec("data", "digits", "--root", "numbers", cwd=tmp_path).returncode == 0
+    assert len(list((tmp_path / "numbers").rglob("*.png"))) == 1797
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGTERM, 143, ""), (signal.SIGINT, 130, "warning: interrupted\n")]
+)
+def test_a_signal_ends_it_in_order(number: signal.Signals, code: int, said: str, tmp_path: Path) -> None:
+    process = python(WAITING, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert (output, errors, process.returncode) == ("cleaned up\n", said, code)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells a child of its parent's death")
+def test_a_stage_ends_when_dvc_is_killed(tmp_path: Path) -> None:
+    dvc = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WAITING!r}])"
+    process = python(dvc, tmp_path, DVC_STAGE="represent")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    assert process.communicate(timeout=30)[0] == "cleaned up\n"
+
+
+def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
+    code = """
+import sys
+from ltrec.cli import app, main
+
+@app.command()
+def stumble():
+    raise ZeroDivisionError("a bug")
+
+sys.argv = ["ltrec", "stumble"]
+main()
+"""
+    process = python(code, tmp_path)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert errors.startswith("Traceback (most recent call last):\n")
+    assert errors.endswith("ZeroDivisionError: a bug\n")
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    code = "import sys; from ltrec.cli import main; sys.argv = ['ltrec', 'params', 'schema']; main()"
+    process = python(code, tmp_path)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(timeout=30) == 1
