@@ -1,0 +1,61 @@
+"""Which pipeline state this is, and what is known about where it comes from."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ltrec import __version__, artifacts, project
+
+if TYPE_CHECKING:
+    from ltrec.params import Params
+
+# What does not decide a result is no part of the state.
+_INDIFFERENT: dict[str, Any] = {
+    "device": True,
+    "tracking": True,
+    "represent": {"workers"},
+    "featurize": {"workers", "batch_size"},
+    "evaluate": {"plots"},
+}
+
+
+def pipeline_key(params: Params) -> str:
+    """Digest of the resolved params, the images and ltrec's code: the same state is the same parent run."""
+    return artifacts.digest(
+        params.model_dump(mode="json", exclude=_INDIFFERENT), artifacts.Layout().data_digest, _code()
+    )
+
+
+def standing_tags(key: str) -> dict[str, str]:
+    """Tags that every run of a state carries; what is unknown is left out."""
+    git = project.git_state()
+    lock = Path("dvc.lock")
+    tags = {
+        "ltrec.state": key[:16],
+        "ltrec.version": __version__,
+        "ltrec.dataset": artifacts.Layout().data_digest.read_text(encoding="utf-8").strip(),
+        "ltrec.dirty": None if git.dirty is None else str(git.dirty).lower(),
+        "ltrec.dvc_lock": artifacts.digest(lock) if lock.is_file() else None,
+        "mlflow.source.git.commit": git.commit,
+        "mlflow.source.name": "ltrec",
+        "mlflow.user": _user(),
+    }
+    return {name: value for name, value in tags.items() if value is not None}
+
+
+@functools.cache
+def _code() -> str:
+    package = Path(__file__).parents[1]
+    files = sorted(package.rglob("*.py"))
+    return artifacts.digest(*(part for file in files for part in (file.relative_to(package).as_posix(), file)))
+
+
+def _user() -> str | None:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return None
