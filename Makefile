@@ -25,7 +25,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 repro: $(INSTALLED)
 	@test -e data || ltrec data digits
 	@dvc repro
-	@cat artifacts/evaluate/table.txt
+	@cat artifacts/evaluate/table.md
 
 test: $(INSTALLED)
 	ruff check .

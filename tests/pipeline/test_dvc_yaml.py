@@ -1,0 +1,80 @@
+"""dvc.yaml against the code: a stage depends on every module that decides its result, and on no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+from ruamel.yaml import YAML
+
+from ltrec.params import Params
+
+ROOT = Path(__file__).parents[2]
+# These watch a stage, start it or speak for it; a change in them changes no artifact.
+OBSERVERS = {
+    "ltrec",
+    "ltrec.console",
+    "ltrec.process",
+    "ltrec.project",
+    "ltrec.tracking",
+    "ltrec.vega",
+}
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict[str, Any]:
+    stages: dict[str, Any] = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    return stages
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("ltrec", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def modules_of(graph: grimp.ImportGraph, module: str) -> set[str]:
+    """The module, and what it imports at run time, observers left out and not looked behind."""
+    found, queue = set[str](), [module]
+    while queue:
+        current = queue.pop()
+        if current in found or any(current == name or current.startswith(f"{name}.") for name in OBSERVERS - {"ltrec"}):
+            continue
+        found.add(current)
+        queue.extend(graph.find_modules_directly_imported_by(current))
+    return found - OBSERVERS
+
+
+def path_of(module: str) -> str:
+    path = Path(*module.split("."))
+    return str(path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py"))
+
+
+def code_deps(stage: dict[str, Any]) -> set[str]:
+    return {dep for dep in stage["deps"] if dep.startswith("ltrec/")}
+
+
+@pytest.mark.parametrize("name", ["prepare", "represent", "featurize", "evaluate", "export"])
+def test_a_stage_depends_on_the_modules_that_it_imports(
+    name: str, stages: dict[str, Any], graph: grimp.ImportGraph
+) -> None:
+    assert code_deps(stages[name]) == {path_of(module) for module in modules_of(graph, f"ltrec.stages.{name}")}
+
+
+def test_a_variant_depends_on_its_own_method_only(stages: dict[str, Any], graph: grimp.ImportGraph) -> None:
+    declared = code_deps(stages["rebalance"]["do"])
+    methods = sorted(path.stem for path in (ROOT / "ltrec/rebalancers").glob("[a-z]*.py") if path.stem != "base")
+    imported = modules_of(graph, "ltrec.stages.rebalance").union(
+        *(modules_of(graph, f"ltrec.rebalancers.{method}") for method in methods)
+    )
+    own = {f"ltrec/rebalancers/{method}.py" for method in methods}
+    expected = {path_of(module) for module in imported} - own | {"ltrec/rebalancers/${item.method}.py"}
+    assert declared == expected
+
+
+def test_stage_names_are_the_names_of_the_params_sections(stages: dict[str, Any]) -> None:
+    assert set(stages) <= set(Params.model_fields)
+    for name, stage in stages.items():
+        command = stage.get("do", stage)["cmd"]
+        assert command.split()[:2] == ["ltrec", name]
