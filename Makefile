@@ -32,7 +32,7 @@ test: $(INSTALLED)
 	ruff format --check .
 	mypy
 	lint-imports
-	python -m pytest
+	python -m pytest -m "slow or not slow"
 
 bench: $(INSTALLED)
 	python benchmarks/digits.py
