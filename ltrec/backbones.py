@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from ltrec.errors import UserError
+from ltrec.errors import UserError, one_line
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class TorchvisionBackbone(Settings):
         from torchvision import models
 
         weights, where = self.weights if pretrained else None, "params.yaml: represent.backbone"
-        known = [*models.get_model_weights(self.name).__members__, "DEFAULT"]
+        known = list(models.get_model_weights(self.name).__members__)
         if weights is not None and weights not in known:
             raise UserError(
                 f"{self.name} has no weights {weights!r}; allowed: {', '.join(known)}, null", where=f"{where}.weights"
@@ -73,13 +73,12 @@ class TorchvisionBackbone(Settings):
             network = models.get_model(self.name, weights=weights, **self._options(size, fetched=weights is not None))
         except (AssertionError, ValueError) as error:
             raise UserError(
-                f"{self.name} with weights {weights!r} cannot be built for images of {size} px:"
-                f" {str(error).splitlines()[0]}",
+                f"{self.name} with weights {weights!r} cannot be built for images of {size} px: {one_line(error)}",
                 where=where,
             ) from None
         except OSError as error:
             raise UserError(
-                f"the weights {weights!r} could not be fetched: {error}", where=f"{where}.weights"
+                f"the weights {weights!r} could not be fetched: {one_line(error)}", where=f"{where}.weights"
             ) from None
         if self.name in _AUXILIARY:
             _leave_out_auxiliary(network)
@@ -116,7 +115,7 @@ def feature_dim(backbone: nn.Module, size: int, name: str) -> int:
             features = backbone(torch.zeros(1, 3, size, size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
-            f"{name} does not take images of {size} px: {str(error).splitlines()[0]}",
+            f"{name} does not take images of {size} px: {one_line(error)}",
             where="params.yaml: represent.image.size",
         ) from None
     finally:

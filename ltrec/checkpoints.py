@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING, Any, Self
 
 from ltrec import __version__, artifacts, console, project
+from ltrec.errors import one_line
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,18 +37,17 @@ class ResumeFolder:
 
     def load(self) -> dict[str, Any] | None:
         """The last saved state, or None; with a warning if it is damaged."""
-        import pickle
-
         import torch
 
         if not self._file.exists():
             return None
         try:
             state: dict[str, Any] = torch.load(self._file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            console.warn(f"{self._file}: damaged checkpoint ({error}); training starts anew")
+            version = state.pop("version")
+        except Exception as error:  # noqa: BLE001 - out of a damaged pickle comes almost anything
+            console.warn(f"{self._file}: damaged checkpoint ({one_line(error, 80)}); training starts anew")
             return None
-        if state.pop("version") != __version__:
+        if version != __version__:
             console.warn(f"{self._file}: written by another version of ltrec; training goes on from it all the same")
         return state
 

@@ -14,3 +14,9 @@ class UserError(Exception):
         self.what = what
         self.where = where
         super().__init__(f"{where}: {what}" if where else what)
+
+
+def one_line(error: Exception, longest: int = 300) -> str:
+    """What another library says over many lines, fit for a `UserError`."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= longest else f"{text[:longest]} …"

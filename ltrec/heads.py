@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ltrec import artifacts
-from ltrec.errors import UserError
+from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,10 +193,6 @@ def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, wher
         head.load_state_dict(dict(tensors))
     except (KeyError, RuntimeError) as error:
         raise UserError(
-            f"no {kind.kind} head is in it, though its header says so: {_line(error)}", where=where
+            f"no {kind.kind} head is in it, though its header says so: {one_line(error)}", where=where
         ) from None
     return head.eval()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

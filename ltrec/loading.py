@@ -13,7 +13,7 @@ from ltrec.data.decoding import UnreadableImageError, decode_rgb, square
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -90,14 +90,16 @@ class Batches:
     """
 
     def __init__(self, images: Images, batch_size: int, workers: int | None = None, *, pin: bool = False) -> None:
-        self._order: list[list[tuple[int, int]]] = []
+        # Nothing here points back at this object: in a cycle the garbage collector takes the queues
+        # before the loader, and every worker process is then waited for in vain.
+        self._order = _Order()
         self._batch_size = batch_size
         self._count = len(images)
         if workers is None:
             workers = 0 if images.resident else len(os.sched_getaffinity(0))
         self._loader = DataLoader(
             images,
-            batch_sampler=_Order(lambda: self._order),
+            batch_sampler=self._order,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin,
@@ -118,7 +120,7 @@ class Batches:
         size = self._batch_size
         end = len(indices) // size * size if drop_last and len(indices) >= size else len(indices)
         pairs = list(zip(indices[:end].tolist(), seeds[:end].tolist(), strict=True))
-        self._order[:] = [pairs[start : start + size] for start in range(0, end, size)]
+        self._order.batches = [pairs[start : start + size] for start in range(0, end, size)]
         for batch in self._loader:
             if isinstance(batch, UserError):
                 raise batch
@@ -131,16 +133,16 @@ class Batches:
 
 
 class _Order:
-    """The batch sampler: whatever order was last set."""
+    """The batch sampler: (index, seed) of each batch's images, set for each epoch."""
 
-    def __init__(self, order: Callable[[], list[list[tuple[int, int]]]]) -> None:
-        self._current = order
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[int, int]]] = []
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(list(self._current()))
+        return iter(self.batches)
 
     def __len__(self) -> int:
-        return len(self._current())
+        return len(self.batches)
 
 
 def _collate(items: list[tuple[Tensor, int] | UserError]) -> tuple[Tensor, Tensor] | UserError:

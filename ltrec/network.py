@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ltrec import __version__, artifacts, heads
 from ltrec.backbones import BackboneSettings, feature_dim
 from ltrec.data.decoding import Geometry
-from ltrec.errors import UserError
+from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,14 +89,16 @@ def load(path: Path) -> Network:
         settings = TypeAdapter[Any](BackboneSettings).validate_python(header["backbone"])
         geometry = Geometry(**header["geometry"])
     except (KeyError, ValidationError) as error:
-        raise UserError(f"its header names no network that this ltrec builds: {error}", where=str(path)) from None
+        raise UserError(
+            f"its header names no network that this ltrec builds: {one_line(error)}", where=str(path)
+        ) from None
     of_head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     head = heads.from_state(of_head, header, where=str(path))
     network = Network(settings.build(geometry.size, pretrained=False), head, geometry, header["mean"], header["std"])
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"does not fit the network that its header names: {error}", where=str(path)) from None
+        raise UserError(f"does not fit the network that its header names: {one_line(error)}", where=str(path)) from None
     return network.eval()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import subprocess
 import time
@@ -15,6 +16,7 @@ from ltrec.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 
 def root() -> Path:
@@ -46,10 +48,8 @@ class GitState:
 
 
 def git_state() -> GitState:
-    """None for both outside a repository or without Git."""
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no")
-    return GitState(commit or None, None if changes is None else bool(changes))
+    """Of the current folder, as the process first saw it; None for both outside a repository or without Git."""
+    return _git_state(Path.cwd())
 
 
 @contextlib.contextmanager
@@ -63,34 +63,60 @@ def lock(path: Path, *, patience: float = 15.0) -> Iterator[None]:
     Raises:
         UserError: another process holds it still.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        end = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    file.seek(0)
-                    holder = file.read().strip() or "unknown"
-                    raise UserError(
-                        f"held by process {holder}, which works on the same thing; wait for it or end it",
-                        where=str(path),
-                    ) from None
-                time.sleep(0.05)
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+    end = time.monotonic() + patience
+    with contextlib.ExitStack() as held:
+        while (file := _locked(path)) is None:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"held by process {_holder(path)}, which works on the same thing; wait for it or end it",
+                    where=str(path),
+                )
+            time.sleep(0.05)
+        held.enter_context(file)
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
         yield
 
 
-def _git(*arguments: str) -> str | None:
+def _locked(path: Path) -> BinaryIO | None:
+    """The locked file, or None if somebody has the lock or has just removed it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = path.open("ab", buffering=0)
+    except FileNotFoundError:  # the folder went in between
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A holder may remove its lock file; a lock on what is no longer there locks nothing.
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return None
+
+
+def _holder(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8").strip() or "unknown"
+    return "unknown"
+
+
+@functools.cache
+def _git_state(folder: Path) -> GitState:
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return GitState(commit or None, None if changes is None else bool(changes))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments
             ["git", *arguments],  # noqa: S607 - the user's own git
-            cwd=root(), capture_output=True, text=True, check=False, timeout=30,
+            cwd=folder, capture_output=True, text=True, check=False, timeout=30,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -13,21 +13,26 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from ltrec import console, project
+from ltrec.errors import UserError
 from ltrec.settings import Settings
-from ltrec.tracking.records import NoRun, Record, Run
-from ltrec.tracking.state import pipeline_key, standing_tags
+from ltrec.tracking.records import Record, Run, describe
+from ltrec.tracking.state import pipeline_key, pipeline_name, standing_tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from ltrec.params import Params
 
-__all__ = ["NoRun", "Run", "TrackingSettings", "stage_run", "sync"]
+__all__ = ["Run", "TrackingSettings", "stage_run", "sync"]
 
 # The stages that have a run of their own; the others write on the parent.
-_CHILDREN = {"represent", "rebalance"}
+_NESTED = {"represent", "rebalance"}
+# Those that take long enough to watch the machine.
+_WATCHED = {"represent", "featurize", "rebalance"}
+_SYNC_PATIENCE = 60.0
 
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/:]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"""^[^/:'"]+$""")]
 
 
 class TrackingSettings(Settings):
@@ -41,8 +46,8 @@ class TrackingSettings(Settings):
     """The name that the champion is registered under."""
     system_metrics: bool = True
     """Record processor, memory, disk, network and GPU use while a stage runs."""
-    patience: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that a finished stage waits for a store that answers; one that does not costs a few."""
+    patience: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds that a finished stage waits for the server's next answer; then the rest is sent later."""
 
 
 @contextlib.contextmanager
@@ -50,52 +55,63 @@ def stage_run(params: Params, stage: str, variant: str | None = None) -> Iterato
     """Record a stage: yields where its params, metrics, files and tags go.
 
     `represent` and each variant of `rebalance` have a child run, the other stages write on the parent.
-    Entering again continues the same run. MLflow's trouble ends in one warning, never in an exception.
+    Entering again continues the same run. Trouble with MLflow ends in one warning, never in an exception.
     """
-    settings = params.tracking
-    if not settings.enabled:
-        yield NoRun()
+    record = _open(params, stage, variant) if params.tracking.enabled else None
+    if record is None:
+        yield Run()
         return
     from ltrec.tracking.courier import Courier
 
-    child = stage in _CHILDREN
-    key = pipeline_key(params)
-    record = Record.open(
-        project.state_dir() / "tracking" / key[:16],
-        stage=stage if child else "pipeline",
-        variant=variant,
-        settings=settings.model_dump(),
-    )
-    tags = standing_tags(key) | ({"ltrec.variant": variant} if variant else {})
-    record.tags(tags | {"ltrec.stage": record.stage})
+    courier = Courier.instance(params.tracking.patience)
     record.status("RUNNING")
-    courier = Courier.instance(settings.patience)
-    with record.held():
-        try:
-            with courier.attending(record, sample=settings.system_metrics and child):
-                yield record
-        except (KeyboardInterrupt, SystemExit):
-            record.status("KILLED")
-            raise
-        except BaseException:
-            record.status("FAILED")
-            raise
-        else:
-            record.status("FINISHED")
-        finally:
-            courier.deliver(record)
+    try:
+        with courier.attending(record, sample=params.tracking.system_metrics and stage in _WATCHED):
+            yield record
+    except (KeyboardInterrupt, SystemExit):
+        record.status("KILLED")
+        raise
+    except BaseException:
+        record.status("FAILED")
+        raise
+    else:
+        record.status("FINISHED")
+    finally:
+        courier.deliver(record)
 
 
 def sync() -> None:
     """Send what earlier stages could not send, and say what became of it."""
     from ltrec.tracking.courier import Courier
 
-    waiting = Record.pending(project.state_dir() / "tracking")
+    waiting = Record.pending(_folder())
     if not waiting:
         console.say("sync: nothing is waiting; MLflow has everything")
         return
-    courier = Courier.instance(patience=600.0)
-    for record in waiting:
-        courier.deliver(record)
-    left = len(Record.pending(project.state_dir() / "tracking"))
+    Courier.instance(_SYNC_PATIENCE).deliver_pending()
+    left = len(Record.pending(_folder()))
     console.say(f"sync: {len(waiting) - left} of {len(waiting)} run(s) sent" + (f", {left} kept" if left else ""))
+
+
+def _folder() -> Path:
+    return project.state_dir() / "tracking"
+
+
+def _open(params: Params, stage: str, variant: str | None) -> Record | None:
+    """The stage's record with what is known of every run, or None and a word about why not."""
+    key = pipeline_key(params)
+    about = describe(
+        stage, variant,
+        nested=stage in _NESTED, pipeline=pipeline_name(key),
+        experiment=params.tracking.experiment, model=params.tracking.model,
+    )  # fmt: skip
+    try:
+        record = Record.start(_folder() / key / (f"{stage}@{variant}" if variant else stage), about)
+    except UserError:
+        console.detail(f"{stage}: another process is recording the same run; this one does not")
+        return None
+    except OSError as error:
+        console.warn(f"{stage}: not recorded for MLflow: {error}")
+        return None
+    record.tags(standing_tags(key))
+    return record

@@ -1,128 +1,201 @@
-"""Makes MLflow equal to a record. The only module that talks to MLflow."""
+"""Makes MLflow equal to a record."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
+from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Self
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
-from onnx import helper
 
 from ltrec import artifacts, project
 from ltrec.tracking import store
+from ltrec.tracking.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     import onnx
     from mlflow.entities import Run
+    from mlflow.models import ModelSignature
 
     from ltrec.tracking.records import Content, Record
 
+    Expect = Callable[..., None]
+    """`expect(seconds=None)`: the next answer of the store may take so long."""
+
+T = TypeVar("T")
+
 _DIGEST = "ltrec.digest"
-_METRICS_A_BATCH = 1000
-_PARAMS_A_BATCH = 100
+_METRICS_A_BATCH, _OTHERS_A_BATCH = 1000, 100
+_SLOWEST_UPLOAD = 1e6  # bytes a second
+_UNHAPPY = {"FAILED", "KILLED"}
+# What these end, the pipeline has ended.
+_FINAL_STAGES = {"evaluate", "export"}
 
 
 class Mirror:
     """A connection to MLflow, and what it is known to hold."""
 
-    def __init__(self, client: MlflowClient) -> None:
+    def __init__(self, client: MlflowClient, expect: Expect) -> None:
         self._client = client
-        self._experiments: dict[str, str] = {}
-        self._runs: dict[tuple[str, str, str, str | None], str] = {}
-        self._sent: set[tuple[str, str, int]] = set()
-        self._held: dict[str, set[tuple[str, int]]] = {}
+        self._expect = expect
+        self._uploaded: set[tuple[str, str, int]] = set()
+        self._reflected: dict[Path, int] = {}
+        self._forget()
 
     @classmethod
-    def connect(cls) -> Self:
+    def connect(cls, expect: Expect) -> Self:
         """Reach the store; processes that create a fresh one do so one after the other."""
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("alembic").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", module="mlflow")
+        for talker in ("mlflow", "alembic"):
+            logging.getLogger(talker).setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", module=r"mlflow\b")
         uri = store.tracking_uri()
-        mlflow.set_tracking_uri(uri)
-        if not store.is_local():
-            return cls(MlflowClient(uri))
+        with _environment_kept("MLFLOW_TRACKING_URI"):  # it would look like the user's own
+            mlflow.set_tracking_uri(uri)
         with _creation():
-            store.follow_a_move()
+            if store.is_local():
+                store.follow_a_move()
             client = MlflowClient(uri)
+            expect(None if uri.startswith("http") else 120.0)
             client.search_experiments(max_results=1)
-        return cls(client)
+        return cls(client, expect)
 
-    def reflect(self, record: Record) -> None:
-        """Send what MLflow lacks of a record; when the stage has ended and all is sent, the record goes."""
-        content = record.read()
-        with _creation():
-            run_id = self._run_of(record)
-        self._reflect_values(run_id, content)
-        for name, folder in content.files.items():
-            copy = record.copy_of(name)
-            stamp = (run_id, name, copy.stat().st_mtime_ns)
-            if stamp not in self._sent:
-                self._client.log_artifact(run_id, str(copy), folder or None)
-                self._sent.add(stamp)
-        if content.model:
-            self._register(run_id, record, content.model)
-        if content.status == "RUNNING":
-            self._client.update_run(run_id, status="RUNNING")
+    def reflect(self, record: Record, *, complete: bool) -> None:
+        """Send what MLflow lacks of a record.
+
+        Args:
+            record: The record, open in this process.
+            complete: True if nobody writes in it any more; once all is sent, it goes.
+        """
+        size = record.size()
+        if self._reflected.get(record.folder) == size and not complete:
             return
-        self._client.set_terminated(run_id, content.status)
-        if record.read() == content:
+        content = record.read()
+        if complete and content.status == "RUNNING":
+            content.status = "KILLED"  # who wrote it could not say so any more
+        try:
+            self._reflect(record, content)
+        except Exception:
+            self._forget()  # nobody knows how much of it has arrived
+            raise
+        self._reflected[record.folder] = size
+        if complete:
+            del self._reflected[record.folder]
             record.remove()
 
-    def _reflect_values(self, run_id: str, content: Content) -> None:
+    def _forget(self) -> None:
+        self._experiments: dict[str, str] = {}
+        self._runs: dict[tuple[str, str, str, str | None], str] = {}
+        self._ledgers: dict[str, Ledger] = {}
+
+    def _reflect(self, record: Record, content: Content) -> None:
+        self._expect()
+        with _creation():
+            parent = self._find_or_create(record, content, None)
+            run_id = self._find_or_create(record, content, parent) if record.nested else parent
         run = self._client.get_run(run_id)
-        params = [Param(name, value) for name, value in content.params.items() if name not in run.data.params]
-        tags = [RunTag(name, value) for name, value in content.tags.items() if run.data.tags.get(name) != value]
-        if run_id not in self._held:
-            self._held[run_id] = self._history(run, {name for name, _ in content.metrics})
-        fresh = {key: value for key, value in content.metrics.items() if key not in self._held[run_id]}
-        metrics = [Metric(name, value, at, step) for (name, step), (value, at) in fresh.items()]
-        for start in range(0, len(params), _PARAMS_A_BATCH):
-            self._client.log_batch(run_id, params=params[start : start + _PARAMS_A_BATCH])
-        self._client.log_batch(run_id, tags=tags)
-        for start in range(0, len(metrics), _METRICS_A_BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
-        self._held[run_id].update(fresh)
+        self._send_texts(run, content)
+        self._send_metrics(run, content)
+        for name, folder in content.files.items():
+            self._upload(run_id, record.copy_of(name), name, folder)
+        if content.model:
+            self._register(run_id, record, content.model)
+        self._set_status(run, record, content)
+        if record.nested:
+            self._set_parent_status(parent, content)
 
-    def _history(self, run: Run, names: set[str]) -> set[tuple[str, int]]:
-        """The (name, step) pairs that an earlier process sent."""
-        known = names & set(run.data.metrics)
-        return {
-            (name, metric.step) for name in known for metric in self._client.get_metric_history(run.info.run_id, name)
-        }
+    def _send_texts(self, run: Run, content: Content) -> None:
+        held, tags = run.data.params, dict(content.tags)
+        # MLflow lets no param change, so that a new value can only be a tag.
+        tags |= {name: value for name, value in content.params.items() if held.get(name, value) != value}
+        new_params = [Param(name, value) for name, value in content.params.items() if name not in held]
+        new_tags = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
+        for params in _batches(new_params, _OTHERS_A_BATCH):
+            self._expect()
+            self._client.log_batch(run.info.run_id, params=params)
+        for some_tags in _batches(new_tags, _OTHERS_A_BATCH):
+            self._expect()
+            self._client.log_batch(run.info.run_id, tags=some_tags)
 
-    def _run_of(self, record: Record) -> str:
-        """The run of a record, and with it its parent, found or created."""
-        parent = self._find_or_create(record, "pipeline", None)
-        return parent if record.stage == "pipeline" else self._find_or_create(record, record.stage, parent)
+    def _send_metrics(self, run: Run, content: Content) -> None:
+        run_id = run.info.run_id
+        if run_id not in self._ledgers:
+            self._ledgers[run_id] = Ledger(run.data.metrics, partial(self._history, run_id))
+        for points in _batches(list(self._ledgers[run_id].lacks(content)), _METRICS_A_BATCH):
+            self._expect()
+            self._client.log_batch(run_id, metrics=[Metric(*point) for point in points])
+            self._ledgers[run_id].add(points)
 
-    def _find_or_create(self, record: Record, stage: str, parent: str | None) -> str:
-        variant = record.variant if parent else None
-        experiment = self._experiment(record.settings["experiment"])
+    def _history(self, run_id: str, name: str) -> list[tuple[int, int]]:
+        self._expect()
+        return [(metric.step, metric.timestamp) for metric in self._client.get_metric_history(run_id, name)]
+
+    def _upload(self, run_id: str, copy: Path, name: str, folder: str) -> None:
+        stat = copy.stat()
+        stamp = (run_id, name, stat.st_mtime_ns)
+        if stamp not in self._uploaded:
+            self._expect_transfer(stat.st_size)
+            self._client.log_artifact(run_id, str(copy), folder or None)
+            self._uploaded.add(stamp)
+
+    def _expect_transfer(self, size: int) -> None:
+        self._expect(30 + size / _SLOWEST_UPLOAD)
+
+    def _set_status(self, run: Run, record: Record, content: Content) -> None:
+        """Say how it stands. A run that has ended the same way before keeps its times: its figures came later."""
+        run_id, status = run.info.run_id, content.status
+        if not record.nested and status == "FINISHED" and record.stage not in _FINAL_STAGES:
+            return  # the pipeline goes on
+        if run.info.status == status:
+            return
+        self._expect()
+        if status == "RUNNING":
+            self._client.update_run(run_id, status)
+        else:
+            self._client.set_terminated(run_id, status, content.ended)
+
+    def _set_parent_status(self, parent: str, content: Content) -> None:
+        """The pipeline fails with a stage, and goes on with a stage that is tried again."""
+        held = self._client.get_run(parent).info.status
+        if content.status in _UNHAPPY and held != content.status:
+            self._client.set_terminated(parent, content.status, content.ended)
+        elif content.status == "RUNNING" and held in _UNHAPPY:
+            self._client.update_run(parent, "RUNNING")
+
+    def _find_or_create(self, record: Record, content: Content, parent: str | None) -> str:
+        stage, variant = (record.stage, record.variant) if parent else ("pipeline", None)
+        experiment = self._experiment(record.experiment)
         key = (experiment, record.state, stage, variant)
-        if key not in self._runs:
-            identity = {"ltrec.state": record.state, "ltrec.stage": stage}
-            if variant:
-                identity["ltrec.variant"] = variant
-            clauses = [f"tags.`{name}` = '{value}'" for name, value in identity.items()]
-            found = self._client.search_runs([experiment], " and ".join(clauses), max_results=1)
-            if parent:
-                identity["mlflow.parentRunId"] = parent
-            name = variant or (stage if parent else f"pipeline {record.state[:8]}")
-            run = found[0] if found else self._client.create_run(experiment, tags=identity, run_name=name)
-            self._runs[key] = run.info.run_id
-        return self._runs[key]
+        if key in self._runs:
+            return self._runs[key]
+        identity = {"ltrec.state": record.state, "ltrec.stage": stage}
+        if variant:
+            identity["ltrec.variant"] = variant
+        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in identity.items())
+        self._expect()
+        found = self._client.search_runs([experiment], wanted, max_results=1)
+        self._expect()
+        if found:
+            run_id = str(found[0].info.run_id)
+            if parent and found[0].data.tags.get("mlflow.parentRunId") != parent:
+                self._client.set_tag(run_id, "mlflow.parentRunId", parent)
+        else:
+            tags = {name: value for name, value in content.tags.items() if name.startswith(("ltrec.", "mlflow."))}
+            tags |= identity | ({"mlflow.parentRunId": parent} if parent else {})
+            name = record.name if parent else record.pipeline
+            run_id = str(self._client.create_run(experiment, content.started, tags, name).info.run_id)
+        self._runs[key] = run_id
+        return run_id
 
     def _experiment(self, name: str) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
@@ -137,40 +210,44 @@ class Mirror:
                 self._experiments[name] = found.experiment_id
         return self._experiments[name]
 
-    def _register(self, run_id: str, record: Record, model: dict[str, str]) -> None:
+    def _register(self, run_id: str, record: Record, model: dict[str, Any]) -> None:
         """Log the model, register it and move the alias; one that is registered already only gets the alias."""
-        name = record.settings["model"]
-        path = record.copy_of(model["file"])
-        content_digest = artifacts.digest(path)
+        name, path = record.model_name, record.copy_of(model["file"])
+        digest = artifacts.digest(path)
+        self._expect()
         known = self._client.search_model_versions(f"name = '{name}'")
-        same = [version for version in known if version.tags.get(_DIGEST) == content_digest]
-        version = same[0].version if same else self._log_model(run_id, name, path, content_digest)
-        self._client.set_registered_model_alias(name, model["alias"], version)
+        same = [str(each.version) for each in known if each.tags.get(_DIGEST) == digest and each.run_id == run_id]
+        number = same[0] if same else self._log_model(run_id, name, path)
+        for tag, value in ({_DIGEST: digest, "ltrec.state": record.state} | model["tags"]).items():
+            self._client.set_model_version_tag(name, number, tag, value)
+        self._client.set_registered_model_alias(name, model["alias"], number)
 
-    def _log_model(self, run_id: str, name: str, path: Path, content_digest: str) -> str:
+    def _log_model(self, run_id: str, name: str, path: Path) -> str:
         import mlflow.onnx
         import onnx
+        from mlflow.models import Model
 
         model = onnx.load(path)
-        with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-            logged = mlflow.onnx.log_model(
-                model,
-                name="model",
-                signature=_signature(model),
-                save_as_external_data=False,
-                pip_requirements=[f"{package}=={version(package)}" for package in ("onnx", "onnxruntime", "numpy")],
-            )
-        if not self._client.search_registered_models(f"name = '{name}'"):
-            self._client.create_registered_model(name)
-        # The client says nothing, unlike log_model(registered_model_name=…), which prints.
-        registered = self._client.create_model_version(
-            name, logged.model_uri, run_id, tags={_DIGEST: content_digest}, model_id=logged.model_id
+        self._expect_transfer(path.stat().st_size)
+        logged = Model.log(
+            artifact_path=None,
+            name="model",
+            flavor=mlflow.onnx,
+            run_id=run_id,  # rather than mlflow.onnx.log_model, which starts and ends the run
+            registered_model_name=name,
+            onnx_model=model,
+            signature=_signature(model),
+            save_as_external_data=False,
+            pip_requirements=[f"{package}=={version(package)}" for package in ("onnx", "onnxruntime", "numpy")],
         )
-        return str(registered.version)
+        return str(logged.registered_model_version)
 
 
 def _signature(model: onnx.ModelProto) -> ModelSignature:
     """From the file's own inputs and outputs; a named dimension may be of any length."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+    from onnx import helper
 
     def schema(values: Iterable[onnx.ValueInfoProto]) -> Schema:
         return Schema(
@@ -185,6 +262,20 @@ def _signature(model: onnx.ModelProto) -> ModelSignature:
         )
 
     return ModelSignature(schema(model.graph.input), schema(model.graph.output))
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+@contextlib.contextmanager
+def _environment_kept(name: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    yield
+    if before is None:
+        os.environ.pop(name, None)
 
 
 def _creation() -> AbstractContextManager[None]:

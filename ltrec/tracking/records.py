@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
+import re
 import shutil
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from ltrec import project
+from ltrec import artifacts, console, project
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+Milliseconds = int
+"""Since 1970."""
+
+# Stages that may be run again on the same pipeline with other params: MLflow lets no param change, but a tag.
+_REPEATABLE = {"export"}
 
 
 class Run:
@@ -25,8 +34,11 @@ class Run:
     def params(self, params: Mapping[str, Any]) -> None:
         """Nested mappings become dotted names."""
 
-    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """The first value of a (name, step) counts."""
+    def metrics(self, metrics: Mapping[str, float | None], step: int | None = None) -> None:
+        """Figures, or with a step a point of a curve; None is left out.
+
+        Of a figure the last value counts. Of a point the first does: a resumed training may tell its epochs again.
+        """
 
     def history(self, rows: Iterable[Mapping[str, Any]], prefix: str) -> None:
         """A row an epoch, with its number under `epoch`."""
@@ -34,17 +46,14 @@ class Run:
             values = {f"{prefix}/{name}": float(value) for name, value in row.items() if name != "epoch"}
             self.metrics(values, step=int(float(row["epoch"])))
 
-    def tags(self, tags: Mapping[str, str]) -> None:
+    def tags(self, tags: Mapping[str, Any]) -> None:
         """The last value counts."""
 
     def file(self, path: Path, folder: str = "") -> None:
-        """A copy is kept until it is sent."""
+        """A file, or a folder with all that is in it; a copy is kept until it is sent."""
 
-    def model(self, path: Path, alias: str = "champion") -> None:
-        """An ONNX file to log, register and give an alias."""
-
-
-NoRun = Run
+    def model(self, path: Path, tags: Mapping[str, str] | None = None, alias: str = "champion") -> None:
+        """An ONNX file to log, register with these tags, and give an alias."""
 
 
 @dataclass
@@ -53,142 +62,213 @@ class Content:
 
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    metrics: dict[tuple[str, int], tuple[float, int]] = field(default_factory=dict)
-    """(name, step) → (value, milliseconds since 1970)."""
+    figures: dict[str, tuple[float, Milliseconds]] = field(default_factory=dict)
+    curves: dict[tuple[str, int], tuple[float, Milliseconds]] = field(default_factory=dict)
+    """(name, step) → (value, when)."""
+    samples: dict[Milliseconds, dict[str, float]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     """Name of the copy → folder in the run's artifacts."""
-    model: dict[str, str] | None = None
+    model: dict[str, Any] | None = None
     status: Status = "RUNNING"
+    started: Milliseconds | None = None
+    ended: Milliseconds | None = None
 
 
 class Record(Run):
-    """One run's record.
+    """One run's record; while it is open, no other process touches it.
 
     Args:
         folder: Where it lies; one run, one folder.
-        about: Stage, variant, and the tracking settings it was made under.
+        about: What the run is; see `describe`.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder = folder
+        self.state = folder.parent.name
         self.stage: str = about["stage"]
         self.variant: str | None = about["variant"]
-        self.settings: dict[str, Any] = about["settings"]
-        self.state = folder.parent.name
-        self._lines = folder / "lines.jsonl"
-        self._files = folder / "files"
+        self.nested: bool = about["nested"]
+        self.name: str = about["name"]
+        self.pipeline: str = about["pipeline"]
+        self.experiment: str = about["experiment"]
+        self.model_name: str = about["model"]
+        self._lines, self._files = folder / "lines.jsonl", folder / "files"
+        # Beside the folder: that goes when all is sent, the lock must not go before it.
+        self._lock_file = folder.with_name(f".{folder.name}.lock")
+        self._hold = contextlib.ExitStack()
+        self._writing, self._mute = threading.Lock(), False
 
     @classmethod
-    def open(cls, state: Path, *, stage: str, variant: str | None, settings: dict[str, Any]) -> Self:
-        """The record of a stage in a state's folder, new or continued."""
-        folder = state / (f"{stage}@{variant}" if variant else stage)
-        folder.mkdir(parents=True, exist_ok=True)
-        about = {"stage": stage, "variant": variant, "settings": settings}
-        (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
+    def start(cls, folder: Path, about: dict[str, Any]) -> Self:
+        """Open a record, new or continued, to write in it.
+
+        Raises:
+            UserError: another process has it open.
+            OSError: nothing can be written there.
+        """
         record = cls(folder, about)
-        # A killed process may have left half a line: what comes must not become part of it.
-        with record._lines.open("ab") as lines:
-            lines.write(b"\n")
+        record._hold.enter_context(project.lock(record._lock_file, patience=2.0))
+        try:
+            artifacts.write_json(folder / "about.json", about)
+            # A killed process may have left half a line: what comes must not become part of it.
+            with record._lines.open("ab") as lines:
+                lines.write(b"\n")
+        except OSError:
+            record.release()
+            raise
         return record
 
     @classmethod
     def pending(cls, tracking: Path) -> list[Self]:
-        """The records that MLflow does not have in full, oldest first, without those that are being written."""
-        found = []
-        for about in sorted(tracking.glob("*/*/about.json"), key=lambda file: file.stat().st_mtime):
+        """The records that MLflow may not have in full, oldest first."""
+        found: list[tuple[float, Self]] = []
+        for about in tracking.glob("*/*/about.json"):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 record = cls(about.parent, json.loads(about.read_text(encoding="utf-8")))
-                if not record.in_use():
-                    found.append(record)
-        return found
+                found.append((about.stat().st_mtime, record))
+        return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
-    @property
-    def name(self) -> str:
-        return self.variant or self.stage
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """While a stage writes here, others leave the record alone."""
-        with project.lock(self._lock_file):
-            yield
-
-    def in_use(self) -> bool:
+    def take(self) -> bool:
+        """Open what a stage left behind, to send it; False if somebody has it open or it is gone."""
         try:
-            with project.lock(self._lock_file, patience=0):
-                return False
+            self._hold.enter_context(project.lock(self._lock_file, patience=0))
         except UserError:
-            return True
+            return False
+        if not self._lines.exists():
+            self.remove()
+            self.release()
+            return False
+        return True
 
-    @property
-    def _lock_file(self) -> Path:
-        # Beside the folder: that goes when all is sent, the lock must not.
-        return self.folder.with_name(f".{self.folder.name}.lock")
+    def release(self) -> None:
+        """Close it: other processes may open it."""
+        self._hold.close()
 
     def params(self, params: Mapping[str, Any]) -> None:
-        self._append("params", {name: _text(value) for name, value in _flat(params)})
+        flat = dict(_flat(params))
+        if self.stage in _REPEATABLE:
+            self.tags(flat)
+        else:
+            self._append("params", {_name(name): _text(value, 500) for name, value in flat.items()})
 
-    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        self._append("metrics", dict(metrics), step=step, time=int(time.time() * 1000))
+    def metrics(self, metrics: Mapping[str, float | None], step: int | None = None) -> None:
+        values = {_name(name): float(value) for name, value in metrics.items() if value is not None}
+        self._append("figures" if step is None else "curves", values, step=step)
 
-    def tags(self, tags: Mapping[str, str]) -> None:
-        self._append("tags", dict(tags))
+    def sample(self, load: Mapping[str, float]) -> None:
+        """The machine's load now."""
+        self._append("samples", {f"system/{_name(name)}": float(value) for name, value in load.items()})
+
+    def tags(self, tags: Mapping[str, Any]) -> None:
+        self._append("tags", {_name(name): _text(value, 5000) for name, value in tags.items()})
 
     def status(self, status: Status) -> None:
         self._append("status", status)
 
     def file(self, path: Path, folder: str = "") -> None:
-        self._append("file", self._copy(path, Path(folder) / path.name), folder=folder)
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                target = Path(folder, path.name) / file.relative_to(path)
+                inside = target.parent.as_posix()
+                self._keep(file, target, "files", folder="" if inside == "." else inside)
 
-    def model(self, path: Path, alias: str = "champion") -> None:
-        self._append("model", self._copy(path, Path("model") / path.name), alias=alias)
+    def model(self, path: Path, tags: Mapping[str, str] | None = None, alias: str = "champion") -> None:
+        self._keep(path, Path("model", path.name), "model", alias=alias, tags=dict(tags or {}))
+
+    def size(self) -> int:
+        """Bytes written so far: unchanged, nothing new has been said."""
+        return self._lines.stat().st_size
 
     def read(self) -> Content:
-        """Everything said so far; a last line that a killed process left torn is passed over."""
+        """Everything said so far; a line that a killed process left torn is passed over."""
         content = Content()
-        with self._lines.open(encoding="utf-8") as lines:
-            for line in filter(str.strip, lines):
-                with contextlib.suppress(json.JSONDecodeError):
+        with self._lines.open("rb") as lines:
+            for line in filter(bytes.strip, lines):
+                with contextlib.suppress(ValueError, KeyError, TypeError):
                     _take(json.loads(line), content)
         return content
-
-    def exists(self) -> bool:
-        return self._lines.is_file()
 
     def copy_of(self, name: str) -> Path:
         return self._files / name
 
     def remove(self) -> None:
-        """MLflow has it all."""
+        """MLflow has it all. Only for who has it open."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()  # the state's last record
 
     def _append(self, kind: str, what: object, **more: object) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._lines.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"kind": kind, "what": what, **more}) + "\n")
+        line = json.dumps({"kind": kind, "what": what, "time": int(time.time() * 1000), **more}, default=str)
+        with self._writing, self._soft():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # One write call: a kill tears at most this line.
+            with self._lines.open("ab", buffering=0) as lines:
+                lines.write(line.encode() + b"\n")
 
-    def _copy(self, path: Path, relative: Path) -> str:
-        target = self._files / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-        return relative.as_posix()
+    def _keep(self, file: Path, target: Path, kind: str, **more: object) -> None:
+        with self._soft():
+            with artifacts.replacing(self._files / target) as copy:
+                shutil.copyfile(file, copy)
+            self._append(kind, target.as_posix(), **more)
+
+    @contextlib.contextmanager
+    def _soft(self) -> Iterator[None]:
+        """A full disk is the stage's matter, not the record's: say it once and go on."""
+        try:
+            yield
+        except OSError as error:
+            if not self._mute:
+                console.warn(f"{self.folder}: cannot be written ({os.strerror(error.errno or 0)}); MLflow will lack it")
+            self._mute = True
+
+
+def describe(
+    stage: str, variant: str | None, *, nested: bool, pipeline: str, experiment: str, model: str
+) -> dict[str, Any]:
+    """What a record's run is.
+
+    Args:
+        stage: The stage.
+        variant: Which of the stage's runs.
+        nested: True if it has a run of its own under the pipeline's; False if it writes on the pipeline's.
+        pipeline: Name of the pipeline's run.
+        experiment: Where the runs belong.
+        model: The name to register a model under.
+    """
+    return {
+        "stage": stage,
+        "variant": variant,
+        "nested": nested,
+        "name": variant or stage,
+        "pipeline": pipeline,
+        "experiment": experiment,
+        "model": model,
+    }
 
 
 def _take(line: dict[str, Any], content: Content) -> None:
-    what = line["what"]
+    what, when = line["what"], line["time"]
     match line["kind"]:
         case "params":
             content.params.update(what)
         case "tags":
             content.tags.update(what)
-        case "metrics":
+        case "figures":
+            content.figures.update({name: (value, when) for name, value in what.items()})
+        case "curves":
             for name, value in what.items():
-                content.metrics.setdefault((name, line["step"]), (value, line["time"]))
-        case "file":
+                content.curves.setdefault((name, line["step"]), (value, when))
+        case "samples":
+            content.samples[when] = what
+        case "files":
             content.files[what] = line["folder"]
         case "model":
-            content.model = {"file": what, "alias": line["alias"]}
+            content.model = {"file": what, "alias": line["alias"], "tags": line["tags"]}
         case "status":
             content.status = what
+            content.started = content.started or when
+            content.ended = None if what == "RUNNING" else when
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -199,7 +279,13 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _text(value: object) -> str:
-    # MLflow takes up to 6000 characters; a longer list is recognisable by its beginning.
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 500 else text[:499] + "…"
+def _name(name: str) -> str:
+    # What MLflow allows in the name of a param, a metric or a tag.
+    return re.sub(r"[^\w./: -]", "_", name, flags=re.ASCII)[:250]
+
+
+def _text(value: object, longest: int) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,0 +1,63 @@
+"""Fixtures that several test files share; few and small."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ltrec.features import FeatureBank
+    from ltrec.heads import LinearHead
+
+# The tests' networks are small: on busy cores threads that wait for each other take several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+class Banks(NamedTuple):
+    """What a rebalancer is fitted on: 30, 10 and 2 training images of three classes, 8 of each to choose on."""
+
+    train: FeatureBank
+    val: FeatureBank
+    joint: LinearHead
+
+
+@pytest.fixture(scope="session")
+def banks() -> Banks:
+    """Five features an image, two views of train; overlapping clouds, and a joint head that prefers class 0.
+
+    Shared: not to be changed.
+    """
+    import torch
+
+    from ltrec.features import FeatureBank
+    from ltrec.heads import LinearHead
+
+    generator = torch.Generator().manual_seed(7)
+    centers = 2 * torch.eye(3, 5)
+
+    def bank(counts: tuple[int, ...], views: int) -> FeatureBank:
+        labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
+        noise = torch.randn(views, len(labels), 5, generator=generator)
+        return FeatureBank(centers[labels] + noise, labels, {})
+
+    joint = LinearHead(torch.diag(torch.tensor([3.0, 2.0, 0.5])) @ torch.eye(3, 5), torch.tensor([0.5, 0.0, -1.0]))
+    return Banks(bank((30, 10, 2), views=2), bank((8, 8, 8), views=1), joint)
+
+
+@pytest.fixture
+def restored_torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For tests of what seeds torch or makes it deterministic: afterwards it is as before."""
+    import torch
+
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

@@ -1,0 +1,64 @@
+"""What every kind of head does, on a head that a rebalancing method made."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from ltrec import heads
+from ltrec.heads import Head
+from ltrec.rebalancers import RebalancerSettings
+from tests.contracts.members import examples
+
+if TYPE_CHECKING:
+    from tests.conftest import Banks
+
+each = pytest.mark.parametrize("kind", list(heads._KINDS))
+
+
+@pytest.fixture(scope="module")
+def made(banks: Banks) -> dict[str, Head]:
+    """A head of each kind that some method makes."""
+    fitted = [settings.build(0).fit(*banks).head for settings in examples(RebalancerSettings)]  # type: ignore[attr-defined]
+    return {head.kind: head for head in fitted}
+
+
+def test_every_head_can_be_loaded_and_is_made_by_some_method(made: dict[str, Head]) -> None:
+    assert set(heads._KINDS.values()) == set(Head.__subclasses__())
+    assert set(heads._KINDS) == set(made)
+
+
+@each
+def test_shapes(kind: str, made: dict[str, Head]) -> None:
+    head = made[kind]
+    for images in (1, 7):
+        assert head(torch.randn(images, head.dim)).shape == (images, 3)
+
+
+@each
+def test_an_image_is_classified_alone_as_in_company(kind: str, made: dict[str, Head], banks: Banks) -> None:
+    together = made[kind](banks.val.plain)
+    alone = torch.cat([made[kind](row[None]) for row in banks.val.plain])
+    torch.testing.assert_close(alone, together)
+
+
+@each
+def test_rebuilt_from_its_state_and_options(kind: str, made: dict[str, Head], banks: Banks) -> None:
+    head = made[kind]
+    header = json.loads(json.dumps({"head": head.kind, "options": head.options()}))
+    state = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    rebuilt = heads.from_state(state, header, where="here")
+    assert type(rebuilt) is type(head)
+    assert torch.equal(rebuilt(banks.val.plain), head(banks.val.plain))
+
+
+@each
+def test_the_temperature_scales_the_logits(kind: str, made: dict[str, Head], banks: Banks) -> None:
+    head = made[kind]
+    hotter = copy.deepcopy(head)
+    hotter.temperature.mul_(2)
+    torch.testing.assert_close(hotter(banks.val.plain), head(banks.val.plain) / 2)

@@ -1,0 +1,114 @@
+"""What every rebalancing method does: a head from features, chosen on val, repeatable, nothing else changed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from ltrec import heads
+from ltrec.features import FeatureBank
+from ltrec.rebalancers import RebalancerSettings
+from ltrec.selection import balanced_accuracy
+from tests.contracts.members import examples, through_yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ltrec.rebalancers.base import Fitted
+    from tests.conftest import Banks
+
+each = pytest.mark.parametrize("settings", examples(RebalancerSettings), ids=lambda settings: settings.method)
+
+
+def fit(settings: Any, banks: Banks, seed: int = 0) -> Fitted:
+    fitted: Fitted = settings.build(seed).fit(*banks)
+    return fitted
+
+
+def same(first: heads.Head, second: heads.Head) -> bool:
+    tensors, others = first.state_dict(), second.state_dict()
+    return tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+@each
+def test_yaml_round_trip(settings: Any) -> None:
+    assert through_yaml(settings, RebalancerSettings) == settings
+
+
+@each
+def test_a_head_for_the_features(settings: Any, banks: Banks) -> None:
+    head = fit(settings, banks).head
+    assert isinstance(head, heads.Head)
+    assert head.dim == 5
+    logits = head(banks.val.plain)
+    assert logits.shape == (24, 3)
+    assert logits.dtype == torch.float32
+    assert torch.isfinite(logits).all()
+
+
+@each
+def test_better_than_chance(settings: Any, banks: Banks) -> None:
+    head = fit(settings, banks).head
+    assert balanced_accuracy(head(banks.val.plain), banks.val.labels) > 0.5
+
+
+@each
+def test_twice_the_same_bits(settings: Any, banks: Banks) -> None:
+    first, second = fit(settings, banks), fit(settings, copy.deepcopy(banks))
+    assert same(first.head, second.head)
+    assert (first.chosen, first.curve) == (second.chosen, second.curve)
+
+
+@each
+def test_neither_the_joint_head_nor_the_features_change(settings: Any, banks: Banks) -> None:
+    given, before = copy.deepcopy(banks), banks
+    head = fit(settings, given).head
+    with torch.no_grad():
+        for tensor in head.state_dict().values():
+            tensor.fill_(9.0)  # nor through the new head
+    assert same(given.joint, before.joint)
+    for bank, earlier in ((given.train, before.train), (given.val, before.val)):
+        assert torch.equal(bank.features, earlier.features)
+        assert torch.equal(bank.labels, earlier.labels)
+
+
+@each
+def test_the_callers_generator_is_left_alone(settings: Any, banks: Banks) -> None:
+    before = torch.random.get_rng_state()
+    fit(settings, banks)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@each
+def test_what_was_chosen_can_be_written(settings: Any, banks: Banks) -> None:
+    fitted = fit(settings, banks)
+    assert json.loads(json.dumps(fitted.chosen, allow_nan=False)) == fitted.chosen
+    assert json.loads(json.dumps(fitted.curve, allow_nan=False)) == fitted.curve
+    assert all(0 <= float(row["val"]) <= 1 for row in fitted.curve)
+
+
+@each
+def test_the_head_is_the_best_of_the_curve(settings: Any, banks: Banks) -> None:
+    fitted = fit(settings, banks)
+    reached = balanced_accuracy(fitted.head(banks.val.plain), banks.val.labels)
+    assert all(float(row["val"]) <= reached + 1e-9 for row in fitted.curve)
+
+
+@each
+def test_only_the_plain_view_of_val_counts(settings: Any, banks: Banks) -> None:
+    noise = torch.randn(2, 24, 5, generator=torch.Generator().manual_seed(0))
+    val = FeatureBank(torch.cat([banks.val.features, noise]), banks.val.labels, {})
+    assert same(fit(settings, banks).head, fit(settings, banks._replace(val=val)).head)
+
+
+@each
+def test_a_saved_head_comes_back(settings: Any, banks: Banks, tmp_path: Path) -> None:
+    head = fit(settings, banks).head
+    heads.save(head, tmp_path / "head.safetensors", method=settings.method)
+    loaded = heads.load(tmp_path / "head.safetensors")
+    assert same(loaded, head)
+    assert torch.equal(loaded(banks.val.plain), head(banks.val.plain))

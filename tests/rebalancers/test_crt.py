@@ -1,0 +1,47 @@
+"""Classifier re-training starts anew and is balanced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from ltrec.heads import LinearHead
+from ltrec.rebalancers.crt import CrtSettings
+from ltrec.selection import balanced_accuracy
+
+if TYPE_CHECKING:
+    from tests.conftest import Banks
+
+SETTINGS = CrtSettings(method="crt", epochs=15, batch_size=14)
+
+
+def test_the_rare_class_is_found_where_joint_misses_it(banks: Banks) -> None:
+    fitted = SETTINGS.build(0).fit(*banks)
+    rare = banks.val.labels == 2
+    assert (banks.joint(banks.val.plain).argmax(dim=1)[rare] == 2).float().mean() < 0.5
+    assert (fitted.head(banks.val.plain).argmax(dim=1)[rare] == 2).float().mean() > 0.5
+
+
+def test_what_joint_learnt_is_not_used(banks: Banks) -> None:
+    other = LinearHead(torch.full((3, 5), 7.0), None)
+    first, second = SETTINGS.build(0).fit(*banks).head, SETTINGS.build(0).fit(banks.train, banks.val, other).head
+    assert isinstance(first, LinearHead)
+    assert isinstance(second, LinearHead)
+    assert torch.equal(first.weight, second.weight)
+    assert first.bias is not None
+
+
+def test_the_seed_decides(banks: Banks) -> None:
+    first, second = (SETTINGS.build(seed).fit(*banks).head(banks.val.plain) for seed in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_the_epoch_that_was_kept(banks: Banks) -> None:
+    fitted = SETTINGS.build(0).fit(*banks)
+    kept = int(fitted.chosen["epoch"])
+    assert len(fitted.curve) == 15
+    assert fitted.curve[kept - 1]["val"] == pytest.approx(
+        balanced_accuracy(fitted.head(banks.val.plain), banks.val.labels)
+    )

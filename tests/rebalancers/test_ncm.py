@@ -1,0 +1,63 @@
+"""Nearest class mean against slow loops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch.testing import assert_close
+
+from ltrec.features import FeatureBank
+from ltrec.heads import LinearHead, NearestMeanHead
+from ltrec.rebalancers.ncm import NcmSettings, class_means
+
+if TYPE_CHECKING:
+    from tests.conftest import Banks
+
+
+def test_means_by_hand() -> None:
+    features = torch.tensor([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]])
+    means = class_means(features, torch.tensor([0, 0, 2]), classes=3)
+    assert_close(means, torch.tensor([[2.0, 4.0], [0.0, 0.0], [5.0, 5.0]]))
+    assert means.dtype == torch.float32
+
+
+def test_means_keep_their_digits_over_many_images() -> None:
+    # Summed in float32, a million tenths come out some 1 % off.
+    means = class_means(torch.full((1_000_000, 1), 0.1), torch.zeros(1_000_000, dtype=torch.int64), classes=1)
+    assert_close(means, torch.tensor([[0.1]]), rtol=1e-6, atol=0)
+
+
+def test_cl2n_as_a_slow_loop(banks: Banks) -> None:
+    fitted = NcmSettings(method="ncm", transforms=["cl2n"], distances=["euclidean"]).build(0).fit(*banks)
+    images = [(view[i], int(banks.train.labels[i])) for view in banks.train.features for i in range(42)]
+    center = torch.stack([x for x, _ in images]).double().mean(dim=0)
+
+    def unit(x: torch.Tensor) -> torch.Tensor:
+        return (x.double() - center) / (x.double() - center).norm()
+
+    means = [torch.stack([unit(x) for x, label in images if label == j]).mean(dim=0) for j in range(3)]
+    nearest = [min(range(3), key=lambda j: float((unit(x) - means[j]).norm())) for x in banks.val.plain]
+    assert fitted.head(banks.val.plain).argmax(dim=1).tolist() == nearest
+    assert isinstance(fitted.head, NearestMeanHead)
+    assert_close(fitted.head.means, torch.stack(means).float())
+
+
+def test_the_best_on_val_is_chosen_and_all_are_in_the_curve() -> None:
+    # Class 1 points where class 0 points, only farther out: lengths matter, directions say nothing.
+    images = torch.tensor([[[1.0, 0.0], [2.0, 0.1], [20.0, 0.0], [22.0, 0.1]]])
+    bank = FeatureBank(images, torch.tensor([0, 0, 1, 1]), {})
+    joint = LinearHead(torch.zeros(2, 2), None)
+    fitted = NcmSettings(method="ncm", transforms=["l2n", "un"]).build(0).fit(bank, bank, joint)
+    assert (fitted.chosen["transform"], fitted.chosen["distance"]) == ("un", "euclidean")
+    assert [(row["transform"], row["distance"]) for row in fitted.curve] == [
+        ("l2n", "euclidean"), ("l2n", "cosine"), ("un", "euclidean"), ("un", "cosine"),
+    ]  # fmt: skip
+    assert fitted.curve[2]["val"] == 1.0
+
+
+def test_nothing_to_choose_from_is_refused() -> None:
+    with pytest.raises(ValidationError, match="transforms"):
+        NcmSettings(method="ncm", transforms=[])

@@ -1,0 +1,63 @@
+"""τ-normalisation's identities and its choice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from ltrec.features import FeatureBank
+from ltrec.heads import LinearHead
+from ltrec.rebalancers.tau_norm import TauNormSettings, tau_normalised
+
+if TYPE_CHECKING:
+    from ltrec.rebalancers.base import Fitted
+    from tests.conftest import Banks
+
+WEIGHT = torch.tensor([[3.0, 4.0], [0.0, 0.5]])
+
+
+def fit(banks: Banks, *taus: float) -> Fitted:
+    return TauNormSettings(method="tau_norm", taus=list(taus)).build(0).fit(*banks)
+
+
+def test_by_hand() -> None:
+    # Norms 5 and ½: at τ = 2 divided by 25 and ¼.
+    assert_close(tau_normalised(WEIGHT, 2.0), torch.tensor([[0.12, 0.16], [0.0, 2.0]]))
+    assert_close(tau_normalised(WEIGHT, 0.5), WEIGHT / torch.tensor([[5.0], [0.5]]).sqrt())
+
+
+def test_tau_0_is_joint_without_bias(banks: Banks) -> None:
+    head = fit(banks, 0.0).head
+    assert isinstance(head, LinearHead)
+    assert head.bias is None
+    assert torch.equal(head.weight, banks.joint.weight)
+    assert torch.equal(head.scores(banks.val.plain), LinearHead(banks.joint.weight.detach(), None)(banks.val.plain))
+
+
+def test_tau_1_has_unit_rows(banks: Banks) -> None:
+    head = fit(banks, 1.0).head
+    assert isinstance(head, LinearHead)
+    assert_close(head.weight.norm(dim=1), torch.ones(3))
+
+
+def test_the_grid_of_the_paper_is_the_default() -> None:
+    assert TauNormSettings(method="tau_norm").taus == pytest.approx([0.1 * step for step in range(21)])
+
+
+def test_tau_is_chosen_on_val_and_the_curve_has_every_candidate() -> None:
+    # Class 1's row is ten times shorter, so that only from τ = 1 on its images win: 0.1·2 < 1·0.5, 2 > 0.5.
+    joint = LinearHead(torch.diag(torch.tensor([1.0, 0.1])), None)
+    images = torch.tensor([[[1.0, 0.1], [0.5, 2.0], [0.5, 2.0]]])
+    bank = FeatureBank(images, torch.tensor([0, 1, 1]), {})
+    fitted = TauNormSettings(method="tau_norm", taus=[0.0, 0.2, 1.0]).build(0).fit(bank, bank, joint)
+    assert fitted.chosen["tau"] == 1.0
+    assert [row["tau"] for row in fitted.curve] == [0.0, 0.2, 1.0]
+    assert [row["val"] for row in fitted.curve] == pytest.approx([0.5, 0.5, 1.0])
+
+
+def test_the_temperature_is_part_of_the_head(banks: Banks) -> None:
+    fitted = fit(banks, 0.5)
+    assert float(fitted.head.temperature) == pytest.approx(fitted.chosen["temperature"])

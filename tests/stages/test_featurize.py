@@ -1,0 +1,92 @@
+"""The feature bank holds what the network gives, row by row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from ltrec import artifacts, network
+from ltrec.artifacts import SPLITS, Layout
+from ltrec.data.decoding import decode_rgb, square
+from ltrec.data.lists import read_list
+from ltrec.errors import UserError
+from ltrec.features import FeatureBank
+from ltrec.stages import featurize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ltrec.params import Params
+
+    Build = Callable[..., Params]
+
+LAYOUT = Layout()
+pytestmark = pytest.mark.usefixtures("featurized")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_row_by_row_what_the_network_gives(split: artifacts.Split) -> None:
+    bank, listed = FeatureBank.open(LAYOUT.features(split)), read_list(LAYOUT.split_list(split), 3)
+    trained = network.load(LAYOUT.model)
+    assert bank.labels.tolist() == listed.labels.tolist()
+    pixels = np.stack([square(decode_rgb(Path("data", path)), trained.geometry) for path in listed.paths])
+    with torch.no_grad():
+        expected = trained.features(torch.from_numpy(pixels))
+    torch.testing.assert_close(bank.plain, expected, atol=1e-5, rtol=1e-5)
+    assert bank.header == {"representation": artifacts.digest(LAYOUT.model), "split": split}
+
+
+def test_only_train_has_augmented_views_and_they_differ(params: Build) -> None:
+    assert [FeatureBank.open(LAYOUT.features(split)).views for split in SPLITS] == [2, 1, 1]
+    featurize.run(params(featurize={"views": 3}))
+    bank = FeatureBank.open(LAYOUT.features("train"))
+    assert bank.views == 4
+    distinct = {view.numpy().tobytes() for view in bank.features}
+    assert len(distinct) == 4
+    # Augmented, not something else: nearer to the same image's plain features than to those of most others.
+    distances = torch.cdist(bank.features[1], bank.plain)
+    assert (distances.diagonal() < distances.median(dim=1).values).float().mean() > 0.9
+
+
+def test_views_come_in_addition_to_those_that_were_there(params: Build) -> None:
+    two = FeatureBank.open(LAYOUT.features("train")).features.clone()
+    featurize.run(params(featurize={"views": 2}))
+    torch.testing.assert_close(FeatureBank.open(LAYOUT.features("train")).features[:2], two)
+
+
+def test_the_same_bytes_twice_with_workers_or_without(params: Build) -> None:
+    before = {split: LAYOUT.features(split).read_bytes() for split in SPLITS}
+    featurize.run(params(featurize={"workers": 2}))
+    assert {split: LAYOUT.features(split).read_bytes() for split in SPLITS} == before
+
+
+def test_batches_of_any_size_give_the_same_features(params: Build) -> None:
+    before = FeatureBank.open(LAYOUT.features("train")).features.clone()
+    featurize.run(params(featurize={"batch_size": 3}))
+    torch.testing.assert_close(FeatureBank.open(LAYOUT.features("train")).features, before, atol=1e-5, rtol=1e-5)
+
+
+def test_the_network_is_left_as_it_was(params: Build) -> None:
+    before = LAYOUT.model.read_bytes()
+    featurize.run(params())
+    assert LAYOUT.model.read_bytes() == before
+
+
+def test_a_file_that_vanished_leaves_the_earlier_bank(params: Build) -> None:
+    before = LAYOUT.features("val").read_bytes()
+    gone = read_list(LAYOUT.split_list("val"), 3).paths[-1]
+    Path("data", gone).unlink()
+    with pytest.raises(UserError, match=r"cannot be read \(No such file"):
+        featurize.run(params())
+    assert LAYOUT.features("val").read_bytes() == before
+    assert not list(LAYOUT.features("val").parent.glob("*.tmp")) + list(LAYOUT.features("val").parent.glob(".*"))
+
+
+def test_without_a_network_its_stage_is_named(params: Build) -> None:
+    LAYOUT.model.unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: no such file; `ltrec represent`"):
+        featurize.run(params())

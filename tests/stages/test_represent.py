@@ -1,0 +1,165 @@
+"""The representation: repeatable, resumable, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from ltrec import artifacts, network
+from ltrec.artifacts import Layout
+from ltrec.checkpoints import ResumeFolder
+from ltrec.data.decoding import Geometry
+from ltrec.errors import UserError
+from ltrec.stages import represent
+from ltrec.stages.represent import ImageSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ltrec.params import Params
+
+    Build = Callable[..., Params]
+
+LAYOUT = Layout()
+pytestmark = pytest.mark.usefixtures("prepared")
+
+
+def written() -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (LAYOUT.model, LAYOUT.history)}
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    """Ctrl-C when so many epochs are saved."""
+    save, left = ResumeFolder.save, [epochs]
+
+    def save_and_stop(self: ResumeFolder, state: dict[str, Any]) -> None:
+        save(self, state)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResumeFolder, "save", save_and_stop)
+
+
+def test_a_network_and_its_history(params: Build) -> None:
+    represent.run(params())
+    trained = network.load(LAYOUT.model)
+    assert trained(torch.zeros(2, 8, 8, 3, dtype=torch.uint8)).shape == (2, 3)
+    assert trained.geometry == Geometry(size=8, resize=8)
+    rows = artifacts.read_csv(LAYOUT.history)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    # 28 images in batches of 8 are 3 updates an epoch: the cosine stands at 0, 3/12, 6/12, 9/12.
+    assert [float(row["lr"]) for row in rows] == pytest.approx([0.05, 0.0426777, 0.025, 0.0073223], abs=1e-7)
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[-1]["val"]) > 1 / 3
+    assert not list(Path(".ltrec/resume/represent").glob("*/")), "no resume state is left"
+
+
+def test_the_history_is_of_the_network_that_was_written(params: Build) -> None:
+    represent.run(params())
+    from ltrec.data.lists import read_list
+    from ltrec.loading import Batches, Images
+    from ltrec.selection import balanced_accuracy
+    from ltrec.training import predict_logits
+
+    val, trained = read_list(LAYOUT.split_list("val"), 3), network.load(LAYOUT.model)
+    logits = predict_logits(trained, Batches(Images(Path("data"), val.paths, trained.geometry), 4, 0).once())
+    reached = balanced_accuracy(logits, torch.from_numpy(val.labels))
+    assert float(artifacts.read_csv(LAYOUT.history)[-1]["val"]) == pytest.approx(reached)
+
+
+def test_the_same_bytes_twice_with_workers_or_without_and_others_for_another_seed(params: Build) -> None:
+    represent.run(params())
+    first = written()
+    represent.run(params(represent={"workers": 2}))
+    assert written() == first
+    represent.run(params().model_copy(update={"seed": 1}))
+    assert written()["model.safetensors"] != first["model.safetensors"]
+
+
+@pytest.mark.parametrize("sampler", ["instance_balanced", "class_balanced", "progressively_balanced"])
+@pytest.mark.parametrize("after", [1, 3, 4])
+def test_interrupted_and_run_again_it_ends_with_the_same_bytes(
+    params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], after: int, sampler: str
+) -> None:
+    settings = params(represent={"sampler": {"name": sampler}})
+    represent.run(settings)
+    expected = written()
+    shutil.rmtree(LAYOUT.model.parent)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, after)
+        with pytest.raises(KeyboardInterrupt):
+            represent.run(settings)
+    assert not LAYOUT.model.exists()
+    represent.run(settings)
+    assert f"going on after epoch {after}/4" in capsys.readouterr().err
+    assert written() == expected
+
+
+def test_other_parameters_or_other_images_do_not_go_on(
+    params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            represent.run(params())
+    represent.run(params(represent={"optimizer": {"lr": 0.04}}))
+    artifacts.write_text(LAYOUT.data_digest, "other images\n")
+    represent.run(params())
+    assert "going on" not in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_a_fresh_start(
+    params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    represent.run(params())
+    expected = written()
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            represent.run(params())
+    (checkpoint,) = Path(".ltrec").glob("resume/represent/*/checkpoint.pt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    represent.run(params())
+    assert "damaged checkpoint" in capsys.readouterr().err
+    assert written() == expected
+
+
+def test_a_loss_that_is_not_finite_leaves_the_earlier_network_and_the_last_epoch(params: Build) -> None:
+    represent.run(params())
+    before = written()
+    with pytest.raises(
+        UserError, match=r"^params\.yaml: represent\.optimizer\.lr: the loss is \S+ at epoch \d+, step \d"
+    ):
+        represent.run(params(represent={"optimizer": {"lr": 1e30}}))
+    assert written() == before
+
+
+def test_a_file_that_vanished_is_one_line(params: Build) -> None:
+    first = LAYOUT.split_list("train").read_text(encoding="utf-8").splitlines()[5].rpartition(" ")[0]
+    Path("data", first).unlink()
+    with pytest.raises(UserError, match=r"cannot be read \(No such file or directory\).*`dvc repro` prepares it anew"):
+        represent.run(params())
+
+
+def test_fewer_images_than_a_batch_still_train(params: Build) -> None:
+    represent.run(params(represent={"batch_size": 500, "epochs": 2}))
+    assert len(artifacts.read_csv(LAYOUT.history)) == 2
+
+
+def test_without_lists_the_stage_that_writes_them_is_named(params: Build) -> None:
+    LAYOUT.split_list("val").unlink()
+    with pytest.raises(UserError, match=r"val\.txt: no such file; `ltrec prepare`"):
+        represent.run(params())
+
+
+def test_the_geometry_of_the_papers_is_the_default() -> None:
+    assert ImageSettings().geometry == Geometry(size=224, resize=256)
+    assert ImageSettings(size=32, resize=32).geometry == Geometry(size=32, resize=32)
+    with pytest.raises(ValidationError, match="resize must be at least size"):
+        ImageSettings(size=32, resize=31)

@@ -1,0 +1,170 @@
+"""Backbones: the names, the feature dimensions, and what cannot be built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+from urllib.error import URLError
+
+import pytest
+import torch
+from torchvision import models
+from torchvision.transforms import v2
+
+from ltrec import network
+from ltrec.backbones import CifarResNetBackbone, CifarResNetName, TorchvisionBackbone, TorchvisionName, feature_dim
+from ltrec.data.decoding import Geometry
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# One of each family that ends differently from the others.
+AWKWARD = {
+    "alexnet": 4096, "convnext_tiny": 768, "densenet121": 1024, "efficientnet_b0": 1280, "googlenet": 1024,
+    "inception_v3": 2048, "maxvit_t": 512, "mnasnet0_5": 1280, "mobilenet_v2": 1280, "mobilenet_v3_small": 1024,
+    "regnet_y_400mf": 440, "resnet18": 512, "resnext50_32x4d": 2048, "shufflenet_v2_x0_5": 1024,
+    "squeezenet1_1": 512, "swin_t": 768, "swin_v2_t": 768, "vgg11": 4096, "vit_b_16": 768,
+}  # fmt: skip
+# Not the largest RegNets, which cannot be built without memory for their weights.
+REST = sorted(
+    set(get_args(TorchvisionName))
+    - set(AWKWARD)
+    - {f"regnet_{kind}_{size}gf" for kind in "xy" for size in (8, 16, 32, 128)}
+)
+
+
+def build(name: str, **more: str) -> Any:
+    return TorchvisionBackbone.model_validate({"name": name, **more})
+
+
+def test_the_names_are_all_of_torchvisions() -> None:
+    assert set(get_args(TorchvisionName)) == set(models.list_models(module=models))
+
+
+def check_shapes(name: str, dim: int | None) -> None:
+    """On the meta device, where nothing is computed but shapes; RegNets compute their widths."""
+    size = 32 if name.startswith("regnet") else 224
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
+        backbone = build(name).build(size)
+        found = feature_dim(backbone, size, name)
+        assert dim in {found, None}
+        for training in (True, False):
+            features = backbone.train(training)(torch.zeros(2, 3, size, size))
+            assert features.shape == (2, found)
+
+
+@pytest.mark.parametrize(("name", "dim"), AWKWARD.items())
+def test_features_of_a_family(name: str, dim: int) -> None:
+    check_shapes(name, dim)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REST)
+def test_features_of_every_other(name: str) -> None:
+    check_shapes(name, None)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
+def test_the_features_are_what_the_last_layer_saw(name: str) -> None:
+    torch.manual_seed(0)
+    whole = models.get_model(name).eval()
+    torch.manual_seed(0)
+    body = build(name).build(64).eval()
+    images = torch.randn(2, 3, 64, 64)
+    seen: list[torch.Tensor] = []
+    last = whole.classifier[1 if name == "squeezenet1_1" else 3]
+    last.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        whole(images)
+        features = body(images)
+    # SqueezeNet classifies every place and then takes the mean: here the mean of what its last layer sees.
+    expected = seen[0].relu().mean(dim=(2, 3)) if name == "squeezenet1_1" else seen[0]
+    torch.testing.assert_close(features, expected)
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85)])
+def test_cifar_resnets_are_as_large_as_published(depth: int, millions: float) -> None:
+    backbone = CifarResNetBackbone.model_validate({"name": f"cifar_resnet{depth}"}).build(32)
+    classifier = 64 * 10 + 10
+    assert round((sum(p.numel() for p in backbone.parameters()) + classifier) / 1e6, 2) == millions
+    # 6n + 2 layers: the classifier is the one that is not a convolution.
+    assert sum(isinstance(module, torch.nn.Conv2d) for module in backbone.modules()) == depth - 1
+
+
+@pytest.mark.parametrize("name", get_args(CifarResNetName))
+@pytest.mark.parametrize("size", [16, 32, 33])
+def test_cifar_resnets_take_any_size(name: str, size: int) -> None:
+    backbone = CifarResNetBackbone.model_validate({"name": name}).build(size)
+    assert feature_dim(backbone, size, name) == 64
+
+
+def test_looking_for_the_dimension_changes_nothing() -> None:
+    backbone = CifarResNetBackbone(name="cifar_resnet8").build(16)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    feature_dim(backbone, 16, "cifar_resnet8")
+    assert backbone.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("inception_v3", 32, r"image\.size: inception_v3 does not take images of 32 px: .*Kernel size"),
+        ("squeezenet1_1", 8, r"image\.size: squeezenet1_1 does not take images of 8 px"),
+        ("vit_b_16", 40, r"vit_b_16 with weights None cannot be built for images of 40 px: Input shape indivisible"),
+        ("maxvit_t", 64, r"maxvit_t with weights None cannot be built for images of 64 px: .*not divisible"),
+    ],
+)
+def test_an_image_size_that_does_not_fit_is_one_line(name: str, size: int, message: str) -> None:
+    with pytest.raises(UserError, match=r"^params\.yaml: represent\..*" + message) as raised:
+        network.build(build(name), Geometry(size=size, resize=size), (0.5,) * 3, (0.5,) * 3, classes=2)
+    assert "\n" not in str(raised.value)
+
+
+def test_unknown_weights_name_those_that_there_are() -> None:
+    with pytest.raises(
+        UserError, match=r"weights: resnet18 has no weights 'V9'; allowed: IMAGENET1K_V1, DEFAULT, null"
+    ):
+        build("resnet18", weights="V9").build(224)
+
+
+def test_weights_out_of_reach_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_given: object, **_named: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", no_network)
+    with pytest.raises(UserError, match=r"the weights 'DEFAULT' could not be fetched: .*no route to host"):
+        build("resnet18", weights="DEFAULT").build(224)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "makers"),
+    [
+        ("googlenet", models.GoogLeNet_Weights, {"init_weights": False, "aux_logits": True}),
+        pytest.param(
+            "inception_v3", models.Inception_V3_Weights, {"init_weights": False}, marks=pytest.mark.slow
+        ),
+        ("mobilenet_v3_small", models.MobileNet_V3_Small_Weights, {}),
+    ],
+)  # fmt: skip
+def test_pretrained_weights_and_a_file_of_them_give_torchvisions_features(
+    name: str, weights: Any, makers: dict[str, bool], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    fetched = models.get_model(name, **makers).state_dict()
+    monkeypatch.setattr(weights, "get_state_dict", lambda *_given, **_named: fetched)
+    expected: Any = models.get_model(name, weights="DEFAULT").eval()
+    if name.startswith("mobilenet"):
+        expected.classifier[3] = torch.nn.Identity()
+    else:
+        expected.fc = torch.nn.Identity()
+    settings = build(name, weights="DEFAULT")
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    built = network.build(settings, Geometry(size=80, resize=80), mean, std, classes=2).eval()
+    images = torch.randint(0, 256, (2, 80, 80, 3), dtype=torch.uint8)
+    normalised = v2.functional.normalize(images.permute(0, 3, 1, 2) / 255, [*mean], [*std])
+    with torch.no_grad():
+        torch.testing.assert_close(built.features(images), expected(normalised), atol=1e-4, rtol=1e-4)
+        network.save(built, tmp_path / "model.safetensors", backbone=settings, header={})
+        monkeypatch.setattr(weights, "get_state_dict", lambda *_given, **_named: pytest.fail("fetched again"))
+        assert torch.equal(network.load(tmp_path / "model.safetensors")(images), built(images))

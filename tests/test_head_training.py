@@ -1,0 +1,144 @@
+"""Training on features: which epoch is kept, what learns, and when it stops."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from ltrec.errors import UserError
+from ltrec.head_training import HeadTrainer, HeadTrainingSettings
+from ltrec.heads import LinearHead
+from ltrec.samplers import InstanceBalanced, Sampler, SamplerSettings
+from ltrec.selection import balanced_accuracy
+
+if TYPE_CHECKING:
+    from ltrec.rebalancers.base import Row
+    from tests.conftest import Banks
+
+Given = tuple[torch.Tensor, torch.Tensor]
+
+
+def head() -> LinearHead:
+    return LinearHead(torch.zeros(3, 5), torch.zeros(3))
+
+
+def trainer(seed: int = 0, **settings: object) -> HeadTrainer:
+    return HeadTrainingSettings.model_validate({"epochs": 12, "batch_size": 10, "lr": 0.5, **settings}).trainer(seed)
+
+
+def fit(given: LinearHead, banks: Banks, trained: HeadTrainer) -> tuple[int, list[Row]]:
+    train, val, _ = banks
+    return trained.fit(given, (train.features, train.labels), (val.plain, val.labels))
+
+
+def test_twice_the_same_bits_and_another_seed_others(banks: Banks) -> None:
+    first, again, other = head(), head(), head()
+    curves = [fit(given, banks, trainer(seed))[1] for given, seed in ((first, 0), (again, 0), (other, 1))]
+    assert torch.equal(first.weight, again.weight)
+    assert curves[0] == curves[1] != curves[2]
+
+
+def test_the_best_epoch_on_val_is_kept(banks: Banks) -> None:
+    given = head()
+    kept, curve = fit(given, banks, trainer())
+    best = max(float(row["val"]) for row in curve)
+    assert [row["epoch"] for row in curve] == list(range(1, 13))
+    assert curve[kept - 1]["val"] == best
+    assert balanced_accuracy(given(banks.val.plain), banks.val.labels) == pytest.approx(best)
+    assert float(curve[-1]["val"]) < best, "else the last epoch would do as well"
+
+
+def test_one_step_by_hand() -> None:
+    # One image of each class, zero weights: softmax is ½, the gradient of the logits ∓½ · ½ (the mean of two).
+    inputs, labels = torch.tensor([[[2.0], [4.0]]]), torch.tensor([0, 1])
+    given = LinearHead(torch.zeros(2, 1), torch.zeros(2))
+    settings = HeadTrainingSettings(epochs=1, batch_size=2, lr=0.1, weight_decay=0.0, sampler=InstanceBalanced())
+    kept, curve = settings.trainer(0).fit(given, (inputs, labels), (inputs[0], labels))
+    # dL/dw_0 = ½(−½·2 + ½·4) = ½, and w_1 the opposite.
+    torch.testing.assert_close(given.weight.detach(), torch.tensor([[-0.05], [0.05]]))
+    assert kept == 1
+    assert curve == [{"epoch": 1, "loss": pytest.approx(0.693147), "val": 0.5}]
+
+
+def test_only_what_requires_a_gradient_learns(banks: Banks) -> None:
+    given = head()
+    given.weight.requires_grad_(requires_grad=False)
+    fit(given, banks, trainer())
+    assert torch.equal(given.weight, torch.zeros(3, 5))
+    assert given.bias is not None
+    assert not torch.equal(given.bias, torch.zeros(3))
+
+
+class Recorder(torch.nn.Module):
+    """Which inputs came: each is its own number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(2))
+        self.seen: list[float] = []
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.seen += inputs[:, 0].tolist()
+        return inputs[:, :1] * self.weight
+
+
+def test_every_view_of_an_image_is_drawn() -> None:
+    numbers = torch.arange(300.0).reshape(3, 100, 1)
+    recorder = Recorder()
+    settings = HeadTrainingSettings(epochs=30, batch_size=100, lr=1e-6, sampler=InstanceBalanced())
+    labels = torch.arange(100) % 2
+    settings.trainer(0).fit(recorder, (numbers, labels), (torch.zeros(2, 1), torch.tensor([0, 1])))
+    seen = torch.tensor([number for number in recorder.seen if number]).long()
+    assert len(torch.unique(seen)) == 299  # all but number 0
+    counts = torch.bincount(seen // 100, minlength=3).double()
+    # 3,000 draws, a third for each view: 1000 ± 3·26 (and some zeros of val are not counted).
+    assert ((counts - 1000).abs() < 100).all()
+
+
+def test_views_do_not_follow_from_what_the_sampler_drew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ltrec import head_training
+
+    seeds: list[object] = []
+    real = head_training.np.random.default_rng
+    monkeypatch.setattr(head_training.np.random, "default_rng", lambda seed: seeds.append(seed) or real(seed))
+    inputs, labels = torch.zeros(2, 6, 1), torch.tensor([0, 1] * 3)
+    given = LinearHead(torch.zeros(2, 1), None)
+    trainer(epochs=1, sampler=InstanceBalanced()).fit(given, (inputs, labels), (inputs[0], labels))
+    assert len(seeds) == 2
+    assert seeds[0] != seeds[1]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(banks: Banks) -> None:
+    given = head()
+    features = banks.train.features.clone()
+    features[:, 3] = float("inf")
+    before: list[torch.Tensor] = []
+    given.register_forward_pre_hook(lambda module, _inputs: before.append(copy.deepcopy(module.weight.detach())))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"the loss is nan at epoch 1, step \d; a lower lr than 0.5 may help"):
+        trainer(sampler=InstanceBalanced()).fit(
+            given, (features, banks.train.labels), (banks.val.plain, banks.val.labels)
+        )
+    assert torch.equal(given.weight, before[-1])
+    assert torch.isfinite(given.weight).all()
+
+
+def test_a_batch_larger_than_the_split_is_the_whole_split(banks: Banks) -> None:
+    _, curve = fit(head(), banks, trainer(batch_size=1000, epochs=2))
+    assert len(curve) == 2
+
+
+def test_the_sampler_is_the_one_asked_for(banks: Banks) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Spy:
+        def build(self, labels: object, *, seed: int, epochs: int) -> Sampler:
+            asked.append((seed, epochs))
+            return InstanceBalanced().build(labels, seed=seed, epochs=epochs)  # type: ignore[arg-type]
+
+    spy: SamplerSettings = Spy()  # type: ignore[assignment]
+    settings = HeadTrainingSettings()
+    fit(head(), banks, HeadTrainer(spy, settings.trainer(0).optimizer, epochs=3, batch_size=10, seed=8))
+    assert asked == [(8, 3)]

@@ -1,0 +1,158 @@
+"""Each head by hand, and what files of heads may hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from ltrec import artifacts, heads
+from ltrec.errors import UserError
+from ltrec.heads import ClassScales, Distance, Head, LinearHead, NearestMeanHead, ScaledHead, Transform, transformed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FEATURES = torch.tensor([[1.0, 2.0], [-3.0, 0.5], [0.0, 0.0]])
+WEIGHT = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]])
+BIAS = torch.tensor([0.5, -1.0, 0.0])
+CENTER = torch.tensor([0.5, -0.5])
+TRANSFORMS: tuple[Transform, ...] = ("un", "l2n", "cl2n")
+DISTANCES: tuple[Distance, ...] = ("euclidean", "cosine")
+
+
+def of_every_kind() -> list[Head]:
+    return [
+        LinearHead(WEIGHT, BIAS),
+        LinearHead(WEIGHT, None),
+        ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0])),
+        ScaledHead(WEIGHT, None, torch.ones(3)),
+        *(NearestMeanHead(WEIGHT, CENTER, transform, distance) for transform in TRANSFORMS for distance in DISTANCES),
+    ]
+
+
+def test_linear_by_hand() -> None:
+    assert_close(LinearHead(WEIGHT, BIAS)(FEATURES[:2]), torch.tensor([[1.5, 3.0, 11.0], [-2.5, 0.0, -7.0]]))
+    assert_close(LinearHead(WEIGHT, None)(FEATURES[:1]), torch.tensor([[1.0, 4.0, 11.0]]))
+
+
+def test_scales_cover_the_bias() -> None:
+    head = ScaledHead(WEIGHT, BIAS, torch.tensor([2.0, 0.5, -1.0]))
+    assert_close(head(FEATURES[:1]), torch.tensor([[3.0, 1.5, -11.0]]))
+
+
+def test_scales_of_one_are_the_joint_classifier() -> None:
+    features = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(ScaledHead(WEIGHT, BIAS, torch.ones(3))(features), LinearHead(WEIGHT, BIAS)(features))
+
+
+def test_only_the_scales_of_a_scaled_head_learn() -> None:
+    learnt = [name for name, parameter in ScaledHead(WEIGHT, BIAS, torch.ones(3)).named_parameters()
+              if parameter.requires_grad]  # fmt: skip
+    assert learnt == ["scale"]
+
+
+def test_class_scales_start_as_the_identity_and_scale_each_class() -> None:
+    scales = ClassScales(3)
+    assert torch.equal(scales(FEATURES @ WEIGHT.T), FEATURES @ WEIGHT.T)
+    with torch.no_grad():
+        scales.scale.copy_(torch.tensor([1.0, 0.0, 2.0]))
+    assert_close(scales(torch.ones(1, 3)), torch.tensor([[1.0, 0.0, 2.0]]))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_euclidean_ncm_chooses_the_nearest_mean(transform: Transform) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, means = torch.randn(200, 4, generator=generator), torch.randn(7, 4, generator=generator)
+    center = torch.randn(4, generator=generator)
+    z = transformed(features, center, transform)
+    distances = (z[:, None, :] - means[None]).square().sum(dim=2)
+    scores = NearestMeanHead(means, center, transform, "euclidean")(features)
+    assert torch.equal(scores.argmax(dim=1), distances.argmin(dim=1))
+    # Only ‖z‖², the same for all classes, is left out.
+    assert_close(z.square().sum(dim=1, keepdim=True) - scores, distances, atol=1e-5, rtol=1e-5)
+
+
+def test_cosine_ncm_by_hand() -> None:
+    head = NearestMeanHead(WEIGHT, CENTER, "un", "cosine")
+    # x = (1, 2): 1/√5, 2/√5, (3 + 8)/(5√5).
+    assert_close(head(FEATURES[:1]), torch.tensor([[0.447214, 0.894427, 0.983870]]), atol=1e-6, rtol=0)
+
+
+def test_transforms_as_a_slow_loop() -> None:
+    for x, raw, l2n, cl2n in zip(
+        FEATURES, *(transformed(FEATURES, CENTER, transform) for transform in TRANSFORMS), strict=True
+    ):
+        assert torch.equal(raw, x)
+        length = sum(float(part) ** 2 for part in x) ** 0.5
+        assert_close(l2n, torch.tensor([float(part) / length if length else 0.0 for part in x]))
+        centred = [float(part - mid) for part, mid in zip(x, CENTER, strict=True)]
+        length = sum(part**2 for part in centred) ** 0.5
+        assert_close(cl2n, torch.tensor([part / length for part in centred]))
+
+
+def test_temperature_divides_and_never_changes_which_class_wins() -> None:
+    features = torch.randn(100, 2, generator=torch.Generator().manual_seed(1))
+    for head in of_every_kind():
+        before = head(features)
+        head.temperature.fill_(4.0)
+        assert torch.equal(head(features), before / 4)
+        assert torch.equal(head(features).argmax(dim=1), before.argmax(dim=1))
+
+
+def test_drawn_as_torch_draws() -> None:
+    torch.manual_seed(5)
+    expected = torch.nn.Linear(4, 3)
+    torch.manual_seed(5)
+    head = LinearHead.drawn(3, 4)
+    assert torch.equal(head.weight, expected.weight)
+    assert head.bias is not None
+    assert torch.equal(head.bias, expected.bias)
+
+
+@pytest.mark.parametrize("index", range(len(of_every_kind())))
+def test_a_saved_head_comes_back(tmp_path: Path, index: int) -> None:
+    head = of_every_kind()[index]
+    head.temperature.fill_(0.7)
+    heads.save(head, tmp_path / "head.safetensors", method="any")
+    loaded = heads.load(tmp_path / "head.safetensors")
+    assert type(loaded) is type(head)
+    assert loaded.options() == head.options()
+    assert loaded.dim == 2
+    assert not loaded.training
+    assert torch.equal(loaded(FEATURES), head(FEATURES))
+
+
+def test_truncated_and_missing_heads_are_the_users_to_mend(tmp_path: Path) -> None:
+    file = tmp_path / "head.safetensors"
+    with pytest.raises(UserError, match="no such file"):
+        heads.load(file)
+    heads.save(LinearHead(WEIGHT, BIAS), file, method="crt")
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(UserError, match="damaged"):
+        heads.load(file)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "header", "message"),
+    [
+        ({"weight": WEIGHT}, {"head": "quadratic", "options": {}}, "no head of a known kind"),
+        ({"features": WEIGHT}, {"split": "train"}, "no head of a known kind"),
+        ({"head.weight": WEIGHT, "backbone.w": BIAS}, {"head": "linear", "options": {}, "backbone": {}}, "no linear"),
+        ({"weight": WEIGHT}, {"head": "linear", "options": {}}, "no linear head"),
+        ({"weight": WEIGHT, "temperature": torch.ones(()), "more": BIAS}, {"head": "linear", "options": {}}, "more"),
+        ({"weight": WEIGHT, "temperature": torch.ones(())}, {"head": "scaled", "options": {}}, "no scaled head"),
+        ({"means": WEIGHT, "center": CENTER, "temperature": BIAS[0]}, {"head": "nearest_mean", "options": {}},
+         "no nearest_mean head"),
+    ],
+)  # fmt: skip
+def test_what_is_no_head_is_refused_in_one_line(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], header: dict[str, object], message: str
+) -> None:
+    file = tmp_path / "other.safetensors"
+    artifacts.save_tensors(file, tensors, header)
+    with pytest.raises(UserError, match=f"other.safetensors: .*{message}") as raised:
+        heads.load(file)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,129 @@
+"""The whole network: its preprocessing, and its file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision.transforms import v2
+
+from ltrec import artifacts, heads, network
+from ltrec.backbones import CifarResNetBackbone
+from ltrec.data.decoding import Geometry
+from ltrec.errors import UserError
+from ltrec.heads import LinearHead, NearestMeanHead
+from ltrec.network import Network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GEOMETRY = Geometry(size=16, resize=18)
+BACKBONE = CifarResNetBackbone(name="cifar_resnet8")
+IMAGES = torch.randint(0, 256, (5, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def trained() -> Network:
+    """With batch-norm statistics that are not those of the start."""
+    torch.manual_seed(0)
+    built = network.build(BACKBONE, GEOMETRY, MEAN, STD, classes=4)
+    built.train()(IMAGES)
+    return built.eval()
+
+
+def test_normalisation_is_torchvisions() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
+    identity: Any = nn.Identity()
+    normalised = Network(identity, LinearHead(torch.ones(1, 1), None), GEOMETRY, MEAN, STD).features(pixels)
+    expected = v2.functional.normalize(v2.functional.to_dtype(pixels.permute(0, 3, 1, 2), scale=True), [*MEAN], [*STD])
+    torch.testing.assert_close(normalised, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_shapes(trained: Network) -> None:
+    assert trained(IMAGES).shape == (5, 4)
+    assert trained.features(IMAGES).shape == (5, 64)
+    assert trained.head.dim == 64
+    assert torch.equal(trained(IMAGES), trained.head(trained.features(IMAGES)))
+
+
+def test_a_saved_network_gives_the_same_bits(trained: Network, tmp_path: Path) -> None:
+    network.save(trained, tmp_path / "model.safetensors", backbone=BACKBONE, header={"seed": 3})
+    loaded = network.load(tmp_path / "model.safetensors")
+    assert not loaded.training
+    assert torch.equal(loaded(IMAGES), trained(IMAGES))
+    assert (loaded.geometry, loaded.mean, loaded.std) == (GEOMETRY, MEAN, STD)
+    again = tmp_path / "again.safetensors"
+    network.save(loaded, again, backbone=BACKBONE, header={"seed": 3})
+    assert again.read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+def test_any_head_can_be_saved_with_it(trained: Network, tmp_path: Path) -> None:
+    trained.head = NearestMeanHead(torch.randn(4, 64), torch.randn(64), "cl2n", "cosine")
+    network.save(trained, tmp_path / "model.safetensors", backbone=BACKBONE, header={})
+    assert torch.equal(network.load(tmp_path / "model.safetensors")(IMAGES), trained(IMAGES))
+
+
+def test_another_head_takes_the_place(trained: Network) -> None:
+    head = LinearHead(torch.randn(7, 64), None)
+    assert network.replace_head(trained, head, where="head.safetensors")(IMAGES).shape == (5, 7)
+
+
+def test_a_head_of_another_dimension_is_refused(trained: Network) -> None:
+    with pytest.raises(UserError, match=r"head\.safetensors: the head takes 65 features but the backbone gives 64"):
+        network.replace_head(trained, LinearHead(torch.randn(4, 65), None), where="head.safetensors")
+
+
+def test_a_network_is_no_head_and_a_head_no_network(trained: Network, tmp_path: Path) -> None:
+    model, head = tmp_path / "model.safetensors", tmp_path / "head.safetensors"
+    network.save(trained, model, backbone=BACKBONE, header={})
+    heads.save(trained.head, head, method="joint")
+    with pytest.raises(UserError, match=r"model\.safetensors: no linear head"):
+        heads.load(model)
+    with pytest.raises(UserError, match=r"head\.safetensors: .*no network"):
+        network.load(head)
+
+
+def _damage(tensors: dict[str, torch.Tensor], header: dict[str, Any], how: str) -> None:
+    if how == "tensor missing":
+        del tensors["backbone.conv1.weight"]
+    elif how == "tensor too many":
+        tensors["backbone.more"] = torch.ones(1)
+    elif how == "other shape":
+        tensors["backbone.conv1.weight"] = torch.ones(2, 2)
+    elif how == "head missing":
+        del tensors["head.weight"]
+    elif how == "other backbone":
+        header["backbone"] = {"name": "cifar_resnet20"}
+    elif how == "unknown backbone":
+        header["backbone"] = {"name": "cifar_resnet9000"}
+    elif how == "unknown head":
+        header["head"] = "quadratic"
+    elif how == "no geometry":
+        del header["geometry"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["tensor missing", "tensor too many", "other shape", "head missing", "other backbone", "unknown backbone",
+     "unknown head", "no geometry"],
+)  # fmt: skip
+def test_a_file_that_does_not_fit_itself_is_refused_in_one_line(trained: Network, tmp_path: Path, how: str) -> None:
+    file = tmp_path / "model.safetensors"
+    network.save(trained, file, backbone=BACKBONE, header={})
+    tensors, header = artifacts.load_tensors(file)
+    _damage(tensors, header, how)
+    artifacts.save_tensors(file, tensors, header)
+    with pytest.raises(UserError, match=r"model\.safetensors: ") as raised:
+        network.load(file)
+    assert "\n" not in str(raised.value)
+
+
+def test_truncated(trained: Network, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    network.save(trained, file, backbone=BACKBONE, header={})
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(UserError, match="damaged"):
+        network.load(file)

@@ -1,0 +1,66 @@
+"""Signals and orphans, with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Says when it is ready, and in `finally` that it ended in order.
+STAGE = """
+import pathlib, sys, time
+from ltrec import process
+{start}
+try:
+    pathlib.Path(sys.argv[1], "ready").touch()
+    time.sleep(60)
+finally:
+    pathlib.Path(sys.argv[1], "ended").touch()
+"""
+PARENT = """
+import subprocess, sys
+print(subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]]).pid, flush=True)
+sys.stdin.read()
+"""
+IN_ORDER = "process.end_in_order_on_sigterm()"
+
+
+def appears(file: Path, seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return file.exists()
+
+
+def test_sigterm_ends_in_order(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", STAGE.format(start=IN_ORDER), str(tmp_path)]) as stage:
+        assert appears(tmp_path / "ready")
+        stage.terminate()
+        assert stage.wait(20) == 128 + signal.SIGTERM
+    assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_no_orphan_trains_on(tmp_path: Path) -> None:
+    stage = STAGE.format(start=f"{IN_ORDER}\nprocess.die_with_parent()")
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path), stage], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            assert appears(tmp_path / "ready")
+            parent.kill()
+            parent.wait(20)
+            assert appears(tmp_path / "ended")
+        finally:
+            if not (tmp_path / "ended").exists():
+                os.kill(child, signal.SIGKILL)

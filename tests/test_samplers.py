@@ -1,0 +1,132 @@
+"""The sampling strategies by hand: probabilities, cycles, and that no image waits while another comes twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from ltrec.samplers import (
+    ClassBalanced,
+    FrequencySampler,
+    InstanceBalanced,
+    Power,
+    ProgressivelyBalanced,
+    Sampler,
+    SquareRoot,
+    power_probabilities,
+    progressive_probabilities,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+COUNTS = np.array([100, 10, 1])
+LABELS = np.repeat(np.arange(3), COUNTS)
+
+
+def drawn(sampler: Sampler, epochs: int) -> NDArray[np.int64]:
+    return np.concatenate([sampler.epoch(epoch) for epoch in range(epochs)])
+
+
+def test_power_probabilities_by_hand() -> None:
+    assert power_probabilities(COUNTS, 1) == pytest.approx([100 / 111, 10 / 111, 1 / 111])
+    assert power_probabilities(COUNTS, 0) == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+    # √100 = 10, √10 = 3.16228, √1 = 1: 14.16228 in all.
+    assert power_probabilities(COUNTS, 0.5) == pytest.approx([0.706101, 0.223289, 0.070610], abs=1e-6)
+    # n^¼: 3.162278, 1.778279, 1: 5.940557 in all.
+    assert power_probabilities(COUNTS, 0.25) == pytest.approx([0.532320, 0.299346, 0.168334], abs=1e-6)
+
+
+def test_progressive_goes_from_instance_to_class_balanced() -> None:
+    assert np.array_equal(progressive_probabilities(COUNTS, 0.0), power_probabilities(COUNTS, 1))
+    assert np.array_equal(progressive_probabilities(COUNTS, 1.0), power_probabilities(COUNTS, 0))
+    # ½·100/111 + ½·⅓, and so on.
+    assert progressive_probabilities(COUNTS, 0.5) == pytest.approx([0.617117, 0.211712, 0.171171], abs=1e-6)
+
+
+def test_progressive_sampler_is_balanced_at_its_last_epoch() -> None:
+    sampler = ProgressivelyBalanced().build(LABELS, seed=0, epochs=5)
+    assert isinstance(sampler, FrequencySampler)
+    assert np.array_equal(sampler._probabilities(COUNTS, 0), power_probabilities(COUNTS, 1))
+    assert np.array_equal(sampler._probabilities(COUNTS, 2), progressive_probabilities(COUNTS, 0.5))
+    assert np.array_equal(sampler._probabilities(COUNTS, 4), power_probabilities(COUNTS, 0))
+
+
+def test_progressive_over_one_epoch_is_instance_balanced() -> None:
+    sampler = ProgressivelyBalanced().build(LABELS, seed=0, epochs=1)
+    assert isinstance(sampler, FrequencySampler)
+    assert np.array_equal(sampler._probabilities(COUNTS, 0), power_probabilities(COUNTS, 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (SquareRoot(), power_probabilities(COUNTS, 0.5)),
+        (Power(q=0.25), power_probabilities(COUNTS, 0.25)),
+        (Power(q=0.0), power_probabilities(COUNTS, 0)),
+    ],
+)
+def test_classes_are_drawn_as_often_as_asked(settings: SquareRoot | Power, expected: NDArray[np.float64]) -> None:
+    draws = drawn(settings.build(LABELS, seed=0, epochs=300), 300)
+    frequencies = np.bincount(LABELS[draws], minlength=3) / len(draws)
+    standard_error = np.sqrt(expected * (1 - expected) / len(draws))
+    assert (np.abs(frequencies - expected) < 3 * standard_error).all()
+
+
+def test_power_one_half_is_square_root() -> None:
+    square_root, power = (settings.build(LABELS, seed=3, epochs=4) for settings in (SquareRoot(), Power(q=0.5)))
+    assert np.array_equal(drawn(square_root, 4), drawn(power, 4))
+
+
+def test_instance_balanced_shows_every_image_once_an_epoch_in_a_new_order() -> None:
+    sampler = InstanceBalanced().build(LABELS, seed=0, epochs=2)
+    first, second = sampler.epoch(0), sampler.epoch(1)
+    assert np.array_equal(np.sort(first), np.arange(111))
+    assert np.array_equal(np.sort(second), np.arange(111))
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("per_visit", [1, 3, 4])
+def test_class_balanced_visits_every_class_once_a_cycle(per_visit: int) -> None:
+    # 12 epochs of 111 images are a whole number of cycles of 3 · per_visit images.
+    draws = drawn(ClassBalanced(per_visit=per_visit).build(LABELS, seed=0, epochs=12), 12)
+    visits = LABELS[draws].reshape(-1, per_visit)
+    assert (visits == visits[:, :1]).all()
+    cycles = visits[:, 0].reshape(-1, 3)
+    assert (np.sort(cycles, axis=1) == [0, 1, 2]).all()
+    assert len(np.unique(cycles, axis=0)) == 6, "all orders of three classes come"
+
+
+def test_a_round_of_a_class_is_shuffled_anew() -> None:
+    draws = drawn(Power(q=0.0).build(LABELS, seed=0, epochs=30), 30)
+    of_class = draws[LABELS[draws] == 0]
+    first, second = of_class[:100], of_class[100:200]
+    assert np.array_equal(np.sort(first), np.sort(second))
+    assert not np.array_equal(first, second)
+    # Places of the same image in two random orders correlate by 1/√100 or so.
+    assert abs(np.corrcoef(np.argsort(first), np.argsort(second))[0, 1]) < 0.3
+
+
+def test_a_class_larger_than_an_epochs_share_goes_on_where_it_stopped() -> None:
+    labels = np.repeat([0, 1], [50, 2])
+    draws = drawn(ClassBalanced(per_visit=1).build(labels, seed=0, epochs=2), 2)
+    of_large = draws[labels[draws] == 0]
+    assert len(of_large) == 52
+    assert np.array_equal(np.sort(of_large[:50]), np.arange(50))
+
+
+def test_a_long_tail_like_imagenet_lt() -> None:
+    # 1280 … 5 images a class, 115,562 in all.
+    counts = (1280 * (5 / 1280) ** (np.arange(1000) / 999) ** 0.62).round().astype(np.int64)
+    labels = np.repeat(np.arange(1000), counts)
+    times = {}
+    for settings in (SquareRoot(), ClassBalanced(), ProgressivelyBalanced()):
+        draws = drawn(settings.build(labels, seed=0, epochs=9), 9)
+        assert len(draws) > 1_000_000
+        times[settings.name] = np.bincount(labels[draws], minlength=1000)
+    assert times["square_root"][0] / times["square_root"][-1] == pytest.approx(16, rel=0.2)  # √256
+    # Four images a visit: every class comes equally often but for the last cycle.
+    assert np.ptp(times["class_balanced"]) <= 4
+    assert times["progressively_balanced"].min() > 200

@@ -1,0 +1,58 @@
+"""The score that everything is chosen by."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ltrec.selection import Score, balanced_accuracy, calibrated, score
+
+
+def one_hot(*classes: int) -> torch.Tensor:
+    return torch.eye(4)[list(classes)]
+
+
+def test_balanced_accuracy_by_hand() -> None:
+    # Class 0: 3 of 4, class 1: 0 of 1, class 3: 1 of 1; class 2 has no image and is left out.
+    labels = torch.tensor([0, 0, 0, 0, 1, 3])
+    assert balanced_accuracy(one_hot(0, 0, 0, 2, 0, 3), labels) == pytest.approx((3 / 4 + 0 + 1) / 3)
+
+
+def test_balanced_accuracy_does_not_depend_on_how_many_images_a_class_has() -> None:
+    assert balanced_accuracy(one_hot(0, 1), torch.tensor([0, 0])) == 0.5
+    labels = torch.tensor([0] * 98 + [1, 1])
+    assert balanced_accuracy(one_hot(*[0] * 100), labels) == 0.5
+
+
+def test_calibration_finds_how_much_too_sure_the_logits_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(20_000, 5, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).squeeze(1)
+    honest, nll = calibrated(logits, labels)
+    assert honest == pytest.approx(1.0, rel=0.05)
+    for factor in (3.0, 0.01, 1000.0):
+        temperature, scaled_nll = calibrated(factor * logits, labels)
+        assert temperature == pytest.approx(factor * honest, rel=1e-2)
+        assert scaled_nll == pytest.approx(nll, abs=1e-4)
+
+
+def test_calibration_of_logits_that_say_nothing_is_a_guess() -> None:
+    temperature, nll = calibrated(torch.zeros(6, 3), torch.tensor([0, 1, 2, 0, 1, 2]))
+    assert temperature > 0
+    assert nll == pytest.approx(1.098612)  # log 3
+
+
+def test_accuracy_goes_before_likelihood_and_likelihood_before_order() -> None:
+    assert Score(0.9, -5.0) > Score(0.8, -0.1)
+    labels = torch.tensor([0, 1])
+    # Both are right on both images; the second is surer where it should be than where it should not.
+    even = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+    uneven = torch.tensor([[9.0, 1.0], [1.0, 1.1]])
+    assert score(even, labels).balanced == score(uneven, labels).balanced == 1.0
+    assert score(even, labels) > score(uneven, labels)
+
+
+def test_the_scale_of_the_logits_is_no_merit() -> None:
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(3))
+    labels = torch.arange(60) % 3
+    assert score(logits, labels).log_likelihood == pytest.approx(score(50 * logits, labels).log_likelihood, abs=1e-5)

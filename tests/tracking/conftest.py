@@ -1,0 +1,95 @@
+"""A project of its own for each test, with a store that is read without ltrec."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ltrec import params as params_module
+from ltrec.tracking.courier import Courier
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ltrec.params import Params
+
+PARAMS = """
+represent: {backbone: {name: cifar_resnet8}}
+rebalance:
+  joint: {method: joint}
+  crt: {method: crt}
+tracking: {system_metrics: false}
+"""
+
+PREAMBLE = """
+import sys, time
+from pathlib import Path
+from ltrec import params as module, process, tracking
+process.end_in_order_on_sigterm()
+params = module.load(Path("params.yaml"))
+"""
+
+
+class Project:
+    """A folder with params and a dataset digest, and what MLflow's database says of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "params.yaml").write_text(PARAMS, encoding="utf-8")
+        (folder / "artifacts/prepare").mkdir(parents=True, exist_ok=True)
+        (folder / "artifacts/prepare/stats.json").write_text('{"digest": "of-the-images"}', encoding="utf-8")
+
+    def params(self, **tracking: Any) -> Params:
+        loaded = params_module.load(self.folder / "params.yaml")
+        changed = loaded.tracking.model_copy(update=tracking)
+        return loaded.model_copy(update={"tracking": changed})
+
+    def python(self, code: str) -> str:
+        """Run code in a process of its own, with `params` loaded; what it said on both streams."""
+        with self.start(code) as process:
+            said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        return said
+
+    def start(self, code: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", PREAMBLE + textwrap.dedent(code)], cwd=self.folder, env=os.environ | environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
+            return store.execute(query).fetchall()
+
+    def runs(self) -> dict[str, str]:
+        """Name → status."""
+        return dict(self.ask("SELECT name, status FROM runs"))
+
+    def curve(self, name: str) -> list[tuple[int, float]]:
+        """All (step, value) of a metric."""
+        return sorted(self.ask(f"SELECT step, value FROM metrics WHERE key = '{name}'"))  # noqa: S608
+
+    def tags(self, run: str) -> dict[str, str]:
+        return dict(self.ask(f"SELECT key, value FROM tags JOIN runs USING (run_uuid) WHERE name = '{run}'"))  # noqa: S608
+
+    def records(self) -> list[str]:
+        """The records that are not sent, by folder."""
+        return sorted(path.parent.name for path in self.folder.glob(".ltrec/tracking/*/*/lines.jsonl"))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "my project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(Courier, "_all", {})
+    return Project(folder)

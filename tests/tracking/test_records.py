@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ltrec.errors import UserError
+from ltrec.tracking.records import Record, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ABOUT = describe("represent", None, nested=True, pipeline="pipeline", experiment="ltrec", model="ltrec")
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Record]:
+    record = Record.start(tmp_path / "tracking/state/represent", ABOUT)
+    yield record
+    record.release()
+
+
+def test_params_are_flat_text_with_names_that_mlflow_takes(record: Record) -> None:
+    record.params({"a": {"b": {"c": 1}, "d": [1, 0.5]}, "e": None, "f": True, "g@h": "text", "empty": {}})
+    assert record.read().params == {
+        "a.b.c": "1",
+        "a.d": "[1, 0.5]",
+        "e": "null",
+        "f": "true",
+        "g_h": "text",
+        "empty": "{}",
+    }
+
+
+def test_a_long_param_is_cut_to_500_characters(record: Record) -> None:
+    record.params({"a": "x" * 501, "b": "x" * 500})
+    assert record.read().params == {"a": "x" * 499 + "…", "b": "x" * 500}
+
+
+def test_of_a_curve_the_first_value_of_a_step_counts_and_of_a_figure_the_last(record: Record) -> None:
+    for value in (1.0, 2.0):
+        record.metrics({"loss": value}, step=3)
+        record.metrics({"all": value, "few": None})
+    content = record.read()
+    assert {key: value for key, (value, _) in content.curves.items()} == {("loss", 3): 1.0}
+    assert {key: value for key, (value, _) in content.figures.items()} == {"all": 2.0}
+
+
+def test_history_takes_rows_of_numbers_or_of_text(record: Record) -> None:
+    record.history([{"epoch": 1, "loss": 0.5}, {"epoch": "2", "loss": "0.25"}], "represent")
+    assert {key: value for key, (value, _) in record.read().curves.items()} == {
+        ("represent/loss", 1): 0.5,
+        ("represent/loss", 2): 0.25,
+    }
+
+
+def test_what_is_no_number_survives(record: Record) -> None:
+    record.metrics({"a": float("nan"), "b": float("-inf")})
+    figures = record.read().figures
+    assert str(figures["a"][0]) == "nan"
+    assert figures["b"][0] == float("-inf")
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_a_torn_last_line_is_passed_over_and_not_continued(record: Record, cut: int) -> None:
+    record.tags({"whole": "yes"})
+    record.tags({"torn": "x" * 50})
+    lines = record.folder / "lines.jsonl"
+    with lines.open("r+b") as file:
+        file.truncate(lines.stat().st_size - cut)
+    assert record.read().tags.get("whole") == "yes"
+    record.release()
+    again = Record.start(record.folder, ABOUT)
+    again.tags({"later": "yes"})
+    tags = again.read().tags
+    again.release()
+    assert tags["later"] == "yes"
+    # Without its newline alone the line is whole.
+    assert ("torn" in tags) == (cut == 1)
+
+
+def test_lines_that_are_json_but_not_ours_are_passed_over(record: Record) -> None:
+    with (record.folder / "lines.jsonl").open("a", encoding="utf-8") as file:
+        file.write('[]\n{"kind": "tags"}\n{"kind": "unknown", "what": 1, "time": 2}\n')
+    record.tags({"a": "b"})
+    assert record.read().tags == {"a": "b"}
+
+
+def test_a_kept_file_is_a_copy_with_its_folder(record: Record, tmp_path: Path) -> None:
+    (tmp_path / "plots/deep").mkdir(parents=True)
+    (tmp_path / "plots/deep/a.txt").write_text("first", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("first", encoding="utf-8")
+    record.file(tmp_path / "plots", "evaluate")
+    record.file(tmp_path / "b.txt")
+    (tmp_path / "b.txt").write_text("second", encoding="utf-8")
+    content = record.read()
+    assert content.files == {"evaluate/plots/deep/a.txt": "evaluate/plots/deep", "b.txt": ""}
+    assert record.copy_of("b.txt").read_text(encoding="utf-8") == "first"
+
+
+def test_the_params_of_export_are_tags_because_it_may_run_again_with_others(tmp_path: Path) -> None:
+    record = Record.start(tmp_path / "tracking/state/export", ABOUT | {"stage": "export"})
+    record.params({"export": {"precision": "fp32", "opset": 20}})
+    record.params({"export": {"precision": "fp16", "opset": 20}})
+    content = record.read()
+    record.release()
+    assert content.params == {}
+    assert content.tags == {"export.precision": "fp16", "export.opset": "20"}
+
+
+def test_times_of_start_and_end(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", iter([1.0, 2.0, 3.0, 4.0]).__next__)
+    record.status("RUNNING")
+    record.status("KILLED")
+    record.status("RUNNING")
+    assert (record.read().started, record.read().ended) == (1000, None)
+    record.status("FINISHED")
+    assert (record.read().started, record.read().ended) == (1000, 4000)
+
+
+def test_open_in_one_process_only(record: Record) -> None:
+    again = Record(record.folder, ABOUT)
+    assert not again.take()
+    record.release()
+    assert again.take()
+    with pytest.raises(UserError, match=f"held by process {os.getpid()}"):
+        Record.start(record.folder, ABOUT)
+    again.release()
+
+
+def test_a_removed_record_leaves_nothing_behind(record: Record, tmp_path: Path) -> None:
+    tracking = tmp_path / "tracking"
+    (late,) = Record.pending(tracking)
+    record.remove()
+    record.release()
+    assert list(tracking.iterdir()) == []
+    assert not late.take()
+    assert list(tracking.iterdir()) == []
+
+
+def test_pending_oldest_first_and_damaged_ones_left_out(tmp_path: Path) -> None:
+    for age, name in ((3, "b"), (1, "c"), (2, "a")):
+        folder = tmp_path / "state" / name
+        Record.start(folder, ABOUT | {"stage": name}).release()
+        os.utime(folder / "about.json", (1000 - age, 1000 - age))
+    (tmp_path / "state/damaged").mkdir()
+    (tmp_path / "state/damaged/about.json").write_text("{", encoding="utf-8")
+    assert [record.stage for record in Record.pending(tmp_path)] == ["b", "a", "c"]
+
+
+def test_a_disk_that_takes_nothing_is_said_once(
+    record: Record, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    record.tags({"a": "b"})
+    record.metrics({"a": 1.0})
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1
+    assert "No space left on device" in said
+
+
+def test_each_line_is_json(record: Record) -> None:
+    record.params({"path": Path("a/b")})
+    lines = (record.folder / "lines.jsonl").read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["what"] for line in lines if line] == [{"path": '"a/b"'}]
