@@ -18,6 +18,8 @@ from ltrec.data.decoding import Geometry, decode_rgb, square
 from ltrec.errors import UserError
 from ltrec.loading import Batches, Images, view_seeds
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
+
 GEOMETRY = Geometry(size=12, resize=14)
 PATHS = [f"{n}.png" for n in range(11)]
 AUGMENT = AugmentSettings(jitter=0.3).build(GEOMETRY)

@@ -234,13 +234,17 @@ class Mirror:
             name="model",
             flavor=mlflow.onnx,
             run_id=run_id,  # rather than mlflow.onnx.log_model, which starts and ends the run
-            registered_model_name=name,
             onnx_model=model,
             signature=_signature(model),
             save_as_external_data=False,
             pip_requirements=[f"{package}=={version(package)}" for package in ("onnx", "onnxruntime", "numpy")],
         )
-        return str(logged.registered_model_version)
+        # Here rather than by Model.log, which prints what it does.
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        self._expect()
+        made = self._client.create_model_version(name, logged.model_uri, run_id, model_id=logged.model_id)
+        return str(made.version)
 
 
 def _signature(model: onnx.ModelProto) -> ModelSignature:

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     Build = Callable[..., Params]
 
 LAYOUT = Layout()
-pytestmark = pytest.mark.usefixtures("featurized")
+pytestmark = [
+    pytest.mark.usefixtures("featurized"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # on a single core
+]
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     Build = Callable[..., Params]
 
 LAYOUT = Layout()
-pytestmark = pytest.mark.usefixtures("prepared")
+pytestmark = [
+    pytest.mark.usefixtures("prepared"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # on a single core
+]
 
 
 def written() -> dict[str, bytes]:

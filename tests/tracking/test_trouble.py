@@ -1,0 +1,245 @@
+"""Killed processes, dead servers, and many processes at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.tracking.conftest import Project
+
+pytestmark = pytest.mark.slow
+
+# Each line on stdin is an epoch to record.
+STAGE = """
+with tracking.stage_run(params, "represent") as run:
+    for line in sys.stdin:
+        run.metrics({"loss": 1 / int(line)}, step=int(line))
+"""
+
+
+def wait_for(what: Callable[[], object], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+
+
+def tell(stage: subprocess.Popen[str], *epochs: int) -> None:
+    assert stage.stdin is not None
+    stage.stdin.write("".join(f"{epoch}\n" for epoch in epochs))
+    stage.stdin.flush()
+
+
+class Server:
+    """A real `mlflow server` on a port of its own."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{self.project.folder}/mlflow.db", "--workers", "1"]
+        command += ["--artifacts-destination", str(self.project.folder / "stored")]
+        with (self.project.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self.project.folder, stdout=log, stderr=log, start_new_session=True
+            )
+        wait_for(self._answers)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return True
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def server(project: Project) -> Iterator[Server]:
+    server = Server(project)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_server_killed_in_the_middle(project: Project, server: Server) -> None:
+    environment = {"MLFLOW_TRACKING_URI": server.url}
+    stage = project.start(STAGE, **environment)
+    tell(stage, 1, 2, 3)
+    wait_for(lambda: [step for step, _ in project.curve("loss")] == [1, 2, 3])
+    server.kill()
+    tell(stage, 4, 5)
+    time.sleep(4)  # it tries meanwhile
+    tell(stage, 6)
+    said, _ = stage.communicate(timeout=60)
+    assert stage.returncode == 0
+    assert said.count("warning") == 1, said
+    assert f"MLflow at {server.url}" in said
+    assert "`ltrec sync`" in said
+    assert len(project.curve("loss")) == 3
+    assert project.records() == ["represent"]
+
+    server.start()
+    with project.start("tracking.sync()", **environment) as sync:
+        said, _ = sync.communicate(timeout=120)
+    assert said == "sync: 1 of 1 run(s) sent\n"
+    assert project.curve("loss") == [(epoch, 1 / epoch) for epoch in range(1, 7)]
+    assert project.runs()["represent"] == "FINISHED"
+    assert project.records() == []
+
+
+def test_files_and_the_model_go_through_a_server(project: Project, server: Server) -> None:
+    code = """
+    with tracking.stage_run(params, "export") as run:
+        run.file(Path("params.yaml"), "settings")
+    """
+    with project.start(code, MLFLOW_TRACKING_URI=server.url) as stage:
+        said, _ = stage.communicate(timeout=120)
+    assert said == ""
+    (found,) = (project.folder / "stored").rglob("params.yaml")
+    assert found.parent.name == "settings"
+    assert not (project.folder / "mlruns").exists()
+
+
+def test_a_dead_server_costs_a_line_and_little_time(project: Project) -> None:
+    code = """
+    start = time.monotonic()
+    with tracking.stage_run(params, "represent") as run:
+        run.metrics({"loss": 1.0}, step=1)
+    assert time.monotonic() - start < 5
+    assert "mlflow" not in sys.modules
+    """
+    with project.start(code, MLFLOW_TRACKING_URI="http://127.0.0.1:1") as stage:
+        said, _ = stage.communicate(timeout=120)
+    assert stage.returncode == 0, said
+    assert said.count("\n") == 1, said
+    assert "MLflow at http://127.0.0.1:1: [Errno 111] Connection refused; what it lacks is kept in " in said
+    # The next stage finds the project's own store, and the record of the first.
+    project.python("with tracking.stage_run(params, 'evaluate'): pass")
+    assert project.curve("loss") == [(1, 1.0)]
+    assert project.records() == []
+
+
+def test_a_server_that_accepts_and_says_nothing(project: Project) -> None:
+    code = """
+    patient = params.tracking.model_copy(update={"patience": 1.0})
+    params = params.model_copy(update={"tracking": patient})
+    for stage in ("represent", "featurize", "evaluate"):
+        with tracking.stage_run(params, stage) as run:
+            run.metrics({"loss": 1.0}, step=1)
+            if stage == "represent":
+                while "ltrec.tracking.mirror" not in sys.modules:
+                    time.sleep(0.1)
+                time.sleep(3)
+                start = time.monotonic()
+    assert time.monotonic() - start < 4
+    """
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
+        uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        with project.start(code, MLFLOW_TRACKING_URI=uri) as stage:
+            said, _ = stage.communicate(timeout=120)
+    assert stage.returncode == 0, said
+    assert said.count("\n") == 1, said
+    assert f"MLflow at {uri}: no answer" in said
+    assert project.records() == ["evaluate", "featurize", "represent"]
+
+
+def test_killed_and_continued_is_one_run(project: Project) -> None:
+    stage = project.start(STAGE)
+    tell(stage, 1, 2, 3)
+    wait_for(lambda: (project.folder / "mlflow.db").exists() and bool(dict.fromkeys(project.records())))
+    wait_for(lambda: "metrics" in dict(project.ask("SELECT name, 1 FROM sqlite_master")))
+    wait_for(lambda: len(project.curve("loss")) == 3)
+    stage.kill()
+    stage.communicate()
+    runs = project.ask("SELECT run_uuid, name FROM runs ORDER BY name")
+    assert project.runs()["represent"] == "RUNNING"
+
+    again = project.start(STAGE)
+    tell(again, 1, 2, 3, 4)  # a resumed training tells its history
+    said, _ = again.communicate(timeout=60)
+    assert said == ""
+    assert project.ask("SELECT run_uuid, name FROM runs ORDER BY name") == runs
+    assert project.curve("loss") == [(epoch, 1 / epoch) for epoch in range(1, 5)]
+    assert project.runs()["represent"] == "FINISHED"
+
+
+def test_killed_and_left_is_told_by_the_next(project: Project) -> None:
+    stage = project.start(STAGE)
+    tell(stage, 1)
+    wait_for(project.records)
+    wait_for(lambda: "loss" in next(project.folder.rglob("lines.jsonl")).read_text(encoding="utf-8"))
+    stage.kill()
+    stage.communicate()
+    project.python("with tracking.stage_run(params.model_copy(update={'seed': 1}), 'evaluate'): pass")
+    assert project.runs()["represent"] == "KILLED"
+    assert project.curve("loss") == [(1, 1.0)]
+    assert project.records() == []
+
+
+def test_terminated_says_so(project: Project) -> None:
+    stage = project.start(STAGE)
+    tell(stage, 1)
+    wait_for(project.records)
+    wait_for(lambda: "loss" in next(project.folder.rglob("lines.jsonl")).read_text(encoding="utf-8"))
+    stage.terminate()
+    said, _ = stage.communicate(timeout=60)
+    assert (stage.returncode, said) == (128 + signal.SIGTERM, "")
+    assert set(project.runs().values()) == {"KILLED"}
+    assert project.curve("loss") == [(1, 1.0)]
+
+
+def test_processes_that_meet_in_a_new_store(project: Project) -> None:
+    code = """
+    with tracking.stage_run(params, "rebalance", variant=sys.stdin.readline().strip()) as run:
+        run.metrics({"few": 0.5})
+    """
+    variants = ("a", "b", "c", "d")
+    stages = [project.start(code) for _ in variants]
+    for variant, stage in zip(variants, stages, strict=True):
+        assert stage.stdin is not None
+        stage.stdin.write(f"{variant}\n")
+        stage.stdin.flush()
+    for stage in stages:
+        said, _ = stage.communicate(timeout=180)
+        assert (stage.returncode, said) == (0, "")
+    runs = project.runs()
+    assert sorted(name for name in runs if not name.startswith("pipeline ")) == list(variants)
+    assert len(runs) == 5
+    assert len(project.ask("SELECT DISTINCT value FROM tags WHERE key = 'mlflow.parentRunId'")) == 1
+    assert project.curve("few") == [(0, 0.5)] * 4
+
+
+def test_a_forked_process_imports_what_a_thread_was_importing(project: Project) -> None:
+    project.python(
+        """
+        import os
+        with tracking.stage_run(params, "represent"):
+            for _ in range(20):
+                if (child := os.fork()) == 0:
+                    import pandas
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+    assert project.runs()["represent"] == "FINISHED"
