@@ -82,7 +82,7 @@ BAD = [
         "experiment: 7",
         (
             "25:15: tracking.experiment: wrong type, got 7; allowed: text of at most 200 characters"
-            " that matches ^[^/:]+$; write '7' in quotes"
+            """ that matches ^[^/:'"]+$; write '7' in quotes"""
         ),
     ),
     (
@@ -90,7 +90,7 @@ BAD = [
         "experiment: a/b",
         (
             "25:15: tracking.experiment: not allowed, got a/b; allowed: text of at most 200 characters"
-            " that matches ^[^/:]+$"
+            """ that matches ^[^/:'"]+$"""
         ),
     ),
     (

@@ -240,8 +240,9 @@ class Mirror:
             pip_requirements=[f"{package}=={version(package)}" for package in ("onnx", "onnxruntime", "numpy")],
         )
         # Here rather than by Model.log, which prints what it does.
-        if not self._client.search_registered_models(f"name = '{name}'"):
-            self._client.create_registered_model(name)
+        with _creation():
+            if not self._client.search_registered_models(f"name = '{name}'"):
+                self._client.create_registered_model(name)
         self._expect()
         made = self._client.create_model_version(name, logged.model_uri, run_id, model_id=logged.model_id)
         return str(made.version)

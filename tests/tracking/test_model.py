@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +23,6 @@ from ltrec import tracking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.tracking.conftest import Project
 
 # The mean of each channel is a logit: an image that is all red is of class 0.
@@ -104,11 +103,12 @@ def served(project: Project) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/ltrec@champion"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # MLflow looks for uvicorn there
     with (project.folder / "server.log").open("wb") as log:
         server = subprocess.Popen(
             [*command, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)],
             cwd=project.folder, stdout=log, stderr=log, start_new_session=True,
-            env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder}/mlflow.db"},
+            env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder}/mlflow.db", "PATH": path},
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
