@@ -123,7 +123,7 @@ class Batches:
         self._order.batches = [pairs[start : start + size] for start in range(0, end, size)]
         for batch in self._loader:
             if isinstance(batch, UserError):
-                raise batch
+                raise UserError(batch.what, where=batch.where)  # not itself: its traceback would hold this frame
             yield batch
 
     def once(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -131,13 +131,13 @@ class Artist:
                     height = 100 * float(np.interp(at, tau, accuracy))
                     axes.plot(at, height, "o", color=self._look(variant)[0], markersize=9, zorder=5)
                     axes.annotate(
-                        f"τ = {at:.3g}: {height:.1f} %", (at, height), (0, -18), textcoords="offset points",
-                        ha="center", color=self._look(variant)[0], weight="bold",
+                        f"τ = {at:.3g}: {height:.1f} %", (at, height), (0, 9), textcoords="offset points",
+                        ha="center", va="bottom", color=self._look(variant)[0], weight="bold",
                     )  # fmt: skip
             if reference is not None and self.reference is not None:
                 axes.axhline(100 * reference, color=INK, linestyle="--", linewidth=1.2, label=self.reference)
             axes.set(xlabel="τ", ylabel="balanced accuracy on val, %", title="Choice of τ on the validation split")
-            axes.margins(y=0.12)
+            axes.margins(y=0.15)
             axes.grid(axis="y", color=SHADE)
             add_legend(figure, axes)
 

@@ -16,6 +16,7 @@ from ltrec import params as params_module
 from ltrec.tracking.courier import Courier
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ltrec.params import Params
@@ -42,6 +43,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._started: list[subprocess.Popen[str]] = []
         (folder / "params.yaml").write_text(PARAMS, encoding="utf-8")
         (folder / "artifacts/prepare").mkdir(parents=True, exist_ok=True)
         (folder / "artifacts/prepare/stats.json").write_text('{"digest": "of-the-images"}', encoding="utf-8")
@@ -59,10 +61,18 @@ class Project:
         return said
 
     def start(self, code: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", PREAMBLE + textwrap.dedent(code)], cwd=self.folder, env=os.environ | environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what a failed test left running."""
+        for process in self._started:
+            process.kill()
+            process.communicate()
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.folder / "mlflow.db")) as store:
@@ -73,8 +83,11 @@ class Project:
         return dict(self.ask("SELECT name, status FROM runs"))
 
     def curve(self, name: str) -> list[tuple[int, float]]:
-        """All (step, value) of a metric."""
-        return sorted(self.ask(f"SELECT step, value FROM metrics WHERE key = '{name}'"))  # noqa: S608
+        """All (step, value) of a metric; none in a store that MLflow is still building."""
+        try:
+            return sorted(self.ask(f"SELECT step, value FROM metrics WHERE key = '{name}'"))  # noqa: S608
+        except sqlite3.OperationalError:
+            return []
 
     def tags(self, run: str) -> dict[str, str]:
         return dict(self.ask(f"SELECT key, value FROM tags JOIN runs USING (run_uuid) WHERE name = '{run}'"))  # noqa: S608
@@ -85,11 +98,12 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "my project"
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(Courier, "_all", {})
-    return Project(folder)
+    with closing(Project(folder)) as project:
+        yield project

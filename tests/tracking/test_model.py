@@ -23,6 +23,7 @@ from ltrec import tracking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from tests.tracking.conftest import Project
 
 # The mean of each channel is a logit: an image that is all red is of class 0.
