@@ -12,6 +12,7 @@ from ltrec.settings import Count, PositiveInt, Settings
 
 if TYPE_CHECKING:
     from ltrec.artifacts import Split
+    from ltrec.augment import View
     from ltrec.network import Network
     from ltrec.params import Params
 
@@ -53,13 +54,15 @@ def _write_bank(params: Params, network: Network, split: Split, header: dict[str
     layout, settings = artifacts.Layout(), params.featurize
     listed = read_list(layout.split_list(split), len(read_classes(layout.classes)))
     root, count = Path(params.prepare.source.root), len(listed.paths)
-    augment = params.represent.augment.build(network.geometry)
     pin = next(network.parameters()).is_cuda
-    plain, augmented = (
-        Batches(Images(root, listed.paths, network.geometry, view), settings.batch_size, settings.workers, pin=pin)
-        for view in (None, augment)
-    )
+
+    def batches(view: View | None) -> Batches:
+        images = Images(root, listed.paths, network.geometry, view)
+        return Batches(images, settings.batch_size, settings.workers, pin=pin)
+
     views = 1 + (settings.views if split == "train" else 0)
+    plain = batches(None)
+    augmented = batches(params.represent.augment.build(network.geometry)) if views > 1 else plain
     order = np.arange(count)
     with (
         features.writing(
