@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.table import Table
 
     from ltrec.metrics import Answers, Pairing
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     Names = NDArray[np.str_]
     Row = dict[str, object]
 
-_WIDE = 108  # columns of a terminal from which an interval stands beside its figure, not below it
-_NARROW = 72  # below so many columns there is room for the four main figures only
+_Layout = Literal["intervals beside", "intervals below", "short"]
+
 _WITH_INTERVAL = (*metrics.GROUPS, "all")
 _OPTIONAL = ("balanced", "macro F1")
 _COLUMNS = ("variant", *_WITH_INTERVAL, *_OPTIONAL, "p")
@@ -188,29 +189,41 @@ class Report:
         return f"{table}\n\n{self.note}\n"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The final table, for narrow and wide terminals and for files."""
+        """The final table, in the first layout that fits, and what its figures are."""
+        from rich.text import Text
+
+        unbounded = options.update_width(10_000)
+        for layout in get_args(_Layout):
+            table = self._table(layout, options)
+            if console.measure(table, options=unbounded).maximum <= options.max_width:
+                break
+        yield table
+        yield Text(_encodable(self.note, options), style="dim")
+
+    def _table(self, layout: _Layout, options: ConsoleOptions) -> Table:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        wide, narrow = options.max_width >= _WIDE, options.max_width < _NARROW
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2 if wide else 1, 0, 0), pad_edge=False, show_edge=False)
+        beside = layout == "intervals beside"
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 2 if beside else 1, 0, 0), pad_edge=False, show_edge=False)
         table.add_column(_COLUMNS[0], overflow="fold")
-        shown = [place for place, title in enumerate(_COLUMNS) if place and not (narrow and title in _OPTIONAL)]
+        shown = [
+            place for place, title in enumerate(_COLUMNS) if place and (layout != "short" or title not in _OPTIONAL)
+        ]
         for title in (_COLUMNS[place] for place in shown):
-            beside = wide and title in _WITH_INTERVAL
-            table.add_column(f"{title:>6}" if beside else title, justify="left" if beside else "right", no_wrap=True)
+            left = beside and title in _WITH_INTERVAL
+            table.add_column(f"{title:>6}" if left else title, justify="left" if left else "right", no_wrap=True)
         for variant, cells in self._cells():
             texts = [Text(_encodable(variant, options))]
             for figure, interval in (cells[place - 1] for place in shown):
-                text = Text(_encodable(f"{figure:>6}" if wide and interval else figure, options))
-                if interval and not narrow:
+                text = Text(_encodable(f"{figure:>6}" if beside and interval else figure, options))
+                if interval and layout != "short":
                     low, high = interval.split("–")
-                    text.append(_encodable(f" {low:>5}–{high}" if wide else f"\n{interval}", options), "not bold dim")
+                    text.append(_encodable(f" {low:>5}–{high}" if beside else f"\n{interval}", options), "not bold dim")
                 texts.append(text)
             table.add_row(*texts, style="bold" if variant.endswith(_CROWN) else "")
-        yield table
-        yield Text(_encodable(self.note, options), style="dim")
+        return table
 
     @property
     def note(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from ltrec import artifacts, console, tracking
@@ -36,12 +35,10 @@ def run(params: Params, variant: str) -> None:
         assert isinstance(joint, heads.LinearHead), "the representation is learnt with a linear head"
         representation = artifacts.digest(layout.model)
         train, val = (_bank(layout, split, representation).to(device) for split in ("train", "val"))
-        started = time.perf_counter()
         try:
             fitted = settings.build(params.seed).fit(train, val, joint.to(device))
         except UserError as error:
             raise UserError(error.what, where=f"params.yaml: rebalance.{variant}") from None
-        seconds = time.perf_counter() - started
         head = fitted.head.eval().cpu()
         figures = {"val": _figures(head, val), "train": _figures(head, train)}
         metrics = {
@@ -52,7 +49,6 @@ def run(params: Params, variant: str) -> None:
         }
         heads.save(head, layout.head(variant), method=settings.method)
         artifacts.write_json(layout.head_metrics(variant), metrics)
-        record.metrics({"seconds": seconds})
         record.metrics(
             {f"{split}/{name}": value for split, of_split in figures.items() for name, value in of_split.items()}
         )
