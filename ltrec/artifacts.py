@@ -38,9 +38,8 @@ class Layout:
     def classes(self) -> Path:
         return self.root / "prepare" / "classes.txt"
 
-    @property
-    def data_digest(self) -> Path:
-        return self.root / "prepare" / "digest.txt"
+    def split_digest(self, split: Split) -> Path:
+        return self.root / "prepare" / f"{split}.digest.txt"
 
     @property
     def stats(self) -> Path:

@@ -36,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "svg.hashsalt": "ltrec",
+    "text.parse_math": False,  # a class may be called $x_$
 }
 FEW_POINTS = 40  # up to so many classes every point is marked, and no mean runs over neighbours
 _NAMED_CLASSES = 20  # up to so many classes are named at the axes

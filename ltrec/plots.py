@@ -6,6 +6,7 @@ C classes. A rank is a class's place when classes are sorted from most to fewest
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -245,7 +246,9 @@ class Artist:
         path = stem.with_suffix(f".{self.format}")
         # Neither date nor version goes into the file, so that the same figure has the same bytes.
         metadata = {"Software": None} if self.format == "png" else {"Date": None, "Creator": None}
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context(STYLE), warnings.catch_warnings():
+            # Letters that the font lacks become boxes; the tables have the names.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
             yield figure
             with artifacts.replacing(path) as temporary:

@@ -82,6 +82,14 @@ def test_classes_and_groups_without_test_images(tmp_path: Path) -> None:
     assert {path.stem for path in tmp_path.iterdir()} == {"accuracy_by_rank", "groups", "confusion"}
 
 
+def test_odd_class_names(tmp_path: Path) -> None:
+    groups = np.array(["many", "few"])
+    names = ["$x_$", "猫 ^_{"]
+    artist().accuracy_by_rank(tmp_path, {"joint": np.array([0.5, 1])}, np.array([200, 1]), groups, names)
+    artist().confusion(tmp_path, {"joint": np.array([[2, 2], [1, 3]])}, groups, names)
+    assert {path.stem for path in tmp_path.iterdir()} == {"accuracy_by_rank", "confusion"}
+
+
 def test_a_variant_keeps_its_colour_and_the_reference_is_black() -> None:
     drawn = PlotSettings().build([f"v{number}" for number in range(8)], reference="v0", champion="v1")
     looks = [drawn._look(f"v{number}") for number in range(8)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ltrec.heads import Head
     from ltrec.params import Params
     from ltrec.report import Report
+    from ltrec.selection import Score
 
 _IMAGES_AT_ONCE = 4096
 
@@ -43,8 +45,9 @@ def run(params: Params) -> None:
     from ltrec.project import state_dir
 
     layout = artifacts.Layout()
-    _drop_unnamed(layout, params.rebalance)
     report = _compare(params, layout)
+    if "DVC_STAGE" in os.environ:
+        _drop_unnamed(layout, params.rebalance)
     artifacts.write_json(layout.evaluation_metrics, report.as_json())
     artifacts.write_csv(layout.evaluation / "per_class.csv", report.per_class_rows())
     artifacts.write_text(layout.evaluation / "table.md", report.markdown())
@@ -57,7 +60,7 @@ def run(params: Params) -> None:
 
 
 def _drop_unnamed(layout: artifacts.Layout, named: Iterable[str]) -> None:
-    """Remove what variants left that `params.yaml` no longer names; DVC would hash it with the others."""
+    """Remove what variants left that `params.yaml` no longer names; DVC hashes the folder as a whole."""
     keep = set(named)
     folder = layout.root / "rebalance"
     for variant in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -82,7 +85,8 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     labels = _labels(bank, len(names), layout.features("test"))
 
     fitted = {variant: artifacts.read_json(layout.head_metrics(variant)) for variant in params.rebalance}
-    champion = choose({variant: _on_val(own, layout.head_metrics(variant)) for variant, own in fitted.items()})
+    on_val = {variant: _on_val(own, layout.head_metrics(variant)) for variant, own in fitted.items()}
+    champion = max(on_val, key=on_val.__getitem__)
     answers, norms = {}, {}
     for variant in params.rebalance:
         head = heads.load(layout.head(variant))
@@ -107,11 +111,6 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     return Report(names, counts, groups, labels, results, champion, reference)
 
 
-def choose(balanced_on_val: dict[str, float]) -> str:
-    """The variant with the highest balanced accuracy on val; among equals the one named first."""
-    return max(balanced_on_val, key=balanced_on_val.__getitem__)
-
-
 def weight_norms(head: Head) -> NDArray[np.float64] | None:
     """‖w_j‖ of each class, scaled as the head scales its logits, (C,); None for a head without class weights."""
     weight, scale = getattr(head, "weight", None), getattr(head, "scale", None)
@@ -133,12 +132,15 @@ def _labels(bank: FeatureBank, classes: int, path: Path) -> NDArray[np.int64]:
     return labels
 
 
-def _on_val(fitted: dict[str, Any], path: Path) -> float:
+def _on_val(fitted: dict[str, Any], path: Path) -> Score:
+    from ltrec.selection import Score
+
     try:
-        return float(fitted["val"]["balanced"])
+        return Score(*(float(fitted["val"][name]) for name in Score._fields))
     except (KeyError, TypeError, ValueError):
         raise UserError(
-            "has no number val.balanced; delete it and run `ltrec rebalance` again", where=str(path)
+            f"has no numbers val.{' and val.'.join(Score._fields)}; delete it and run `ltrec rebalance` again",
+            where=str(path),
         ) from None
 
 

@@ -23,7 +23,7 @@ from ltrec.metrics import shot_groups
 from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -80,15 +80,15 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
         splits = splits | {"train": _cut(splits["train"], collection.classes, settings.long_tail, seed)}
     _warn_skipped(collection, layout)
     _warn_untested(splits, collection.classes)
-    digest = _digest(splits, digests)
+    split_digests = {split: _digest([splits[split]], digests) for split in SPLITS}
     stats = {
-        "digest": digest,
+        "digest": _digest(splits.values(), digests),
         **_class_stats(splits, collection.classes, shots),
         "skipped": [{"path": skip.path, "reason": skip.reason} for skip in collection.skipped],
         "duplicates_across_splits": _count_leaks(splits, digests),
         "unused": len(drawn["train"]) - len(splits["train"]),
     }
-    _write(layout, splits, collection.classes, stats)
+    _write(layout, splits, collection.classes, split_digests, stats)
     console.say(
         f"prepare: {len(collection.classes)} classes, "
         + ", ".join(f"{split} {len(splits[split]):,}" for split in SPLITS)
@@ -199,20 +199,26 @@ def _class_stats(splits: Splits, classes: Sequence[str], shots: ShotSettings) ->
     }
 
 
-def _digest(splits: Splits, digests: Mapping[str, bytes]) -> str:
-    """SHA-256 over the paths and contents of all images used, whatever their split."""
+def _digest(lists: Iterable[ImageList], digests: Mapping[str, bytes]) -> str:
+    """SHA-256 over the paths and contents of the images in some lists, whatever their order."""
     whole = hashlib.sha256()
-    for path in sorted(path for images in splits.values() for path in images.paths):
+    for path in sorted(path for images in lists for path in images.paths):
         whole.update(path.encode() + b"\0" + digests[path])
     return whole.hexdigest()
 
 
-def _write(layout: Layout, splits: Splits, classes: Sequence[str], stats: Mapping[str, object]) -> None:
+def _write(
+    layout: Layout,
+    splits: Splits,
+    classes: Sequence[str],
+    split_digests: Mapping[Split, str],
+    stats: Mapping[str, object],
+) -> None:
     texts = {
         layout.stats: json.dumps(stats, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        layout.data_digest: f"{stats['digest']}\n",
         layout.classes: "".join(f"{name}\n" for name in classes),
         **{layout.split_list(split): list_text(splits[split]) for split in SPLITS},
+        **{layout.split_digest(split): f"{digest}\n" for split, digest in split_digests.items()},
     }
     with contextlib.ExitStack() as files:
         # All are written before the first takes its place, so that a failure replaces none of them.

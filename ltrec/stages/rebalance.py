@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ltrec import artifacts, console, tracking
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ltrec.features import FeatureBank
     from ltrec.heads import Head
     from ltrec.params import Params
+
+_IMAGES_AT_ONCE = 4096
 
 
 def run(params: Params, variant: str) -> None:
@@ -41,6 +43,7 @@ def run(params: Params, variant: str) -> None:
             raise UserError(error.what, where=f"params.yaml: rebalance.{variant}") from None
         head = fitted.head.eval().cpu()
         figures = {"val": _figures(head, val), "train": _figures(head, train)}
+        figures["val"]["log_likelihood"] = _log_likelihood(head, val)
         metrics = {
             "method": settings.method,
             **figures,
@@ -76,14 +79,25 @@ def _bank(layout: artifacts.Layout, split: artifacts.Split, representation: str)
 
 
 def _figures(head: Head, bank: FeatureBank) -> dict[str, float]:
+    """Accuracy on a split's plain views, overall and balanced."""
     import torch
 
-    from ltrec.selection import balanced_accuracy
+    from ltrec.metrics import per_class_accuracy
+
+    features = bank.plain.cpu()
+    blocks = (features[start : start + _IMAGES_AT_ONCE] for start in range(0, len(features), _IMAGES_AT_ONCE))
+    with torch.inference_mode():
+        predicted = torch.cat([head(block).argmax(dim=1) for block in blocks]).numpy()
+    labels = bank.labels.cpu().numpy()
+    by_class = per_class_accuracy(labels, predicted, int(labels.max()) + 1)
+    return {"all": float((predicted == labels).mean()), "balanced": float(np.nanmean(by_class))}
+
+
+def _log_likelihood(head: Head, val: FeatureBank) -> float:
+    """By which evaluation tells apart variants that are equally accurate on val."""
+    import torch
+
+    from ltrec.selection import score
 
     with torch.inference_mode():
-        logits: Tensor = head(bank.plain.cpu())
-    labels = bank.labels.cpu()
-    return {
-        "all": float((logits.argmax(dim=1) == labels).double().mean()),
-        "balanced": balanced_accuracy(logits, labels),
-    }
+        return score(head(val.plain.cpu()), val.labels.cpu()).log_likelihood

@@ -77,8 +77,8 @@ def run(params: Params) -> None:
     devices.make_deterministic(params.seed)
     classes = read_classes(layout.classes)
     train, val = (read_list(layout.split_list(split), len(classes)) for split in ("train", "val"))
-    inputs = (layout.split_list("train"), layout.split_list("val"), layout.classes, layout.data_digest)
-    key = artifacts.digest(settings.model_dump(mode="json"), params.seed, device.type, *inputs)
+    inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
+    key = artifacts.digest(settings.model_dump(mode="json"), params.seed, device.type, layout.classes, *inputs)
     with ResumeFolder("represent", key) as resume, tracking.stage_run(params, "represent") as record:
         record.params({"represent": settings.model_dump(mode="json"), "seed": params.seed, "device": device.type})
         image = settings.image

@@ -78,9 +78,10 @@ def drawn() -> None:
     """For tests that look at images; the others do without, since drawing takes a second."""
 
 
-def save(variant: str, head: heads.Head, val: float, **more: object) -> None:
+def save(variant: str, head: heads.Head, val: float, log_likelihood: float = -1.0, **more: object) -> None:
     heads.save(head, LAYOUT.head(variant), method=variant)
-    content = {"method": variant, "val": {"all": val, "balanced": val}, "chosen": {}, "curve": [], **more}
+    on_val = {"all": val, "balanced": val, "log_likelihood": log_likelihood}
+    content = {"method": variant, "val": on_val, "chosen": {}, "curve": [], **more}
     artifacts.write_json(LAYOUT.head_metrics(variant), content)
 
 
@@ -124,9 +125,11 @@ def test_p_values_of_several_variants_are_adjusted() -> None:
     assert [found[name]["p_value_holm"] for name in ("crt", "ncm")] == pytest.approx([0.5, 0.5])
 
 
-def test_champion_is_chosen_on_val_and_the_first_of_equals() -> None:
+def test_champion_is_chosen_on_val_by_accuracy_then_likelihood_then_place() -> None:
     assert run("joint", "crt", "ncm")["champion"] == "crt"
     assert run("joint", "ncm", "crt")["champion"] == "ncm"
+    save("ncm", heads.NearestMeanHead(torch.eye(3), torch.zeros(3), "un", "euclidean"), 0.9, log_likelihood=-0.5)
+    assert run("joint", "crt", "ncm")["champion"] == "ncm"
     # On test joint is the worst, and still it wins if val says so.
     save("joint", heads.LinearHead(WEIGHTS["joint"], None), 0.95)
     assert run("joint", "crt")["champion"] == "joint"
@@ -199,10 +202,15 @@ def test_tracking_gets_every_variant_and_the_parent(recorder: Recorder) -> None:
     assert {"metrics.json", "per_class.csv", "table.md", "plots/groups.png"} <= set(recorder.of("file", "evaluate"))
 
 
-def test_folders_of_variants_that_are_named_no_more_go(capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_of_variants_that_are_named_no_more_go_under_dvc(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = LAYOUT.root / "rebalance" / "notes"
     kept.mkdir()
     (kept / "mine.txt").write_text("not an artifact", encoding="utf-8")
+    run("joint")
+    assert LAYOUT.head("crt").is_file()  # by hand, with other parameters, nothing is deleted
+    monkeypatch.setenv("DVC_STAGE", "evaluate")
     run("joint")
     assert {path.name for path in (LAYOUT.root / "rebalance").iterdir()} == {"joint", "notes"}
     assert "removed artifacts/rebalance/crt" in capsys.readouterr().err
@@ -236,7 +244,7 @@ def test_a_damaged_head_is_refused_and_nothing_is_lost() -> None:
 
 def test_metrics_without_a_figure_on_val_are_refused() -> None:
     artifacts.write_json(LAYOUT.head_metrics("crt"), {"method": "crt"})
-    with pytest.raises(UserError, match=r"crt/metrics.json: has no number val\.balanced"):
+    with pytest.raises(UserError, match=r"crt/metrics.json: has no numbers val\.balanced"):
         run("joint", "crt")
 
 

@@ -85,10 +85,19 @@ def test_the_digest_covers_paths_and_bytes_of_the_images_used(root: Path, layout
     for path in ("a/0.png", "a/1.png", "a/2.png", "b/0.png", "b/1.png", "b/2.png"):
         whole.update(path.encode() + b"\0" + hashlib.sha256((root / path).read_bytes()).digest())
     assert stats["digest"] == whole.hexdigest()
-    assert layout.data_digest.read_text() == f"{whole.hexdigest()}\n"
     assert prepare(root, layout, seed=5)["digest"] == stats["digest"]
     Image.new("L", (1, 1)).save(root / "a" / "0.png")
     assert prepare(root, layout)["digest"] != stats["digest"]
+
+
+def test_another_test_image_is_no_other_training_image(root: Path, layout: Layout) -> None:
+    write_images(root, a=9, b=9)
+    prepare(root, layout)
+    before = files(layout)
+    Image.new("L", (1, 1)).save(root / listed(layout)["test"][0][0])
+    prepare(root, layout)
+    changed = {name for name, content in files(layout).items() if content != before[name]}
+    assert changed == {"test.digest.txt", "stats.json"}
 
 
 def test_the_same_seed_gives_the_same_bytes_wherever_the_data_lies(root: Path, layout: Layout, tmp_path: Path) -> None:
@@ -249,7 +258,7 @@ def test_a_failure_while_writing_leaves_earlier_lists_untouched(
     assert files(layout) == before
 
 
-@pytest.mark.parametrize("written", range(7))
+@pytest.mark.parametrize("written", range(9))
 def test_a_full_disk_at_any_file_leaves_earlier_lists_untouched(
     root: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
@@ -266,11 +275,11 @@ def test_a_full_disk_at_any_file_leaves_earlier_lists_untouched(
 
     write_images(root, c=9)
     monkeypatch.setattr(Path, "write_text", full)
-    if written < 6:
+    if written < 8:
         with pytest.raises(OSError, match="No space left"):
             prepare(root, layout)
         assert files(layout) == before
-    else:  # there are six files
+    else:  # there are eight files
         prepare(root, layout)
         assert files(layout) != before
 

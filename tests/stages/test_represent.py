@@ -112,7 +112,7 @@ def test_other_parameters_or_other_images_do_not_go_on(
         with pytest.raises(KeyboardInterrupt):
             represent.run(params())
     represent.run(params(represent={"optimizer": {"lr": 0.04}}))
-    artifacts.write_text(LAYOUT.data_digest, "other images\n")
+    artifacts.write_text(LAYOUT.split_digest("val"), "other images\n")
     represent.run(params())
     assert "going on" not in capsys.readouterr().err
 
