@@ -1,16 +1,20 @@
-"""Resume state: the last finished epoch of a training under way, outside the pipeline's outputs."""
+"""Resume state: the last finished epoch of a training, kept outside the pipeline's outputs until they are safe."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from typing import TYPE_CHECKING, Any, Self
 
-from ltrec import __version__, artifacts, console, project
-from ltrec.errors import one_line
+from ltrec import artifacts, console, project
+from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
+
+_KEPT_SECONDS = 30 * 24 * 3600.0
 
 
 class ResumeFolder:
@@ -19,21 +23,26 @@ class ResumeFolder:
     Args:
         stage: The stage that trains.
         key: Digest of everything that decides the training's result: another key is another training.
+        patience: Seconds to wait for another process that holds it.
     """
 
-    def __init__(self, stage: str, key: str) -> None:
-        self.folder = project.state_dir() / "resume" / stage / key[:16]
-        self._file = self.folder / "checkpoint.pt"
+    def __init__(self, stage: str, key: str, *, patience: float = 15.0) -> None:
+        self.folder = _folder(stage) / key[:16]
+        self._file, self._result = self.folder / "checkpoint.pt", self.folder / "result"
+        # Beside the folder: that may go, the lock must not go before it.
+        self._lock_file = self.folder.with_suffix(".lock")
+        self._patience = patience
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._held.enter_context(project.lock(self.folder.with_suffix(".lock")))
+        self._held.enter_context(project.lock(self._lock_file, patience=self._patience))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._held.close()
+        with self._held:
+            self._lock_file.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
         """The last saved state, or None; with a warning if it is damaged."""
@@ -42,22 +51,51 @@ class ResumeFolder:
         if not self._file.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self._file, map_location="cpu", weights_only=True)
-            version = state.pop("version")
+            return dict(torch.load(self._file, map_location="cpu", weights_only=True))
         except Exception as error:  # noqa: BLE001 - out of a damaged pickle comes almost anything
             console.warn(f"{self._file}: damaged checkpoint ({one_line(error, 80)}); training starts anew")
             return None
-        if version != __version__:
-            console.warn(f"{self._file}: written by another version of ltrec; training goes on from it all the same")
-        return state
 
     def save(self, state: dict[str, Any]) -> None:
         """Put a state in place of the last one, at once or not at all."""
         import torch
 
         with artifacts.replacing(self._file) as temporary:
-            torch.save({**state, "version": __version__}, temporary)
+            torch.save(state, temporary)
+
+    def finish(self, result: str) -> None:
+        """The training is over; the state stays until a `sweep` is told that the result was taken over.
+
+        Args:
+            result: Digest of what the training wrote.
+        """
+        artifacts.write_text(self._result, result)
+
+    def result(self) -> str | None:
+        """What `finish` was given; None while the training is not over."""
+        return self._result.read_text(encoding="utf-8") if self._result.exists() else None
+
+    def abandoned(self) -> bool:
+        """Without a checkpoint, or with one that is older than 30 days."""
+        return not self._file.exists() or time.time() - self._file.stat().st_mtime > _KEPT_SECONDS
 
     def discard(self) -> None:
-        """The training is finished and its artifacts are in place."""
+        """Nobody will go on from it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def sweep(stage: str, *, taken: str | None = None) -> None:
+    """Discard a stage's abandoned states, and those whose result was taken over; what a process holds stays.
+
+    Args:
+        stage: The stage that trained.
+        taken: Digest of the result that is safe now.
+    """
+    for key in {path.stem for path in _folder(stage).glob("*")}:
+        with contextlib.suppress(UserError, OSError), ResumeFolder(stage, key, patience=0) as state:
+            if state.abandoned() or (taken is not None and state.result() == taken):
+                state.discard()
+
+
+def _folder(stage: str) -> Path:
+    return project.state_dir() / "resume" / stage

@@ -1,13 +1,17 @@
-"""Which device computes, and how its results repeat."""
+"""Which device computes, how its results repeat, and what a computation cannot go on from."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.errors import UserError
+from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -40,3 +44,45 @@ def make_deterministic(seed: int) -> None:
     # The better-known torch.use_deterministic_algorithms loads the compiler, for longer than many a stage works.
     torch.set_deterministic_debug_mode("warn")
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def memory_for(what: str, *, where: str, instead: str) -> Iterator[None]:
+    """Explain in one line that the GPU's memory does not hold something.
+
+    Args:
+        what: What is computed, in the plural.
+        where: The parameter that decides how much it is.
+        instead: What to do about it.
+
+    Raises:
+        UserError: out of memory.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{what} need more memory than the GPU has; {instead} ({one_line(error, 160)})", where=where
+        ) from None
+
+
+def require_finite(value: float, what: str, *, epoch: int, step: int, lr: float, where: str | None = None) -> None:
+    """Stop a training that diverges.
+
+    Args:
+        value: A figure of the training, already off the device.
+        what: Its name.
+        epoch: Counted from 0.
+        step: Of the epoch, counted from 0.
+        lr: Learning rate that was too high.
+        where: The parameter that sets it.
+
+    Raises:
+        UserError: the value is not finite.
+    """
+    if not math.isfinite(value):
+        raise UserError(
+            f"{what} is {value} at epoch {epoch + 1}, step {step + 1}; a lower lr than {lr:g} may help", where=where
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
-from ltrec.errors import UserError
+from ltrec.device import require_finite
 from ltrec.optim import SgdRecipe, SgdSettings
 from ltrec.samplers import ClassBalanced, SamplerSettings
 from ltrec.settings import PositiveInt
@@ -61,7 +61,7 @@ class HeadTrainer:
             The epoch that was kept, counted from 1, and a row for each epoch.
 
         Raises:
-            UserError: the loss is no longer finite.
+            UserError: the loss, or a logit on val after an epoch, is no longer finite.
         """
         import torch
         import torch.nn.functional as F
@@ -84,18 +84,19 @@ class HeadTrainer:
             for step in range(steps):
                 batch = slice(step * size, (step + 1) * size)
                 loss = F.cross_entropy(head(inputs[views_drawn[batch], drawn[batch]]), labels[drawn[batch]])
-                if not torch.isfinite(loss):
-                    raise UserError(
-                        f"the loss is {loss.item()} at epoch {epoch + 1}, step {step + 1}; a lower lr than"
-                        f" {self.optimizer.lr} may help"
-                    )
+                value = loss.item()
+                require_finite(value, "the loss", epoch=epoch, step=step, lr=self.optimizer.lr)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
-                total += loss.item()
+                total += value
             with torch.no_grad():
-                result = score(head(val[0]), val[1])
+                logits = head(val[0])
+            # No loss tells of the epoch's last update.
+            largest = float(logits.abs().max())
+            require_finite(largest, "the largest logit on val", epoch=epoch, step=steps - 1, lr=self.optimizer.lr)
+            result = score(logits, val[1])
             curve.append({"epoch": epoch + 1, "loss": total / steps, "val": result.balanced})
             if best is None or result > best[0]:
                 best = (result, epoch + 1, copy.deepcopy(head.state_dict()))

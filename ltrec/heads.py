@@ -163,11 +163,12 @@ def transformed(features: Tensor, center: Tensor, transform: Transform) -> Tenso
 
 
 _KINDS: dict[str, type[Head]] = {head.kind: head for head in (LinearHead, ScaledHead, NearestMeanHead)}
+_MATRICES = {"weight", "means"}  # (C, D)
 
 
-def save(head: Head, path: Path, *, method: str) -> None:
+def save(head: Head, path: Path) -> None:
     """Write a head and how to rebuild it."""
-    artifacts.save_tensors(path, head.state_dict(), {"head": head.kind, "options": head.options(), "method": method})
+    artifacts.save_tensors(path, head.state_dict(), {"head": head.kind, "options": head.options()})
 
 
 def load(path: Path) -> Head:
@@ -189,6 +190,9 @@ def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, wher
     if kind is None:
         raise UserError(f"is an artifact of ltrec's, but no head of a known kind ({', '.join(_KINDS)})", where=where)
     try:
+        for name in _MATRICES & tensors.keys():
+            if tensors[name].ndim != 2:
+                raise UserError(f"its {name} must be (C, D), got {tuple(tensors[name].shape)}", where=where)
         head = kind.rebuild(tensors, header["options"])
         head.load_state_dict(dict(tensors))
     except (KeyError, RuntimeError) as error:

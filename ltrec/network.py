@@ -46,6 +46,7 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) → float (N, D)."""
+        # Permuted, not copied: the pixels stay channels-last in memory, as convolutions on a GPU want them.
         pixels = images.permute(0, 3, 1, 2).to(self._gain.dtype)
         return self.backbone(pixels * self._gain + self._shift)  # type: ignore[no-any-return]
 
@@ -60,6 +61,12 @@ def build(
     body = backbone.build(geometry.size)
     dim = feature_dim(body, geometry.size, backbone.name)
     return Network(body, heads.LinearHead.drawn(classes, dim), geometry, mean, std)
+
+
+def on_device(network: Network, device: torch.device) -> Network:
+    """The network, moved; on a GPU its convolutions' weights lie channels-last, as the pixels do."""
+    network = network.to(device)
+    return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
 
 
 def save(network: Network, path: Path, *, backbone: BackboneSettings, header: dict[str, Any]) -> None:
@@ -88,16 +95,18 @@ def load(path: Path) -> Network:
     try:
         settings = TypeAdapter[Any](BackboneSettings).validate_python(header["backbone"])
         geometry = Geometry(**header["geometry"])
-    except (KeyError, ValidationError) as error:
+        mean, std = header["mean"], header["std"]
+    except (KeyError, TypeError, ValidationError) as error:
         raise UserError(
             f"its header names no network that this ltrec builds: {one_line(error)}", where=str(path)
         ) from None
     of_head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     head = heads.from_state(of_head, header, where=str(path))
-    network = Network(settings.build(geometry.size, pretrained=False), head, geometry, header["mean"], header["std"])
+    body = settings.build(geometry.size, pretrained=False)
     try:
+        network = Network(body, head, geometry, mean, std)
         network.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise UserError(f"does not fit the network that its header names: {one_line(error)}", where=str(path)) from None
     return network.eval()
 

@@ -1,4 +1,4 @@
-"""Where the project is, what Git says of it, and locks between its processes."""
+"""Where the project is, what Git says of it, which code works on it, and locks between its processes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ltrec import artifacts
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ class GitState:
 def git_state() -> GitState:
     """Of the current folder, as the process first saw it; None for both outside a repository or without Git."""
     return _git_state(Path.cwd())
+
+
+@functools.cache
+def code_digest() -> str:
+    """Of all of ltrec's modules: with other code the same settings may give another result."""
+    package = Path(__file__).parent
+    files = sorted(package.rglob("*.py"))
+    return artifacts.digest(*(part for file in files for part in (file.relative_to(package).as_posix(), file)))
 
 
 @contextlib.contextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
+
+from ltrec.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +23,9 @@ class Score(NamedTuple):
 
 
 def score(logits: Tensor, labels: Tensor) -> Score:
-    """Of logits (N, C) against labels (N,)."""
+    """Of logits (N, C) against labels (N,); logits that are not finite are right nowhere and come last."""
+    if not torch.isfinite(logits).all():
+        return Score(0.0, -math.inf)
     return Score(balanced_accuracy(logits, labels), -calibrated(logits, labels)[1])
 
 
@@ -35,7 +40,12 @@ def calibrated(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """The temperature that fits the labels best, and the mean negative log-likelihood under it.
 
     Temperature scaling after Guo et al. 2017; it changes probabilities, never the class that wins.
+
+    Raises:
+        UserError: the logits are not finite.
     """
+    if not torch.isfinite(logits).all():
+        raise UserError("the logits on val are not finite: weights or features are too small or too large")
     logits = logits.double()
     spread = float(logits.std()) or 1.0
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from ltrec.errors import UserError
+from ltrec.device import require_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ltrec.network import Network
 
     Batch = tuple[Tensor, Tensor]
+
+
+LR = "params.yaml: represent.optimizer.lr"
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,7 @@ def train(
                 logits = network(images)
                 loss = F.cross_entropy(logits.float(), labels)
             value = loss.item()
-            if not _finite(value):
-                raise UserError(
-                    f"the loss is {value} at epoch {epoch + 1}, step {step + 1}; the last finished epoch is kept;"
-                    f" a lower lr than {lr:g} may help",
-                    where="params.yaml: represent.optimizer.lr",
-                )
+            require_finite(value, "the loss", epoch=epoch, step=step, lr=lr, where=LR)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -114,11 +112,7 @@ def predict_features(network: Network, images: Tensor) -> Tensor:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Half precision on a GPU that has bfloat16; full precision elsewhere."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+    """Half precision on a GPU that has bfloat16, not only emulates it; full precision elsewhere."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
-
-
-def _finite(value: float) -> bool:
-    return abs(value) < float("inf")

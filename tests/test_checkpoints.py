@@ -1,15 +1,15 @@
-"""Resume state: whole or not at all, damaged means a fresh start, finished means gone."""
+"""Resume state: whole or not at all, damaged means a fresh start, gone when its result is safe."""
 
 from __future__ import annotations
 
-import functools
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from ltrec import checkpoints, project
-from ltrec.checkpoints import ResumeFolder
+from ltrec.checkpoints import ResumeFolder, sweep
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,13 +107,6 @@ def test_a_failed_save_keeps_the_last_state(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(list(folder.folder.iterdir())) == 1
 
 
-def test_another_versions_state_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    saved()
-    monkeypatch.setattr(checkpoints, "__version__", "999.0")
-    assert ResumeFolder("represent", KEY).load() is not None
-    assert "another version" in capsys.readouterr().err
-
-
 def test_discarded_is_gone() -> None:
     folder = saved()
     folder.discard()
@@ -122,13 +115,61 @@ def test_discarded_is_gone() -> None:
     folder.discard()
 
 
-def test_only_one_process_trains_a_thing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "lock", functools.partial(project.lock, patience=0.0))
+def test_only_one_process_trains_a_thing() -> None:
     with ResumeFolder("represent", KEY):
-        with pytest.raises(UserError, match="held by process"), ResumeFolder("represent", KEY):
+        with pytest.raises(UserError, match="held by process"), ResumeFolder("represent", KEY, patience=0):
             pass
         with ResumeFolder("represent", "f" * 64):
             pass
     with ResumeFolder("represent", KEY) as again:
         again.save(STATE)
         again.discard()
+
+
+def left(home: Path) -> set[str]:
+    """Keys (by their first letter) and lock files that lie there."""
+    return {path.name[:1] + path.suffix for path in (home / ".ltrec/resume/represent").iterdir()}
+
+
+def test_a_sweep_takes_what_is_taken_over_or_abandoned_and_nothing_else(home: Path) -> None:
+    folders = {letter: ResumeFolder("represent", letter * 64) for letter in "abcdef"}
+    for folder in folders.values():
+        folder.save(STATE)
+    folders["a"].finish("result a")
+    folders["b"].finish("result b")
+    for letter in "de":
+        os.utime(folders[letter]._file, (0, time.time() - 31 * 24 * 3600))
+    os.utime(folders["c"]._file, (0, time.time() - 29 * 24 * 3600))
+    (home / ".ltrec/resume/represent/9999999999999999.lock").touch()  # killed before its first epoch
+    with folders["e"], ResumeFolder("represent", "f" * 64):
+        sweep("represent")
+        # b finished and waits for its result to be taken; c may be resumed; e is held although old.
+        assert left(home) == {"a", "b", "c", "e", "e.lock", "f", "f.lock"}
+        sweep("represent", taken="result a")
+        assert left(home) == {"b", "c", "e", "e.lock", "f", "f.lock"}
+    folders["f"].finish("result f")
+    with folders["f"]:
+        sweep("represent", taken="result f")
+        assert "f" in left(home)
+    sweep("represent", taken="result f")
+    assert left(home) == {"b", "c"}
+
+
+def test_a_sweep_of_nothing_makes_nothing(home: Path) -> None:
+    sweep("represent", taken="any")
+    assert not (home / ".ltrec").exists()
+
+
+def test_lock_files_do_not_pile_up(home: Path) -> None:
+    for letter in "ab":
+        with ResumeFolder("represent", letter * 64) as folder:
+            folder.save(STATE)
+    assert left(home) == {"a", "b"}
+
+
+def test_the_result_is_known_once_finished() -> None:
+    folder = saved()
+    assert folder.result() is None
+    folder.finish("digest")
+    assert ResumeFolder("represent", KEY).result() == "digest"
+    assert folder.load() is not None

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 from ltrec import device
 from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PARAMS = """
+device: cuda
+represent: {backbone: {name: cifar_resnet8}}
+rebalance: {crt: {method: crt}}
+"""
 
 
 @pytest.mark.parametrize(("available", "expected"), [(False, "cpu"), (True, "cuda")])
@@ -32,3 +46,36 @@ def test_the_seed_repeats() -> None:
     assert torch.are_deterministic_algorithms_enabled()
     device.make_deterministic(4)
     assert not torch.equal(torch.rand(4), first)
+
+
+@pytest.mark.parametrize("stage", ["represent", "featurize", "rebalance crt"])
+def test_a_stage_without_the_gpu_asked_for_ends_with_exit_code_2(stage: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "ltrec", *stage.split()],
+        cwd=tmp_path, env=hidden, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert done.stderr.startswith("error: params.yaml: device: cuda asked for, but PyTorch ")
+    assert done.stderr.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml"}
+
+
+def test_out_of_memory_is_one_line() -> None:
+    with (
+        pytest.raises(UserError, match=r"^here: 8 images need more memory than the GPU has; take 4 \(Tried 1 GiB\)$"),
+        device.memory_for("8 images", where="here", instead="take 4"),
+    ):
+        raise torch.OutOfMemoryError("Tried\n 1 GiB")
+    with pytest.raises(RuntimeError, match="bug"), device.memory_for("8 images", where="here", instead="take 4"):
+        raise RuntimeError("bug")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_training_that_diverges_is_stopped(value: float) -> None:
+    device.require_finite(1e300, "the loss", epoch=0, step=0, lr=0.1)
+    with pytest.raises(
+        UserError, match=rf"^lr: the loss is {value} at epoch 3, step 1; a lower lr than 0\.1 may help$"
+    ):
+        device.require_finite(value, "the loss", epoch=2, step=0, lr=0.1, where="lr")

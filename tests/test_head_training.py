@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ltrec.errors import UserError
+from ltrec.features import FeatureBank
 from ltrec.head_training import HeadTrainer, HeadTrainingSettings
 from ltrec.heads import LinearHead
 from ltrec.samplers import InstanceBalanced, Sampler, SamplerSettings
@@ -142,3 +143,13 @@ def test_the_sampler_is_the_one_asked_for(banks: Banks) -> None:
     settings = HeadTrainingSettings()
     fit(head(), banks, HeadTrainer(spy, settings.trainer(0).optimizer, epochs=3, batch_size=10, seed=8))
     assert asked == [(8, 3)]
+
+
+def test_the_last_update_of_an_epoch_is_seen(banks: Banks) -> None:
+    # One update in all: its loss, log 3, is finite; the weights that it leads to are not.
+    wild = trainer(epochs=1, batch_size=42, lr=1e38, sampler=InstanceBalanced())
+    far = FeatureBank(1000 * banks.train.features, banks.train.labels, {})
+    with pytest.raises(
+        UserError, match=r"^the largest logit on val is (nan|inf) at epoch 1, step 1; a lower lr than 1e\+38"
+    ):
+        fit(head(), banks._replace(train=far), wild)

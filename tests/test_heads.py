@@ -116,7 +116,7 @@ def test_drawn_as_torch_draws() -> None:
 def test_a_saved_head_comes_back(tmp_path: Path, index: int) -> None:
     head = of_every_kind()[index]
     head.temperature.fill_(0.7)
-    heads.save(head, tmp_path / "head.safetensors", method="any")
+    heads.save(head, tmp_path / "head.safetensors")
     loaded = heads.load(tmp_path / "head.safetensors")
     assert type(loaded) is type(head)
     assert loaded.options() == head.options()
@@ -129,7 +129,7 @@ def test_truncated_and_missing_heads_are_the_users_to_mend(tmp_path: Path) -> No
     file = tmp_path / "head.safetensors"
     with pytest.raises(UserError, match="no such file"):
         heads.load(file)
-    heads.save(LinearHead(WEIGHT, BIAS), file, method="crt")
+    heads.save(LinearHead(WEIGHT, BIAS), file)
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(UserError, match="damaged"):
         heads.load(file)
@@ -146,6 +146,9 @@ def test_truncated_and_missing_heads_are_the_users_to_mend(tmp_path: Path) -> No
         ({"weight": WEIGHT, "temperature": torch.ones(())}, {"head": "scaled", "options": {}}, "no scaled head"),
         ({"means": WEIGHT, "center": CENTER, "temperature": BIAS[0]}, {"head": "nearest_mean", "options": {}},
          "no nearest_mean head"),
+        ({"weight": BIAS, "temperature": torch.ones(())}, {"head": "linear", "options": {}}, r"weight must be \(C,"),
+        ({"means": WEIGHT[None], "center": CENTER, "temperature": torch.ones(())},
+         {"head": "nearest_mean", "options": {"transform": "un", "distance": "cosine"}}, r"got \(1, 3, 2\)"),
     ],
 )  # fmt: skip
 def test_what_is_no_head_is_refused_in_one_line(

@@ -17,6 +17,7 @@ from ltrec.heads import LinearHead, NearestMeanHead
 from ltrec.network import Network
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -79,42 +80,38 @@ def test_a_head_of_another_dimension_is_refused(trained: Network) -> None:
 def test_a_network_is_no_head_and_a_head_no_network(trained: Network, tmp_path: Path) -> None:
     model, head = tmp_path / "model.safetensors", tmp_path / "head.safetensors"
     network.save(trained, model, backbone=BACKBONE, header={})
-    heads.save(trained.head, head, method="joint")
+    heads.save(trained.head, head)
     with pytest.raises(UserError, match=r"model\.safetensors: no linear head"):
         heads.load(model)
     with pytest.raises(UserError, match=r"head\.safetensors: .*no network"):
         network.load(head)
 
 
-def _damage(tensors: dict[str, torch.Tensor], header: dict[str, Any], how: str) -> None:
-    if how == "tensor missing":
-        del tensors["backbone.conv1.weight"]
-    elif how == "tensor too many":
-        tensors["backbone.more"] = torch.ones(1)
-    elif how == "other shape":
-        tensors["backbone.conv1.weight"] = torch.ones(2, 2)
-    elif how == "head missing":
-        del tensors["head.weight"]
-    elif how == "other backbone":
-        header["backbone"] = {"name": "cifar_resnet20"}
-    elif how == "unknown backbone":
-        header["backbone"] = {"name": "cifar_resnet9000"}
-    elif how == "unknown head":
-        header["head"] = "quadratic"
-    elif how == "no geometry":
-        del header["geometry"]
+_DAMAGE: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], object]] = {
+    "tensor missing": lambda tensors, _: tensors.pop("backbone.conv1.weight"),
+    "tensor too many": lambda tensors, _: tensors.update({"backbone.more": torch.ones(1)}),
+    "other shape": lambda tensors, _: tensors.update({"backbone.conv1.weight": torch.ones(2, 2)}),
+    "head missing": lambda tensors, _: tensors.pop("head.weight"),
+    "head of one dimension": lambda tensors, _: tensors.update({"head.weight": torch.ones(64)}),
+    "other backbone": lambda _, header: header.update(backbone={"name": "cifar_resnet20"}),
+    "unknown backbone": lambda _, header: header.update(backbone={"name": "cifar_resnet9000"}),
+    "unknown head": lambda _, header: header.update(head="quadratic"),
+    "no geometry": lambda _, header: header.pop("geometry"),
+    "no options": lambda _, header: header.pop("options"),
+    "no mean": lambda _, header: header.pop("mean"),
+    "no std": lambda _, header: header.pop("std"),
+    "std null": lambda _, header: header.update(std=None),
+    "geometry null": lambda _, header: header.update(geometry=None),
+    "two channels": lambda _, header: header.update(mean=[0.5, 0.5]),
+}
 
 
-@pytest.mark.parametrize(
-    "how",
-    ["tensor missing", "tensor too many", "other shape", "head missing", "other backbone", "unknown backbone",
-     "unknown head", "no geometry"],
-)  # fmt: skip
+@pytest.mark.parametrize("how", _DAMAGE)
 def test_a_file_that_does_not_fit_itself_is_refused_in_one_line(trained: Network, tmp_path: Path, how: str) -> None:
     file = tmp_path / "model.safetensors"
     network.save(trained, file, backbone=BACKBONE, header={})
     tensors, header = artifacts.load_tensors(file)
-    _damage(tensors, header, how)
+    _DAMAGE[how](tensors, header)
     artifacts.save_tensors(file, tensors, header)
     with pytest.raises(UserError, match=r"model\.safetensors: ") as raised:
         network.load(file)
@@ -127,3 +124,29 @@ def test_truncated(trained: Network, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(UserError, match="damaged"):
         network.load(file)
+
+
+@pytest.mark.parametrize(("device", "channels_last"), [("cpu", False), ("cuda", True)])
+def test_on_a_gpu_weights_lie_channels_last(
+    trained: Network, monkeypatch: pytest.MonkeyPatch, device: str, channels_last: bool
+) -> None:
+    real = Network.to
+
+    def without_a_gpu(self: Network, *device: Any, **layout: Any) -> Network:
+        return self if device else real(self, **layout)
+
+    monkeypatch.setattr(Network, "to", without_a_gpu)
+    before = trained(IMAGES)
+    placed = network.on_device(trained, torch.device(device))
+    weight = (
+        placed.backbone.conv2.weight if hasattr(placed.backbone, "conv2") else placed.backbone.layer1[0].conv1.weight
+    )
+    assert weight.shape == (16, 16, 3, 3)
+    assert weight.stride() == ((144, 1, 48, 16) if channels_last else (144, 9, 3, 1))
+    torch.testing.assert_close(placed(IMAGES), before)
+
+
+def test_pixels_reach_the_backbone_channels_last() -> None:
+    identity: Any = nn.Identity()
+    pixels = Network(identity, LinearHead(torch.ones(1, 1), None), GEOMETRY, MEAN, STD).features(IMAGES)
+    assert pixels.is_contiguous(memory_format=torch.channels_last)

@@ -140,14 +140,14 @@ BAD = [
     (
         "taus: [0, 0.5, 1]",
         "taus: [0, -0.5, 1]",
-        "19:37: rebalance.tau.taus[1]: out of range, got -0.5; allowed: a number at least 0",
+        "19:37: rebalance.tau.taus[1]: out of range, got -0.5; allowed: a number at least 0 and at most 10",
     ),
     (
         "taus: [0, 0.5, 1]",
         "taus: []",
         (
             "19:33: rebalance.tau.taus: too few entries, got a list without entries;"
-            " allowed: a list of at least 1, each a number at least 0"
+            " allowed: a list of at least 1, each a number at least 0 and at most 10"
         ),
     ),
     # Names

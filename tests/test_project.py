@@ -101,3 +101,22 @@ def test_a_holder_may_remove_the_lock_file(tmp_path: Path) -> None:
 def test_light_to_import() -> None:
     code = "import sys, ltrec.project; assert not {'torch', 'mlflow', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_code_digest_is_of_every_module() -> None:
+    def seen(change: str) -> str:
+        code = (
+            "import shutil, sys, tempfile; from pathlib import Path; from ltrec import project\n"
+            "with tempfile.TemporaryDirectory() as name:\n"
+            " copy = Path(name) / 'ltrec'\n"
+            " shutil.copytree(Path(project.__file__).parent, copy, ignore=shutil.ignore_patterns('__pycache__'))\n"
+            f" {change}\n"
+            " project.__file__ = str(copy / 'project.py')\n"
+            " print(project.code_digest())"
+        )
+        return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+    same = seen("pass")
+    assert seen("(copy / 'notes.txt').touch()") == same
+    assert seen("(copy / 'stages/represent.py').open('a').write('#')") != same
+    assert seen("(copy / 'training.py').rename(copy / 'train.py')") != same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ltrec.errors import UserError
 from ltrec.selection import Score, balanced_accuracy, calibrated, score
 
 
@@ -56,3 +57,13 @@ def test_the_scale_of_the_logits_is_no_merit() -> None:
     logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(3))
     labels = torch.arange(60) % 3
     assert score(logits, labels).log_likelihood == pytest.approx(score(50 * logits, labels).log_likelihood, abs=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_not_finite_come_last_and_are_refused_alone(bad: float) -> None:
+    labels = torch.tensor([0, 1])
+    wrong = torch.tensor([[-9.0, 9.0], [9.0, -9.0]])
+    right = torch.tensor([[9.0, -9.0], [bad, 9.0]])
+    assert score(right, labels) < score(wrong, labels)
+    with pytest.raises(UserError, match="the logits on val are not finite"):
+        calibrated(right, labels)

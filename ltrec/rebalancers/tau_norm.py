@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ltrec.rebalancers.base import Fitted, Rebalancer
-from ltrec.settings import NonNegativeFloat, Settings
+from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from ltrec.rebalancers.base import Row
 
 
+Tau = Annotated[float, Field(ge=0, le=10)]
+
+
 class TauNormSettings(Settings):
     """w_j / ‖w_j‖^τ without bias; τ is chosen on val from the grid."""
 
     method: Literal["tau_norm"]
-    taus: Annotated[list[NonNegativeFloat], Field(min_length=1)] = [step / 10 for step in range(21)]
+    taus: Annotated[list[Tau], Field(min_length=1)] = [step / 10 for step in range(21)]
     """The grid; 0 gives the joint weights, 1 unit rows."""
 
     def build(self, seed: int) -> TauNorm:  # noqa: ARG002 - nothing is random

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltrec import artifacts, console, tracking
+from ltrec.errors import UserError
 from ltrec.settings import Count, PositiveInt, Settings
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class FeaturizeSettings(Settings):
 
 def run(params: Params) -> None:
     """Write the feature banks of train, val and test."""
+    from ltrec import checkpoints
     from ltrec import device as devices
     from ltrec import network as networks
 
@@ -40,10 +42,17 @@ def run(params: Params) -> None:
     devices.make_deterministic(params.seed)
     with tracking.stage_run(params, "featurize") as record:
         record.params({"featurize": params.featurize.model_dump(mode="json")})
-        network = networks.load(layout.model).to(device)
+        network = networks.load(layout.model)
         representation = artifacts.digest(layout.model)
-        for split in artifacts.SPLITS:
-            _write_bank(params, network, split, {"representation": representation, "split": split})
+        # This stage starts when DVC has the network: the training that made it need not be resumed any more.
+        checkpoints.sweep("represent", taken=representation)
+        with devices.memory_for(
+            f"{params.featurize.batch_size} images at a time",
+            where="params.yaml: featurize.batch_size", instead="a smaller one may fit",
+        ):  # fmt: skip
+            network = networks.on_device(network, device)
+            for split in artifacts.SPLITS:
+                _write_bank(params, network, split, {"representation": representation, "split": split})
 
 
 def _write_bank(params: Params, network: Network, split: Split, header: dict[str, object]) -> None:
@@ -73,7 +82,14 @@ def _write_bank(params: Params, network: Network, split: Split, header: dict[str
         for view in range(views):
             loader, seeds = (augmented, view_seeds(params.seed, _VIEW_STREAM + view, count)) if view else (plain, order)
             for images, index in loader.epoch(order, seeds, drop_last=False):
-                bank[view, index.numpy()] = training.predict_features(network, images).numpy()
+                given = training.predict_features(network, images).numpy()
+                if not np.isfinite(given).all():
+                    raise UserError(
+                        f"its features of {split} images are not finite: it is damaged, or its training diverged;"
+                        " delete it and run `dvc repro` with a lower represent.optimizer.lr",
+                        where=str(layout.model),
+                    )
+                bank[view, index.numpy()] = given
                 advance(len(index))
     console.say(
         f"featurize: {count} {split} images, {views} view(s) of {network.head.dim} features → {layout.features(split)}"

@@ -36,21 +36,24 @@ def run(params: Params, variant: str) -> None:
         joint = load(layout.model).head
         assert isinstance(joint, heads.LinearHead), "the representation is learnt with a linear head"
         representation = artifacts.digest(layout.model)
-        train, val = (_bank(layout, split, representation).to(device) for split in ("train", "val"))
-        try:
-            fitted = settings.build(params.seed).fit(train, val, joint.to(device))
-        except UserError as error:
-            raise UserError(error.what, where=f"params.yaml: rebalance.{variant}") from None
-        head = fitted.head.eval().cpu()
+        train, val = (_bank(layout, split, representation) for split in ("train", "val"))
+        with devices.memory_for("the features", where="params.yaml: device", instead="cpu always works"):
+            on_device = train.to(device), val.to(device)
+            try:
+                fitted = settings.build(params.seed).fit(*on_device, joint.to(device))
+                head = fitted.head.eval().cpu()
+                log_likelihood = _log_likelihood(head, val)
+            except UserError as error:
+                raise UserError(error.what, where=f"params.yaml: rebalance.{variant}") from None
         figures = {"val": _figures(head, val), "train": _figures(head, train)}
-        figures["val"]["log_likelihood"] = _log_likelihood(head, val)
+        figures["val"]["log_likelihood"] = log_likelihood
         metrics = {
             "method": settings.method,
             **figures,
             "chosen": fitted.chosen,
             "curve": fitted.curve,
         }
-        heads.save(head, layout.head(variant), method=settings.method)
+        heads.save(head, layout.head(variant))
         artifacts.write_json(layout.head_metrics(variant), metrics)
         record.metrics(
             {f"{split}/{name}": value for split, of_split in figures.items() for name, value in of_split.items()}
@@ -97,7 +100,7 @@ def _log_likelihood(head: Head, val: FeatureBank) -> float:
     """By which evaluation tells apart variants that are equally accurate on val."""
     import torch
 
-    from ltrec.selection import score
+    from ltrec.selection import calibrated
 
     with torch.inference_mode():
-        return score(head(val.plain.cpu()), val.labels.cpu()).log_likelihood
+        return -calibrated(head(val.plain.cpu()), val.labels.cpu())[1]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from ltrec import artifacts, console, tracking
+from ltrec import artifacts, console, project, tracking
 from ltrec.augment import AugmentSettings
 from ltrec.backbones import BackboneSettings
 from ltrec.data.decoding import Geometry
@@ -67,9 +67,9 @@ class RepresentSettings(Settings):
 
 def run(params: Params) -> None:
     """Train, going on from the last finished epoch of an interrupted training of the same thing."""
+    from ltrec import checkpoints
     from ltrec import device as devices
     from ltrec import network as networks
-    from ltrec.checkpoints import ResumeFolder
     from ltrec.data.lists import read_classes, read_list
 
     layout, settings = artifacts.Layout(), params.represent
@@ -78,17 +78,25 @@ def run(params: Params) -> None:
     classes = read_classes(layout.classes)
     train, val = (read_list(layout.split_list(split), len(classes)) for split in ("train", "val"))
     inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
-    key = artifacts.digest(settings.model_dump(mode="json"), params.seed, device.type, layout.classes, *inputs)
-    with ResumeFolder("represent", key) as resume, tracking.stage_run(params, "represent") as record:
+    decisive = settings.model_dump(mode="json", exclude={"workers"})
+    key = artifacts.digest(decisive, params.seed, device.type, project.code_digest(), layout.classes, *inputs)
+    with checkpoints.ResumeFolder("represent", key) as resume, tracking.stage_run(params, "represent") as record:
+        checkpoints.sweep("represent")
         record.params({"represent": settings.model_dump(mode="json"), "seed": params.seed, "device": device.type})
         image = settings.image
-        network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes)).to(device)
+        network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes))
         root = Path(params.prepare.source.root)
-        history = _train(network, root, train, val, settings, params.seed, resume, record)
+        with devices.memory_for(
+            f"{settings.batch_size} images at a time",
+            where="params.yaml: represent.batch_size", instead="a smaller one may fit",
+        ):  # fmt: skip
+            network = networks.on_device(network, device)
+            history = _train(network, root, train, val, settings, params.seed, resume, record)
         artifacts.write_csv(layout.history, history)
         networks.save(network.cpu(), layout.model, backbone=settings.backbone, header={"seed": params.seed})
         record.file(layout.history)
-        resume.discard()
+        # The checkpoint stays: a kill before DVC has the network must not cost the training; `featurize` discards it.
+        resume.finish(artifacts.digest(layout.model))
     console.say(
         f"represent: {settings.backbone.name}, {network.head.dim} features,"
         f" {history[-1]['val']:.1%} balanced accuracy on val → {layout.model}"
@@ -109,6 +117,7 @@ def _train(
     import torch
 
     from ltrec import training
+    from ltrec.device import require_finite
     from ltrec.loading import Batches, Images, view_seeds
     from ltrec.selection import balanced_accuracy
 
@@ -128,7 +137,10 @@ def _train(
         for name, part in parts.items():
             part.load_state_dict(state[name])
         history = state["history"]
-        console.say(f"represent: going on after epoch {len(history)}/{settings.epochs}")
+        if len(history) == settings.epochs:
+            console.say("represent: this training is already finished; taking its result")
+        else:
+            console.say(f"represent: going on after epoch {len(history)}/{settings.epochs}")
     record.history(history, "represent")
 
     def batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -138,6 +150,11 @@ def _train(
 
     def on_epoch(report: training.EpochReport) -> None:
         logits = training.predict_logits(network, val_loader.once())
+        # No loss tells of the epoch's last update; what is saved must be fit to go on from.
+        largest = float(logits.abs().max())
+        require_finite(
+            largest, "the largest logit on val", epoch=report.epoch, step=steps - 1, lr=report.lr, where=training.LR
+        )
         row = {
             "epoch": report.epoch + 1,
             "loss": report.loss,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from pathlib import Path
@@ -26,7 +25,8 @@ _INDIFFERENT: dict[str, Any] = {
 
 def pipeline_key(params: Params) -> str:
     """Digest of the resolved params, the images and ltrec's code: the same state is the same parent run."""
-    return artifacts.digest(params.model_dump(mode="json", exclude=_INDIFFERENT), _dataset(), _code())[:16]
+    settings = params.model_dump(mode="json", exclude=_INDIFFERENT)
+    return artifacts.digest(settings, _dataset(), project.code_digest())[:16]
 
 
 def pipeline_name(key: str) -> str:
@@ -59,13 +59,6 @@ def _dataset() -> str | None:
         return str(json.loads(artifacts.Layout().stats.read_text(encoding="utf-8"))["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-@functools.cache
-def _code() -> str:
-    package = Path(__file__).parents[1]
-    files = sorted(package.rglob("*.py"))
-    return artifacts.digest(*(part for file in files for part in (file.relative_to(package).as_posix(), file)))
 
 
 def _user() -> str | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.pipeline.checkout import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs Linux's /proc")]
-EPOCHS = 12
+EPOCHS = 24  # far more than pass between looking and killing
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,7 @@ def uninterrupted(checkout: Callable[[str], Project]) -> bytes:
 
 def ready(checkout: Callable[[str], Project], name: str) -> Project:
     project = checkout(name)
+    project.set({"represent.epochs": EPOCHS})
     project.run("ltrec", "data", "digits")
     project.run("dvc", "repro", "prepare")
     return project
@@ -102,9 +103,26 @@ def test_same_bits_one_run_no_orphan(
     output = project.run("dvc", "repro", "represent")
     assert "going on after epoch" in output
     assert project.read("artifacts/represent/model.safetensors") == uninterrupted
-    assert not list(project.folder.glob(".ltrec/resume/represent/*/checkpoint.pt"))
     with closing(sqlite3.connect(project.folder / "mlflow.db")) as store:
         runs = store.execute("SELECT run_uuid, status FROM runs WHERE name = 'represent'").fetchall()
         steps = [step for (step,) in store.execute("SELECT step FROM metrics WHERE key = 'represent/loss'")]
     assert [status for _, status in runs] == ["FINISHED"], output
     assert sorted(steps) == list(range(1, EPOCHS + 1))
+
+
+def test_killed_when_the_training_is_over_it_is_not_trained_again(
+    checkout: Callable[[str], Project], uninterrupted: bytes
+) -> None:
+    project = ready(checkout, "finished")
+    dvc = project.start("dvc", "repro", "represent")
+    wait_for(lambda: list(project.folder.glob(".ltrec/resume/represent/*/result")))
+    kill_dvc(project, dvc)
+    dvc.communicate(timeout=60)
+    wait_for(lambda: not trainers(project), seconds=10)
+
+    output = project.run("dvc", "repro", "featurize")
+    assert "represent: this training is already finished; taking its result\n" in output
+    assert project.read("artifacts/represent/model.safetensors") == uninterrupted
+    assert not list(project.folder.glob(".ltrec/resume/represent/*"))
+    assert "already finished" not in project.run("dvc", "repro", "--force", "represent")
+    assert project.read("artifacts/represent/model.safetensors") == uninterrupted

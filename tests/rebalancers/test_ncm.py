@@ -58,6 +58,13 @@ def test_the_best_on_val_is_chosen_and_all_are_in_the_curve() -> None:
     assert fitted.curve[2]["val"] == 1.0
 
 
+def test_a_distance_that_overflows_is_not_chosen(banks: Banks) -> None:
+    # Squares of 1e30 are inf in float32; normalised features are as ever.
+    train, val = (FeatureBank(1e30 * bank.features, bank.labels, {}) for bank in (banks.train, banks.val))
+    settings = NcmSettings(method="ncm", transforms=["un", "l2n"], distances=["euclidean"])
+    assert settings.build(0).fit(train, val, banks.joint).chosen["transform"] == "l2n"
+
+
 def test_nothing_to_choose_from_is_refused() -> None:
     with pytest.raises(ValidationError, match="transforms"):
         NcmSettings(method="ncm", transforms=[])

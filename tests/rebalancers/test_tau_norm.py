@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.testing import assert_close
 
+from ltrec.errors import UserError
 from ltrec.features import FeatureBank
 from ltrec.heads import LinearHead
 from ltrec.rebalancers.tau_norm import TauNormSettings, tau_normalised
@@ -61,3 +63,21 @@ def test_tau_is_chosen_on_val_and_the_curve_has_every_candidate() -> None:
 def test_the_temperature_is_part_of_the_head(banks: Banks) -> None:
     fitted = fit(banks, 0.5)
     assert float(fitted.head.temperature) == pytest.approx(fitted.chosen["temperature"])
+
+
+def test_a_tau_beyond_all_use_is_refused() -> None:
+    assert TauNormSettings(method="tau_norm", taus=[10.0]).taus == [10.0]
+    with pytest.raises(ValidationError, match="less than or equal to 10"):
+        TauNormSettings(method="tau_norm", taus=[300.0])
+
+
+def test_a_tau_that_underflows_is_not_chosen(banks: Banks) -> None:
+    # Row 0 has the norm 1e-6: to the power 10 that is 0 in float32, and its weights become inf.
+    joint = LinearHead(torch.diag(torch.tensor([1e-6, 1.0, 1.0])) @ torch.eye(3, 5), None)
+    settings = TauNormSettings(method="tau_norm", taus=[10.0, 0.0])
+    fitted = settings.build(0).fit(banks.train, banks.val, joint)
+    assert fitted.chosen["tau"] == 0.0
+    assert torch.isfinite(fitted.head(banks.val.plain)).all()
+    assert fitted.curve[0] == {"tau": 10.0, "val": 0.0}
+    with pytest.raises(UserError, match="the logits on val are not finite"):
+        TauNormSettings(method="tau_norm", taus=[10.0]).build(0).fit(banks.train, banks.val, joint)

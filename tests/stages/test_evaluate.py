@@ -79,7 +79,7 @@ def drawn() -> None:
 
 
 def save(variant: str, head: heads.Head, val: float, log_likelihood: float = -1.0, **more: object) -> None:
-    heads.save(head, LAYOUT.head(variant), method=variant)
+    heads.save(head, LAYOUT.head(variant))
     on_val = {"all": val, "balanced": val, "log_likelihood": log_likelihood}
     content = {"method": variant, "val": on_val, "chosen": {}, "curve": [], **more}
     artifacts.write_json(LAYOUT.head_metrics(variant), content)

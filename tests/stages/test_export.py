@@ -91,10 +91,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: FakeRun) ->
     backbone = CifarResNetBackbone(name="cifar_resnet8")
     built = network.build(backbone, Geometry(size=16, resize=18), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), len(CLASSES))
     network.save(built, layout.model, backbone=backbone, header={})
-    heads.save(built.head, layout.head("joint"), method="joint")
-    heads.save(
-        heads.NearestMeanHead(torch.randn(3, 64), torch.zeros(64), "l2n", "cosine"), layout.head("ncm"), method="ncm"
-    )
+    heads.save(built.head, layout.head("joint"))
+    heads.save(heads.NearestMeanHead(torch.randn(3, 64), torch.zeros(64), "l2n", "cosine"), layout.head("ncm"))
     artifacts.write_json(layout.evaluation_metrics, {"champion": "ncm"})
     return layout
 
@@ -276,9 +274,9 @@ def test_mistakes(project: Layout) -> None:
     assert "is a folder" in refusal(params, variant="ncm", output=Path("data")).what
     assert "belongs to the pipeline" in refusal(params, variant="ncm", output=project.onnx).what
 
-    heads.save(heads.LinearHead(torch.zeros(3, 32), None), project.head("ncm"), method="ncm")
+    heads.save(heads.LinearHead(torch.zeros(3, 32), None), project.head("ncm"))
     assert "the head takes 32 features but the backbone gives 64" in refusal(params).what
-    heads.save(heads.LinearHead(torch.zeros(2, 64), None), project.head("ncm"), method="ncm")
+    heads.save(heads.LinearHead(torch.zeros(2, 64), None), project.head("ncm"))
     assert "knows 2 classes but artifacts/prepare/classes.txt names 3" in refusal(params).what
     project.head("ncm").write_bytes(b"rubbish")
     assert "damaged" in refusal(params).what

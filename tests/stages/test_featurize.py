@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltrec import artifacts, network
+from ltrec import artifacts, network, training
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.data.decoding import decode_rgb, square
 from ltrec.data.lists import read_list
@@ -92,4 +92,25 @@ def test_a_file_that_vanished_leaves_the_earlier_bank(params: Build) -> None:
 def test_without_a_network_its_stage_is_named(params: Build) -> None:
     LAYOUT.model.unlink()
     with pytest.raises(UserError, match=r"model\.safetensors: no such file; `ltrec represent`"):
+        featurize.run(params())
+
+
+def test_features_that_are_not_finite_name_the_network(params: Build) -> None:
+    tensors, header = artifacts.load_tensors(LAYOUT.model)
+    tensors["backbone.bn1.weight"][0] = float("inf")
+    artifacts.save_tensors(LAYOUT.model, tensors, header)
+    before = LAYOUT.features("train").read_bytes()
+    with pytest.raises(
+        UserError, match=r"^artifacts/represent/model\.safetensors: its features of train .* not finite"
+    ):
+        featurize.run(params())
+    assert LAYOUT.features("train").read_bytes() == before
+
+
+def test_more_than_the_gpu_holds_is_one_line(params: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(training, "predict_features", full)
+    with pytest.raises(UserError, match=r"^params\.yaml: featurize\.batch_size: 10 images at a time need more memory"):
         featurize.run(params())

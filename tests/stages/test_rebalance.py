@@ -89,6 +89,25 @@ def test_a_loss_that_is_not_finite_names_the_variant_and_keeps_its_earlier_head(
     assert LAYOUT.head("crt").read_bytes() == before
 
 
+def test_more_than_the_gpu_holds_is_one_line(params: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(FeatureBank, "to", full)
+    with pytest.raises(UserError, match=r"^params\.yaml: device: the features need more memory than the GPU has; cpu"):
+        rebalance.run(params(), "joint")
+
+
+@pytest.mark.parametrize("variant", ["joint", "ncm", "tau_norm"])
+def test_logits_that_are_not_finite_name_the_variant(params: Build, variant: str) -> None:
+    for split in ("train", "val"):
+        tensors, header = artifacts.load_tensors(LAYOUT.features(split))
+        artifacts.save_tensors(LAYOUT.features(split), tensors | {"features": tensors["features"] * 1e38}, header)
+    settings = params(rebalance={"ncm": {"method": "ncm", "transforms": ["un"], "distances": ["euclidean"]}})
+    with pytest.raises(UserError, match=rf"^params\.yaml: rebalance\.{variant}: the logits on val are not finite"):
+        rebalance.run(settings, variant)
+
+
 def test_without_features_their_stage_is_named(params: Build) -> None:
     LAYOUT.features("val").unlink()
     with pytest.raises(UserError, match=r"val\.safetensors: no such file; `ltrec featurize`"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +11,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ltrec import artifacts, network
+from ltrec import artifacts, network, project, tracking, training
 from ltrec.artifacts import Layout
 from ltrec.checkpoints import ResumeFolder
 from ltrec.data.decoding import Geometry
 from ltrec.errors import UserError
-from ltrec.stages import represent
+from ltrec.stages import featurize, represent
 from ltrec.stages.represent import ImageSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ltrec.params import Params
 
@@ -34,6 +35,11 @@ pytestmark = [
 
 def written() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (LAYOUT.model, LAYOUT.history)}
+
+
+def forget() -> None:
+    """What `featurize` does when DVC has the network."""
+    shutil.rmtree(".ltrec/resume")
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
@@ -60,7 +66,6 @@ def test_a_network_and_its_history(params: Build) -> None:
     assert [float(row["lr"]) for row in rows] == pytest.approx([0.05, 0.0426777, 0.025, 0.0073223], abs=1e-7)
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert float(rows[-1]["val"]) > 1 / 3
-    assert not list(Path(".ltrec/resume/represent").glob("*/")), "no resume state is left"
 
 
 def test_the_history_is_of_the_network_that_was_written(params: Build) -> None:
@@ -79,6 +84,7 @@ def test_the_history_is_of_the_network_that_was_written(params: Build) -> None:
 def test_the_same_bytes_twice_with_workers_or_without_and_others_for_another_seed(params: Build) -> None:
     represent.run(params())
     first = written()
+    forget()
     represent.run(params(represent={"workers": 2}))
     assert written() == first
     represent.run(params().model_copy(update={"seed": 1}))
@@ -86,7 +92,7 @@ def test_the_same_bytes_twice_with_workers_or_without_and_others_for_another_see
 
 
 @pytest.mark.parametrize("sampler", ["instance_balanced", "class_balanced", "progressively_balanced"])
-@pytest.mark.parametrize("after", [1, 3, 4])
+@pytest.mark.parametrize("after", [1, 3])
 def test_interrupted_and_run_again_it_ends_with_the_same_bytes(
     params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], after: int, sampler: str
 ) -> None:
@@ -94,6 +100,7 @@ def test_interrupted_and_run_again_it_ends_with_the_same_bytes(
     represent.run(settings)
     expected = written()
     shutil.rmtree(LAYOUT.model.parent)
+    forget()
     with monkeypatch.context() as patch:
         interrupt_after(patch, after)
         with pytest.raises(KeyboardInterrupt):
@@ -102,6 +109,69 @@ def test_interrupted_and_run_again_it_ends_with_the_same_bytes(
     represent.run(settings)
     assert f"going on after epoch {after}/4" in capsys.readouterr().err
     assert written() == expected
+
+
+def no_training(*_: object, epochs: range, **_named: object) -> None:
+    assert not epochs, "nothing is left to train"
+
+
+@pytest.mark.parametrize("where", ["after the last epoch", "while MLflow is told", "while DVC hashes"])
+def test_a_finished_training_is_taken_until_its_network_is_taken_over(
+    params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    represent.run(params())
+    expected = written()
+    if where != "while DVC hashes":
+        forget()
+        with monkeypatch.context() as patch:
+            if where == "while MLflow is told":
+                patch.setattr(tracking, "stage_run", killed_at_the_end)
+            else:
+                interrupt_after(patch, 4)
+            with pytest.raises(KeyboardInterrupt):
+                represent.run(params())
+    shutil.rmtree(LAYOUT.model.parent)  # as DVC does before it runs a stage again
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", no_training)
+        represent.run(params(represent={"workers": 1}))
+    assert "represent: this training is already finished; taking its result\n" in capsys.readouterr().err
+    assert written() == expected
+
+    featurize.run(params())
+    assert not list(Path(".ltrec/resume/represent").iterdir())
+    capsys.readouterr()
+    represent.run(params())
+    assert "already finished" not in capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def killed_at_the_end(*_: object, **_named: object) -> Iterator[tracking.Run]:
+    yield tracking.Run()
+    raise KeyboardInterrupt
+
+
+def test_features_of_one_network_leave_the_training_of_another(
+    params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            represent.run(params())
+    other = params(represent={"epochs": 1})
+    represent.run(other)
+    featurize.run(other)
+    capsys.readouterr()
+    represent.run(params())
+    assert "going on after epoch 2/4" in capsys.readouterr().err
+
+
+def test_other_code_does_not_go_on(
+    params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    represent.run(params())
+    monkeypatch.setattr(project, "code_digest", lambda: "of another version")
+    represent.run(params())
+    assert "already finished" not in capsys.readouterr().err
 
 
 def test_other_parameters_or_other_images_do_not_go_on(
@@ -122,6 +192,7 @@ def test_a_damaged_checkpoint_is_a_fresh_start(
 ) -> None:
     represent.run(params())
     expected = written()
+    forget()
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
@@ -141,6 +212,27 @@ def test_a_loss_that_is_not_finite_leaves_the_earlier_network_and_the_last_epoch
     ):
         represent.run(params(represent={"optimizer": {"lr": 1e30}}))
     assert written() == before
+
+
+def test_the_last_update_of_an_epoch_is_seen(params: Build) -> None:
+    # One update an epoch: its loss is finite, only what it leads to is not.
+    wild = params(represent={"optimizer": {"lr": 1e38}, "batch_size": 28, "epochs": 1})
+    seen = r"the largest logit on val is (nan|inf) at epoch 1, step 1; a lower lr than 1e\+38 may help"
+    with pytest.raises(UserError, match=rf"^params\.yaml: represent\.optimizer\.lr: {seen}$"):
+        represent.run(wild)
+    assert not LAYOUT.model.exists()
+    assert not list(Path(".ltrec").glob("resume/represent/*/checkpoint.pt")), "the last good one is kept: none"
+
+
+def test_more_than_the_gpu_holds_is_one_line(params: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **_named: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(training, "train", full)
+    with pytest.raises(
+        UserError, match=r"^params\.yaml: represent\.batch_size: 8 images at a time need more .*20\.00 GiB"
+    ):
+        represent.run(params())
 
 
 def test_a_file_that_vanished_is_one_line(params: Build) -> None:

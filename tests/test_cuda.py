@@ -1,0 +1,122 @@
+"""What only a GPU shows: half precision, channels-last weights, and copies between devices."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from ltrec import network
+from ltrec.backbones import CifarResNetBackbone
+from ltrec.data.decoding import Geometry
+from ltrec.optim import SgdSettings
+from ltrec.rebalancers.crt import CrtSettings
+from ltrec.selection import balanced_accuracy
+from ltrec.training import EpochReport, predict_features, train
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ltrec.network import Network
+    from tests.conftest import Banks
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+EPOCHS, BATCH = 4, 8
+LABELS = torch.arange(32) % 4
+
+
+def images() -> torch.Tensor:
+    """Four shades, and noise."""
+    noise = torch.randint(0, 40, (32, 16, 16, 3), generator=torch.Generator().manual_seed(0))
+    return (noise + 50 * LABELS[:, None, None, None]).to(torch.uint8)
+
+
+class Training:
+    """Of a CIFAR ResNet-8 on the GPU, as the stage runs it; it may be stopped and gone on with."""
+
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        torch.manual_seed(0)
+        built = network.build(
+            CifarResNetBackbone(name="cifar_resnet8"), Geometry(size=16, resize=16), (0.5,) * 3, (0.3,) * 3, 4
+        )
+        self.network: Network = network.on_device(built, torch.device("cuda"))
+        optimizer, schedule = SgdSettings(lr=0.05).build(self.network.parameters(), steps=EPOCHS * 4)
+        self.parts: dict[str, Any] = {"network": self.network, "optimizer": optimizer, "schedule": schedule}
+        self.reports: list[EpochReport] = []
+        for name, part in self.parts.items() if state else ():
+            part.load_state_dict(state[name])
+
+    def run(self, epochs: range) -> dict[str, Any]:
+        pixels = images()
+        batches = [(pixels[i : i + BATCH], LABELS[i : i + BATCH]) for i in range(0, 32, BATCH)]
+        train(
+            self.network, lambda _epoch: batches, self.parts["optimizer"], self.parts["schedule"],
+            epochs=epochs, seed=0, on_epoch=self.reports.append,
+        )  # fmt: skip
+        return {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
+
+
+@pytest.fixture(autouse=True)
+def _deterministic(restored_torch: None) -> None:  # noqa: ARG001
+    from ltrec import device
+
+    device.make_deterministic(0)
+
+
+def test_a_resume_ends_with_the_bits_of_an_uninterrupted_run(tmp_path: Path) -> None:
+    whole = Training()
+    expected = whole.run(range(EPOCHS))["network"]
+    assert whole.reports[-1].loss < whole.reports[0].loss
+    torch.save(Training().run(range(2)), tmp_path / "checkpoint.pt")
+    state = torch.load(tmp_path / "checkpoint.pt", map_location="cpu", weights_only=True)
+    resumed = Training(state).run(range(2, EPOCHS))["network"]
+    for name, tensor in expected.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_weights_lie_channels_last_and_stay_so() -> None:
+    training = Training()
+    training.run(range(1))
+    for name, parameter in training.network.named_parameters():
+        assert parameter.dtype == torch.float32
+        if parameter.ndim == 4:
+            assert parameter.is_contiguous(memory_format=torch.channels_last), name
+
+
+def test_features_are_those_of_the_cpu_but_for_half_precision() -> None:
+    training = Training()
+    training.run(range(2))
+    trained = training.network.eval()
+    on_gpu = predict_features(trained, images())
+    on_cpu = predict_features(trained.cpu(), images())
+    assert on_gpu.dtype == torch.float32
+    assert on_gpu.device.type == "cpu"
+    # bfloat16 keeps 8 bits.
+    torch.testing.assert_close(on_gpu, on_cpu, rtol=0.05, atol=0.05 * float(on_cpu.abs().max()))
+
+
+def test_crt_is_fitted_on_the_bank(banks: Banks) -> None:
+    gpu = torch.device("cuda")
+    train_bank, val = banks.train.to(gpu), banks.val.to(gpu)
+    fitted = (
+        CrtSettings(method="crt", epochs=5, batch_size=8)
+        .build(0)
+        .fit(train_bank, val, copy.deepcopy(banks.joint).to(gpu))
+    )
+    assert all(tensor.is_cuda for tensor in fitted.head.state_dict().values())
+    head = fitted.head.cpu()
+    assert balanced_accuracy(head(banks.val.plain), banks.val.labels) > 0.5
+
+
+def test_a_batch_that_does_not_fit_is_one_line() -> None:
+    from ltrec.device import memory_for
+    from ltrec.errors import UserError
+
+    with (
+        pytest.raises(UserError, match=r"^here: they need more memory than the GPU has; .*CUDA out of memory"),
+        memory_for("they", where="here", instead="none"),
+    ):
+        torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
