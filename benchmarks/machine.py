@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from ltrec.process import cores
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -22,7 +24,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores and memory, the load at this moment, versions, and the commit."""
     return {
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.machine()}",

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.errors import UserError, one_line
+from ltrec.process import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def resolve(name: DeviceName) -> torch.device:
-    """`auto` is the GPU when there is one.
+    """`auto` is the GPU when there is one. torch gets no more threads than this process may use cores.
 
     Raises:
         UserError: a GPU is asked for and there is none.
@@ -32,6 +33,8 @@ def resolve(name: DeviceName) -> torch.device:
             f"cuda asked for, but PyTorch {torch.__version__} finds none: {built}; allowed here: auto, cpu",
             where="params.yaml: device",
         )
+    # torch counts the machine's cores where a container has a quota of them.
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 

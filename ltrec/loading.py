@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ltrec.data.decoding import UnreadableImageError, decode_rgb, square
 from ltrec.errors import UserError
+from ltrec.process import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Sets of small images are decoded once and stay in memory; larger ones are decoded anew each time.
 _RESIDENT_BYTES = 1 << 30
 _RESIDENT_SIDE = 96
+_SAMPLE = 16
 
 
 class Images(Dataset[tuple["Tensor", int] | UserError]):
@@ -47,10 +48,8 @@ class Images(Dataset[tuple["Tensor", int] | UserError]):
         self.geometry = geometry
         self.view = view
         self._decoded: dict[int, Image.Image] = {}
-        first = self._decode(0) if paths else None
-        self.resident = first is not None and (
-            max(first.size) <= _RESIDENT_SIDE and len(paths) * first.width * first.height * 3 <= _RESIDENT_BYTES
-        )
+        self._room = _RESIDENT_BYTES
+        self.resident = self._look_small()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -63,10 +62,23 @@ class Images(Dataset[tuple["Tensor", int] | UserError]):
                 image = self._decode(index)
             except UserError as error:
                 return error
-            if self.resident:
-                self._decoded[index] = image
+            self._keep(index, image)
         pixels = square(image, self.geometry) if self.view is None else self.view(image, seed)
         return torch.from_numpy(pixels.copy()), index
+
+    def _look_small(self) -> bool:
+        """Whether some images, spread over the list, are small and so few that all may stay in memory."""
+        spread = {round(place) for place in np.linspace(0, len(self) - 1, _SAMPLE)} if len(self) else ()
+        sample = [self._decode(index) for index in sorted(spread)]
+        sizes = [_bytes(image) for image in sample if max(image.size) <= _RESIDENT_SIDE]
+        return len(sizes) == len(sample) and float(np.mean(sizes or [0])) * len(self) <= _RESIDENT_BYTES
+
+    def _keep(self, index: int, image: Image.Image) -> None:
+        """Keep what is as small as it looked; worker processes, which would each have a copy, keep nothing."""
+        if self.resident and max(image.size) <= _RESIDENT_SIDE and get_worker_info() is None:
+            self._room -= _bytes(image)
+            if self._room >= 0:
+                self._decoded[index] = image
 
     def _decode(self, index: int) -> Image.Image:
         file = self.root / self.paths[index]
@@ -96,7 +108,7 @@ class Batches:
         self._batch_size = batch_size
         self._count = len(images)
         if workers is None:
-            workers = 0 if images.resident else len(os.sched_getaffinity(0))
+            workers = 0 if images.resident else cores()
         self._loader = DataLoader(
             images,
             batch_sampler=self._order,
@@ -152,6 +164,10 @@ def _collate(items: list[tuple[Tensor, int] | UserError]) -> tuple[Tensor, Tenso
             return item
         read.append(item)
     return torch.stack([pixels for pixels, _ in read]), torch.tensor([index for _, index in read])
+
+
+def _bytes(image: Image.Image) -> int:
+    return image.width * image.height * 3
 
 
 def view_seeds(seed: int, epoch: int, count: int) -> NDArray[np.int64]:

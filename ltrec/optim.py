@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from ltrec.settings import NonNegativeFloat, PositiveFloat, Settings
+from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class SgdRecipe(Settings):
-    """The figures of stochastic gradient descent with momentum."""
+    """The figures of stochastic gradient descent with momentum, each within what a float32 holds."""
 
-    lr: PositiveFloat = 0.1
+    lr: Annotated[float, Field(gt=0, le=1e38)] = 0.1
     """Learning rate at the first step."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NonNegativeFloat = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1e38)] = 5e-4
 
 
 class SgdSettings(SgdRecipe):

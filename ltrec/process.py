@@ -23,6 +23,13 @@ def share_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def cores() -> int:
+    """Cores that this process may use: of the machine's, those that its affinity and its container leave."""
+    import joblib
+
+    return int(joblib.cpu_count())
+
+
 def die_with_parent() -> None:
     """Ask Linux for SIGTERM when the parent dies, so that a killed `dvc` leaves no training behind."""
     if not sys.platform.startswith("linux"):

@@ -19,6 +19,7 @@ from ltrec import console
 from ltrec.data.decoding import UnreadableImageError, decode_rgb, square
 from ltrec.errors import UserError
 from ltrec.onnx_contract import INPUT, OUTPUTS, ModelCard
+from ltrec.process import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,7 +61,7 @@ class Predictor:
         if not path.is_file():
             raise UserError("no such model file; `ltrec export --onnx` writes it", where=str(path))
         # onnxruntime counts the machine's cores, not those of this container or `taskset`.
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or cores()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 4

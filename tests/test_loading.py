@@ -133,6 +133,29 @@ def test_worker_processes_come_with_large_images(root: Path, monkeypatch: pytest
     assert Batches(Images(root, PATHS, GEOMETRY), 4)._loader.num_workers > 0
 
 
+def test_one_thumbnail_among_photographs_does_not_fill_the_memory(root: Path) -> None:
+    for path in PATHS[1:]:
+        Image.new("RGB", (100, 90)).save(root / path)
+    images = Images(root, PATHS, GEOMETRY)
+    assert not images.resident
+    assert Batches(images, 4)._loader.num_workers > 0
+
+
+def test_memory_is_for_small_images_up_to_its_bound_and_not_for_each_worker(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_SAMPLE", 2)  # the first and the last image
+    Image.new("RGB", (100, 90)).save(root / "5.png")
+    images = Images(root, PATHS, GEOMETRY)
+    assert images.resident
+    images._room = 3 * 16 * 20 * 3
+    epoch(Batches(images, 4, 2), 0)
+    assert not images._decoded
+    list(Batches(images, 4).once())
+    assert sorted(images._decoded) == [0, 1, 2]
+    assert len(torch.cat([index for _, index in Batches(images, 4).once()])) == 11
+
+
 def test_workers_are_let_go_at_once(root: Path) -> None:
     batches = Batches(Images(root, PATHS, GEOMETRY), 4, 2)
     epoch(batches, 0)

@@ -47,6 +47,7 @@ METHODS = "crt, joint, lws, ncm, tau_norm"
 NAME_RULE = "not a name for a variant; allowed: lower-case letters, digits, _ and -, a letter first, at most 50"
 
 # What is replaced in GOOD, by what, and the line that must come.
+LR = "a number above 0 and at most 1e+38"
 BAD = [
     # Unknown keys
     ("seed: 0", "seeds: 0", f"1:1: seeds: unknown key (did you mean seed?); allowed: {SECTIONS}"),
@@ -115,15 +116,27 @@ BAD = [
     (
         "    lr: 0.1",
         "    lr: '1e-3'",
-        "18:9: rebalance.crt.lr: wrong type, got '1e-3'; allowed: a number above 0; write 1e-3 without quotes",
+        f"18:9: rebalance.crt.lr: wrong type, got '1e-3'; allowed: {LR}; write 1e-3 without quotes",
     ),
-    ("    lr: 0.1", "    lr: nan", "18:9: rebalance.crt.lr: wrong type, got nan; allowed: a number above 0"),
-    ("    lr: 0.1", "    lr: .nan", "18:9: rebalance.crt.lr: not a finite number, got .nan; allowed: a number above 0"),
-    ("    lr: 0.1", "    lr: .inf", "18:9: rebalance.crt.lr: not a finite number, got .inf; allowed: a number above 0"),
+    (
+        "    lr: 0.1",
+        "    lr: nan",
+        f"18:9: rebalance.crt.lr: wrong type, got nan; allowed: {LR}",
+    ),
+    (
+        "    lr: 0.1",
+        "    lr: .nan",
+        f"18:9: rebalance.crt.lr: not a finite number, got .nan; allowed: {LR}",
+    ),
+    (
+        "    lr: 0.1",
+        "    lr: .inf",
+        f"18:9: rebalance.crt.lr: not a finite number, got .inf; allowed: {LR}",
+    ),
     (
         "    lr: 0.1",
         "    lr: 1e400",
-        "18:9: rebalance.crt.lr: not a finite number, got 1e400; allowed: a number above 0",
+        f"18:9: rebalance.crt.lr: not a finite number, got 1e400; allowed: {LR}",
     ),
     (
         "lr: 0.1, weight",
@@ -131,7 +144,11 @@ BAD = [
         "10:21: represent.optimizer: a key must be text, got 1; a decimal takes a point, not a comma",
     ),
     # Out of bounds
-    ("    lr: 0.1", "    lr: -1E-3", "18:9: rebalance.crt.lr: out of range, got -1E-3; allowed: a number above 0"),
+    (
+        "    lr: 0.1",
+        "    lr: -1E-3",
+        f"18:9: rebalance.crt.lr: out of range, got -1E-3; allowed: {LR}",
+    ),
     (
         "seed: 0",
         "seed: -1",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LONGEST_REASON = 200
+# Resized to a short side of 224, an image of 3 × 60,000 pixels would take gigabytes.
+_THINNEST = 50
 
 
 class UnreadableImageError(Exception):
@@ -34,20 +36,23 @@ class Geometry(Settings):
 def decode_rgb(file: Path) -> Image.Image:
     """Decode a file of any Pillow mode as an upright RGB image.
 
-    EXIF orientation is applied; transparency is laid over white; 16-bit grayscale is
-    scaled to 8 bits; of an animation the first frame is taken.
+    EXIF orientation is applied; transparency is laid over white; 16-bit, 32-bit and floating-point
+    grayscale is scaled to 8 bits; of an animation the first frame is taken.
 
     Raises:
-        UnreadableImageError: not an image, or truncated.
+        UnreadableImageError: not an image, truncated, or one side more than 50 times the other.
     """
     # Pillow warns of odd metadata and very large images; a filter of one thread alone needs Python 3.14.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with Image.open(file) as opened:
             opened.load()
-            return _to_rgb(ImageOps.exif_transpose(opened))
+            upright = _to_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:  # noqa: BLE001 - on damaged files Pillow's decoders raise almost anything
         raise UnreadableImageError(_reason(error, file)) from None
+    if max(upright.size) > _THINNEST * min(upright.size):
+        raise UnreadableImageError(f"too thin ({upright.width} × {upright.height} pixels)")
+    return upright
 
 
 def square(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
@@ -68,15 +73,26 @@ def square(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in {"I;16", "I;16B", "I;16L", "I;16N", "I"}:
-        wide = np.asarray(image, dtype=np.float64)
-        return Image.fromarray(np.clip(wide / 257.0, 0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        return Image.fromarray(np.clip(np.asarray(image), 0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I;16"):
+        return _gray(np.asarray(image, dtype=np.float64), white=65535)
+    if image.mode in {"I", "F"}:
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+        return _gray(values, white=_white(image.mode, float(values.max())))
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
     return image.convert("RGB")
+
+
+def _gray(values: NDArray[np.float64], white: float) -> Image.Image:
+    """Values of 0 … `white` as 0 … 255."""
+    return Image.fromarray(np.clip(values * (255 / white), 0, 255).round().astype(np.uint8)).convert("RGB")
+
+
+def _white(mode: str, largest: float) -> float:
+    """What white is where the file does not say: the smallest of the usual ranges that holds the largest value."""
+    usual = (255, 65535) if mode == "I" else (1, 255, 65535)
+    return next((white for white in usual if largest <= white), largest)
 
 
 def _reason(error: Exception, file: Path) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from ltrec.artifacts import SPLITS
 from ltrec.data.collection import Collection, Skipped
-from ltrec.data.lists import make_list
+from ltrec.data.lists import make_list, unlistable
 from ltrec.errors import UserError
 from ltrec.settings import Settings
 
@@ -41,7 +43,7 @@ class FolderSource(Settings):
     """A folder with one sub-folder for each class, or with `train`, `val` and `test` above the classes."""
 
     kind: Literal["folder"] = "folder"
-    root: str = "data"
+    root: Annotated[str, Field(min_length=1)] = "data"
     """The folder."""
 
     def scan(self) -> Collection:
@@ -144,10 +146,9 @@ def _files(folder: Path, root: Path, above: tuple[str, ...]) -> Iterator[tuple[s
             yield from _files(Path(entry.path), root, (*above, real))
         elif not entry.is_file():  # reading a pipe would wait for ever
             yield path, "a broken link" if entry.is_symlink() else "not a regular file"
-        elif re.search(r"[\r\n]", entry.name) or not _is_text(entry.name):
-            yield path, "its name is not UTF-8 text in one line"
         else:
-            yield path, None
+            # Not `path`, in which odd bytes are spelt out.
+            yield path, unlistable(Path(entry.path).relative_to(root).as_posix())
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -80,6 +80,18 @@ def read_list(file: Path, classes: int) -> ImageList:
     return make_list(pairs)
 
 
+def unlistable(path: str) -> str | None:
+    """Why a list cannot hold a path; None: it can."""
+    try:
+        path.encode("utf-8")
+        held = _parse(f"{path} 0", 1)[0]
+    except UnicodeEncodeError:
+        return "its name is not UTF-8 text"
+    except ValueError as error:
+        return str(error)
+    return None if held == path and "\r" not in path else "its name is not text in one line"
+
+
 def read_classes(file: Path) -> tuple[str, ...]:
     """Read the class names; line number = label, counted from 0.
 

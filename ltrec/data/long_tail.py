@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ltrec.data.splits import draw_key, draw_ranks
 from ltrec.errors import UserError
-from ltrec.settings import PositiveFloat, PositiveInt, Settings
+from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
     from typing import Self
@@ -67,7 +67,7 @@ class Pareto(_Profile):
     """
 
     profile: Literal["pareto"]
-    alpha: PositiveFloat = 6.0
+    alpha: Annotated[float, Field(ge=0.1, le=100)] = 6.0
     """The smaller, the shorter the head: 6 for ImageNet-LT."""
 
     def sizes(self, n_max: int, classes: int) -> Counts:

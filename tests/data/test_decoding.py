@@ -46,6 +46,33 @@ def test_16_bit_grayscale_is_scaled_not_clipped(tmp_path: Path) -> None:
     assert decode(tmp_path / "wide.tif")[0, :, 2].tolist() == [0, 100, 255]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        (np.int32, [0, 100, 255], [0, 100, 255]),
+        (np.int32, [0, 257 * 100, 65535], [0, 100, 255]),
+        (np.int32, [0, 1_000_000, 2_000_000], [0, 128, 255]),
+        (np.float32, [0, 0.5, 1], [0, 128, 255]),
+        (np.float32, [-3, 100, 255], [0, 100, 255]),
+        (np.float32, [0, 257 * 100, 65535], [0, 100, 255]),
+        (np.float32, [np.nan, np.inf, 1], [0, 0, 255]),
+    ],
+)
+def test_other_grayscale_comes_in_the_range_that_its_values_fit(
+    tmp_path: Path, dtype: type, values: list[float], expected: list[int]
+) -> None:
+    Image.fromarray(np.array([values], dtype=dtype)).save(tmp_path / "gray.tif")
+    assert decode(tmp_path / "gray.tif")[0, :, 0].tolist() == expected
+
+
+def test_a_hair_is_no_image(tmp_path: Path) -> None:
+    Image.new("L", (2, 101)).save(tmp_path / "hair.png")
+    with pytest.raises(UnreadableImageError, match=r"^too thin \(2 × 101 pixels\)$"):
+        decode_rgb(tmp_path / "hair.png")
+    Image.new("L", (100, 2)).save(tmp_path / "thin.png")
+    assert decode(tmp_path / "thin.png").shape == (2, 100, 3)
+
+
 def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
     palette = red_above_blue().convert("P", palette=Image.Palette.ADAPTIVE, colors=2)
     palette.save(tmp_path / "p.png")
@@ -139,7 +166,7 @@ def test_damaged_bytes_never_crash(tmp_path: Path) -> None:
             except UnreadableImageError as error:
                 outcomes.add(str(error).partition("(")[0].strip())
     assert {"decoded", "not an image", "truncated"} <= outcomes
-    assert outcomes <= {"decoded", "not an image", "truncated", "damaged", "more than 178,956,970 pixels"}
+    assert outcomes <= {"decoded", "not an image", "truncated", "damaged", "too thin", "more than 178,956,970 pixels"}
 
 
 def test_bombs_are_refused_and_large_images_do_not_warn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,19 @@ def test_exponential(n_max: int, imbalance_factor: float, sizes: list[int]) -> N
     assert profile("exponential", imbalance_factor).sizes(n_max, 10).tolist() == sizes
 
 
+@pytest.mark.parametrize("alpha", [0.1, 100])
+def test_pareto_at_the_ends_of_alpha(alpha: float) -> None:
+    sizes = profile("pareto", 100, alpha=alpha).sizes(1000, 10_000)
+    assert (sizes[0], sizes[-1]) == (1000, 10)
+    assert (sizes[:-1] >= sizes[1:]).all()
+
+
+@pytest.mark.parametrize("alpha", [0.01, 101])
+def test_pareto_beyond_them_is_refused(alpha: float) -> None:
+    with pytest.raises(ValidationError):
+        profile("pareto", 100, alpha=alpha)
+
+
 def test_exponential_of_cifar_100_in_total() -> None:
     sizes = profile("exponential", 100).sizes(500, 100)
     assert (sizes[0], sizes[-1], sizes.sum()) == (500, 5, 10847)
@@ -75,7 +88,7 @@ def test_step() -> None:
         ({"profile": "exponential", "imbalance_factor": 30, "n_max": 20}, "rarest class would keep no image"),
         ({"profile": "zipf", "imbalance_factor": 30}, "'exponential', 'pareto', 'step'"),
         ({"profile": "step", "imbalance_factor": 30, "head": 1.0}, "less than 1"),
-        ({"profile": "pareto", "imbalance_factor": 30, "alpha": 0.0}, "greater than 0"),
+        ({"profile": "pareto", "imbalance_factor": 30, "alpha": 0.0}, "greater than or equal to 0.1"),
         ({"profile": "exponential", "imbalance_factor": 30, "alpha": 6.0}, "Extra inputs"),
     ],
 )
