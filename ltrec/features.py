@@ -62,10 +62,12 @@ class FeatureBank:
 
     @property
     def dim(self) -> int:
+        """D."""
         return self.features.shape[2]
 
     @property
     def views(self) -> int:
+        """V."""
         return self.features.shape[0]
 
 
@@ -78,24 +80,21 @@ def writing(
     The features go to disk as they come, so that a bank may be larger than memory.
     """
     shape = (views, len(labels), dim)
-    feature_bytes = 4 * int(np.prod(shape))
+    label_bytes = 8 * len(labels)
+    end = label_bytes + 4 * int(np.prod(shape))
     layout = {
         "__metadata__": {"ltrec": json.dumps(header, sort_keys=True)},
-        "features": {"dtype": "F32", "shape": shape, "data_offsets": (0, feature_bytes)},
-        "labels": {
-            "dtype": "I64",
-            "shape": (len(labels),),
-            "data_offsets": (feature_bytes, feature_bytes + 8 * len(labels)),
-        },
+        "labels": {"dtype": "I64", "shape": (len(labels),), "data_offsets": (0, label_bytes)},
+        "features": {"dtype": "F32", "shape": shape, "data_offsets": (label_bytes, end)},
     }
-    # The safetensors format: length of the header, the header as JSON padded to 8 bytes, the tensors.
+    # The safetensors format: length of the header, the header as JSON padded to 8 bytes, the tensors. The labels come
+    # first: behind an odd number of features their eight bytes would not be aligned.
     text = json.dumps(layout).encode()
     text += b" " * (-len(text) % 8)
     with artifacts.replacing(path) as temporary:
         with temporary.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            file.seek(feature_bytes, 1)
-            file.write(labels.astype("<i8").tobytes())
-        features = np.memmap(temporary, dtype="<f4", mode="r+", offset=8 + len(text), shape=shape)
+            start = file.write(struct.pack("<Q", len(text)) + text + labels.astype("<i8").tobytes())
+            file.truncate(8 + len(text) + end)
+        features = np.memmap(temporary, dtype="<f4", mode="r+", offset=start, shape=shape)
         yield features
         features.flush()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
 from ltrec.device import require_finite
 from ltrec.optim import SgdRecipe, SgdSettings
@@ -29,7 +28,7 @@ class HeadTrainingSettings(SgdRecipe):
 
     sampler: SamplerSettings = ClassBalanced()
     epochs: PositiveInt = 10
-    batch_size: Annotated[int, Field(gt=0)] = 128
+    batch_size: PositiveInt = 128
 
     def trainer(self, seed: int) -> HeadTrainer:
         """The plain object that trains as these settings say."""

@@ -121,7 +121,7 @@ class Report:
         ]  # fmt: skip
 
     def rank_rows(self) -> list[Row]:
-        """Accuracy against class rank; `smooth` is what the plot shows where classes are many."""
+        """A row for each variant and rank with its class's accuracy; `smooth` is what the plot shows where classes are many."""
         window = running_window(len(self.names))
         return [
             {
@@ -134,6 +134,7 @@ class Report:
         ]  # fmt: skip
 
     def tau_rows(self) -> list[Row]:
+        """A row for each variant and τ of its grid."""
         chosen = self.chosen_taus()
         return [
             {"variant": name, "tau": float(tau), "val": float(value), "chosen": int(tau == chosen.get(name))}
@@ -142,10 +143,12 @@ class Report:
         ]
 
     def chosen_taus(self) -> dict[str, float]:
+        """Of each variant that has one."""
         taus = {name: result.fitted.get("chosen", {}).get("tau") for name, result in self.results.items()}
         return {name: float(tau) for name, tau in taus.items() if tau is not None}
 
     def norm_rows(self) -> list[Row]:
+        """A row for each linear variant and rank: ‖w_j‖, and the same over its mean over the classes."""
         return [
             {
                 "variant": name, "rank": rank, "class": self.names[label], "norm": float(result.norms[label]),
@@ -157,6 +160,7 @@ class Report:
         ]  # fmt: skip
 
     def group_rows(self) -> list[Row]:
+        """A row for each variant and shot group, and for all images: the figure and its interval."""
         return [
             {"variant": name, "group": group, "accuracy": value, "low": interval[0], "high": interval[1]}
             for name, result in self.results.items()

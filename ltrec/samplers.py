@@ -133,13 +133,13 @@ class CycleSampler(_ClassSampler):
 
 
 def power_probabilities(counts: Indices, q: float) -> Probabilities:
-    """p_j ∝ n_j^q (eq. 1): q = 1 instance-balanced, 0 class-balanced, ½ square-root."""
+    """p_j ∝ n_j^q (eq. 1), (C,) → (C,): q = 1 instance-balanced, 0 class-balanced, ½ square-root."""
     weights: Probabilities = np.power(counts.astype(np.float64), q)
     return np.asarray(weights / weights.sum())
 
 
 def progressive_probabilities(counts: Indices, progress: float) -> Probabilities:
-    """(1 − t/T)·p_instance + (t/T)·p_class (eq. 2) for a progress t/T between 0 and 1."""
+    """(1 − t/T)·p_instance + (t/T)·p_class (eq. 2), (C,) → (C,), for a progress t/T between 0 and 1."""
     return (1 - progress) * power_probabilities(counts, 1) + progress * power_probabilities(counts, 0)
 
 

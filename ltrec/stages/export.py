@@ -83,11 +83,7 @@ def _run_stage(params: Params, layout: Layout) -> None:
         record.metrics({f"export/{key}": value for key, value in _numbers(figures).items()})
         record.file(layout.onnx_check)
         if settings.variant == CHAMPION:
-            _register(record, layout)
-
-
-def _register(record: tracking.Run, layout: Layout) -> None:
-    record.model(layout.onnx)
+            record.model(layout.onnx)
 
 
 def _variant(params: Params, layout: Layout, wanted: str, *, where: str) -> str:
