@@ -121,7 +121,7 @@ class Report:
         ]  # fmt: skip
 
     def rank_rows(self) -> list[Row]:
-        """A row for each variant and rank with its class's accuracy; `smooth` is what the plot shows where classes are many."""
+        """A row for each variant and rank: its class's accuracy, and `smooth`, drawn where classes are many."""
         window = running_window(len(self.names))
         return [
             {
