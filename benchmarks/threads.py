@@ -1,7 +1,7 @@
-"""Training beside a busy neighbour: OpenMP's threads spinning, as by default, or sleeping; prints JSON.
+"""Trainings side by side: OpenMP's threads spinning while they wait, as by default, shortly, or not; prints JSON.
 
-This is why `ltrec.process.share_cores` sets OMP_WAIT_POLICY. The represent stage trains some epochs on handwritten
-digits, alone and beside a process that keeps one core busy.
+This is why `ltrec.process.share_cores` sets GOMP_SPINCOUNT. The represent stage trains some epochs on handwritten
+digits, once alone and several at a time, as queued experiments do.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,29 +36,30 @@ represent.run(settings)
 print(time.perf_counter() - start)
 """
 
+_POLICIES = {"default": {}, "brief": {"GOMP_SPINCOUNT": "1000"}, "passive": {"OMP_WAIT_POLICY": "PASSIVE"}}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=10, help="of the represent stage (default: 10)")
-    parser.add_argument("--limit", type=float, default=120, help="seconds that one training may take (default: 120)")
+    parser.add_argument("--trainings", type=int, default=3, help="how many at a time (default: 3)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the JSON there, too")
     options = parser.parse_args()
 
     console.set_verbosity(console.Verbosity.QUIET)
     with tempfile.TemporaryDirectory(prefix="ltrec-threads-") as scratch:
-        folder = Path(scratch)
-        _project(folder, options.epochs)
+        project = Path(scratch) / "project"
+        _prepare(project, options.epochs)
         taken = {
-            name: {
-                policy: _train(folder, policy, options.limit, beside=beside) for policy in ("default", "passive")
-            }
-            for name, beside in (("alone", False), ("busy_neighbour", True))
-        }  # fmt: skip
+            str(at_once): {policy: _slowest(project, policy, at_once) for policy in _POLICIES}
+            for at_once in (1, options.trainings)
+        }
     result = {
         "machine": machine(),
         "epochs": options.epochs,
-        "seconds": taken,
-        "default_over_passive": {name: round(of["default"] / of["passive"], 2) for name, of in taken.items()},
+        "seconds_by_trainings_at_once": taken,
+        "default_over_brief": {name: round(of["default"] / of["brief"], 2) for name, of in taken.items()},
+        "passive_over_brief": {name: round(of["passive"] / of["brief"], 2) for name, of in taken.items()},
     }
     text = json.dumps(result, indent=2) + "\n"
     if options.output:
@@ -65,35 +67,31 @@ def main() -> None:
     sys.stdout.write(text)
 
 
-def _project(folder: Path, epochs: int) -> None:
+def _prepare(project: Path, epochs: int) -> None:
     """A prepared project with few epochs and without MLflow."""
+    project.mkdir()
     yaml = YAML()
     content = yaml.load(ROOT / "params.yaml")
     content["represent"]["epochs"] = epochs
     content["tracking"]["enabled"] = False
-    yaml.dump(content, folder / "params.yaml")
-    write_digits(folder / "data")
-    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+    yaml.dump(content, project / "params.yaml")
+    write_digits(project / "data")
+    with contextlib.chdir(project), contextlib.redirect_stdout(io.StringIO()):
         prepare.run(params.load(Path("params.yaml")))
 
 
-def _train(folder: Path, policy: str, limit: float, *, beside: bool) -> float:
-    """Seconds of one training; `limit` if it takes longer."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    env = kept | ({"OMP_WAIT_POLICY": "PASSIVE"} if policy == "passive" else {})
-    with contextlib.ExitStack() as running:
-        if beside:
-            neighbour = running.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
-            running.callback(neighbour.kill)
-            os.sched_setaffinity(neighbour.pid, {min(os.sched_getaffinity(0))})
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", _TRAIN], cwd=folder, env=env, stdout=subprocess.PIPE, text=True, check=True,
-                timeout=limit,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return limit
-    return round(float(done.stdout), 2)
+def _slowest(project: Path, policy: str, at_once: int) -> float:
+    """Seconds of the slowest of some trainings that run at the same time."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    env = kept | _POLICIES[policy]
+    trainings = []
+    for number in range(at_once):
+        copy = project.parent / f"{policy}-{at_once}-{number}"
+        shutil.copytree(project, copy)
+        trainings.append(
+            subprocess.Popen([sys.executable, "-c", _TRAIN], cwd=copy, env=env, stdout=subprocess.PIPE, text=True)
+        )
+    return round(max(float(training.communicate()[0]) for training in trainings), 2)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 def share_cores() -> None:
     """Keep OpenMP's threads from spinning for long while they wait; to be called before torch is loaded.
 
-    By default GNU's spin so long that trainings side by side slow each other down many times; where they sleep at
+    By default GNU's spin so long that trainings side by side slow each other down; where they sleep at
     once, a training alone takes half as long again. So they spin shortly (benchmarks/threads.py).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
