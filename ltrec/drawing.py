@@ -85,6 +85,8 @@ def draw_counts(axes: Axes, counts: Integers) -> None:
     behind.bar(ranks, np.maximum(counts, 0.5), width=1.0 if len(counts) > FEW_POINTS else 0.86, color=SHADE)
     # Up to a power of ten above the largest class: the bars stay below the lines' upper half.
     behind.set(yscale="log", ylim=(0.8, 10 * max(int(counts.max()), 1)), ylabel="training images")
+    behind.yaxis.set_major_formatter("{x:,.0f}")  # a logarithmic axis would write its powers as math
+    behind.yaxis.set_minor_formatter("")
     behind.yaxis.label.set_color(FAINT)
     behind.tick_params(axis="y", which="both", labelcolor=FAINT)
     behind.spines["right"].set_visible(True)

@@ -58,6 +58,13 @@ def test_the_same_figures_give_the_same_bytes(tmp_path: Path, ending: str) -> No
     assert first == again
 
 
+def test_nothing_is_written_as_math(tmp_path: Path) -> None:
+    # An SVG file tells the text of each of its drawn lines in a comment.
+    plots = draw_all(artist(format="svg"), tmp_path, 6)
+    assert b"<!-- 100 -->" in plots["accuracy_by_rank.svg"]
+    assert not [name for name, content in plots.items() if b"$" in content or b"mathdefault" in content]
+
+
 def test_png_opens_at_the_resolution_asked_for(tmp_path: Path) -> None:
     draw_all(artist(dpi=100), tmp_path, 6)
     with Image.open(tmp_path / "groups.png") as image:
