@@ -104,6 +104,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk's error names none
+        raise
     finally:
         os.close(handle)
         temporary.unlink(missing_ok=True)
@@ -149,11 +152,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, object]) -> None:
     """Write tensors and a JSON header that says how to rebuild what they belong to."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = save(contiguous, metadata={"ltrec": json.dumps(header, sort_keys=True)})
     with replacing(path) as temporary:
-        save_file(contiguous, temporary, metadata={"ltrec": json.dumps(header, sort_keys=True)})
+        temporary.write_bytes(content)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

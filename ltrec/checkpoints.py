@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -60,8 +61,10 @@ class ResumeFolder:
         """Put a state in place of the last one, at once or not at all."""
         import torch
 
+        content = io.BytesIO()  # torch's own errors hide that a disk is full
+        torch.save(state, content)
         with artifacts.replacing(self._file) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(content.getbuffer())
 
     def finish(self, result: str) -> None:
         """The training is over; the state stays until a `sweep` is told that the result was taken over.

@@ -6,6 +6,7 @@ Heavy imports happen inside the command that needs them, so that help and usage 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -23,6 +24,11 @@ Format = Literal["table", "json", "csv"]
 
 _PARAMS, _MODEL = Path("params.yaml"), Layout().onnx
 _USAGE, _INTERRUPTED = 2, 130
+# A full or read-only disk, or something else where a file or a folder should be.
+_OF_THE_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+}  # fmt: skip
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export its own base
 
 _GLOBAL = frozenset({"--params", "--quiet", "-q", "--verbose", "-v", "--version"})
@@ -61,6 +67,11 @@ def main() -> NoReturn:
         # Whoever read the output has enough; what is still buffered must not fail at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        console.error(": ".join(str(part) for part in (error.filename, error.strerror) if part))
+        code = _USAGE
     if code == _INTERRUPTED:
         with contextlib.suppress(KeyboardInterrupt):
             console.warn("interrupted")

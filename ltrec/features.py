@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,15 @@ def writing(
     with artifacts.replacing(path) as temporary:
         with temporary.open("wb") as file:
             start = file.write(struct.pack("<Q", len(text)) + text + labels.astype("<i8").tobytes())
-            file.truncate(8 + len(text) + end)
+            _reserve(file.fileno(), 8 + len(text) + end)
         features = np.memmap(temporary, dtype="<f4", mode="r+", offset=start, shape=shape)
         yield features
         features.flush()
+
+
+def _reserve(file: int, size: int) -> None:
+    """Make a file so large that writing to its mapping cannot find the disk full: that would kill the process."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.truncate(file, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -43,6 +44,12 @@ def test_an_exception_leaves_the_earlier_file_alone(tmp_path: Path) -> None:
         interrupted()
     assert file.read_text(encoding="utf-8") == "good"
     assert names(tmp_path) == {"a.txt"}
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full") as raised, artifacts.replacing(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "full")
+    assert raised.value.filename == str(tmp_path / "a")
 
 
 def test_a_kill_leaves_the_earlier_file_and_what_it_left_goes_with_the_next_write(tmp_path: Path) -> None:

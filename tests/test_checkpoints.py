@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ltrec.checkpoints import ResumeFolder, sweep
 from ltrec.errors import UserError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEY = "0123456789abcdef" * 4
 STATE = {"network": {"w": torch.arange(4.0)}, "sampler": {"drawn": [1, 2]}, "history": [{"epoch": 1, "loss": 0.5}]}
@@ -94,11 +92,13 @@ def test_a_checkpoint_runs_no_code(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_failed_save_keeps_the_last_state(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved()
 
-    def full_disk(_state: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    whole = Path.write_bytes
+
+    def full_disk(self: Path, content: bytes) -> int:
+        whole(self, content[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space"):
         folder.save({"history": []})
     loaded = folder.load()

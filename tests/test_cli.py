@@ -232,3 +232,17 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(timeout=30) == 1
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_disk_that_takes_nothing_is_one_line(full: bool, tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))" if full else ""
+    if not full:
+        (tmp_path / "numbers").touch()
+    command = "sys.argv = 'ltrec data digits --root numbers/own'.split()"
+    code = f"import sys; {limit}\nfrom ltrec.cli import main\n{command}\nmain()"
+    process = python(code, tmp_path)
+    errors = process.communicate(timeout=30)[1]
+    assert (errors.count("\n"), process.returncode) == (1, 2)
+    assert errors.startswith("error: ")
+    assert errors.endswith("File too large\n" if full else "Not a directory\n")

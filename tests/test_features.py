@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,3 +85,17 @@ def test_to_a_device_and_back(file: Path) -> None:
     assert moved.features.is_meta
     assert moved.labels.is_meta
     assert moved.header == bank.header
+
+
+def test_a_full_disk_is_found_before_the_mapping_is_written(file: Path) -> None:
+    # Writing to a mapping that the disk has no room for kills the process (SIGBUS).
+    before = file.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"), writing(file, LABELS, views=2, dim=500, header={}):
+            pytest.fail("there is no room")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
