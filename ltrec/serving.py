@@ -166,8 +166,8 @@ class _Tally:
         for entry in inputs:
             if entry == "-":
                 for line in sys.stdin.buffer:
-                    if name := line.rstrip(b"\r\n"):
-                        yield from self._file(Path(os.fsdecode(name)))
+                    if line.strip():
+                        yield from self._file(Path(os.fsdecode(line.rstrip(b"\r\n"))))
             else:
                 yield from self._file(Path(entry))
 

@@ -188,7 +188,7 @@ def test_a_list_on_stdin(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    feed(monkeypatch, f"{red}\r\n\n{blue}".encode())
+    feed(monkeypatch, f"{red}\r\n\n  \r\n{blue}".encode())
     run_predict(["-"], model=model, output_format="json")
     assert [entry["path"] for entry in as_json(capsys)] == [red, blue]
 
