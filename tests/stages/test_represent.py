@@ -55,6 +55,14 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     monkeypatch.setattr(ResumeFolder, "save", save_and_stop)
 
 
+def interrupted(monkeypatch: pytest.MonkeyPatch, settings: Params, *, epochs: int) -> None:
+    """Run the stage until Ctrl-C comes after so many epochs."""
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, epochs)
+        with pytest.raises(KeyboardInterrupt):
+            represent.run(settings)
+
+
 def test_a_network_and_its_history(params: Build) -> None:
     represent.run(params())
     trained = network.load(LAYOUT.model)
@@ -101,10 +109,7 @@ def test_interrupted_and_run_again_it_ends_with_the_same_bytes(
     expected = written()
     shutil.rmtree(LAYOUT.model.parent)
     forget()
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, after)
-        with pytest.raises(KeyboardInterrupt):
-            represent.run(settings)
+    interrupted(monkeypatch, settings, epochs=after)
     assert not LAYOUT.model.exists()
     represent.run(settings)
     assert f"going on after epoch {after}/4" in capsys.readouterr().err
@@ -153,10 +158,7 @@ def killed_at_the_end(*_: object, **_named: object) -> Iterator[tracking.Run]:
 def test_features_of_one_network_leave_the_training_of_another(
     params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            represent.run(params())
+    interrupted(monkeypatch, params(), epochs=2)
     other = params(represent={"epochs": 1})
     represent.run(other)
     featurize.run(other)
@@ -177,10 +179,7 @@ def test_other_code_does_not_go_on(
 def test_other_parameters_or_other_images_do_not_go_on(
     params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            represent.run(params())
+    interrupted(monkeypatch, params(), epochs=2)
     represent.run(params(represent={"optimizer": {"lr": 0.04}}))
     artifacts.write_text(LAYOUT.split_digest("val"), "other images\n")
     represent.run(params())
@@ -193,10 +192,7 @@ def test_a_damaged_checkpoint_is_a_fresh_start(
     represent.run(params())
     expected = written()
     forget()
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            represent.run(params())
+    interrupted(monkeypatch, params(), epochs=2)
     (checkpoint,) = Path(".ltrec").glob("resume/represent/*/checkpoint.pt")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     represent.run(params())
