@@ -36,6 +36,7 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED)
 	python benchmarks/digits.py
+	python benchmarks/threads.py
 
 lock:
 	$(PYTHON) -m venv $(VENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Precision = Literal["fp32", "fp16", "int8"]
+
+# Unless told not to before it is loaded, onnxruntime (1.29 and later) reports its use to Microsoft.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 INPUT = "images"
 """uint8 (N, H, W, 3) RGB, resized and cropped to H = W = `ModelCard.geometry.size`."""

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -258,19 +259,29 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path, model: Path) -> N
             Predictor(path)
 
 
-def in_a_process(arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+def in_a_process(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[bytes]:
     code = (
         "import sys; from pathlib import Path; from ltrec.serving import run_predict\n"
         "run_predict(sys.argv[2:], model=Path(sys.argv[1]), output_format='csv', top=1)\n"
         "print([name for name in ('torch', 'torchvision', 'onnx', 'mlflow', 'sklearn') if name in sys.modules])"
     )
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=True)
+    env = os.environ | environment
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=True, env=env)
 
 
 def test_needs_no_torch(model: Path, red: str) -> None:
     lines = in_a_process([str(model), red]).stdout.decode().splitlines()
     assert lines[1].startswith(f"{red},red,0.8649")
     assert lines[2] == "[]"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks where onnxruntime keeps its reports on Linux")
+def test_nobody_is_told(model: Path, red: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where reports may go out, onnxruntime keeps an identifier of the machine.
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    in_a_process([str(model), red], HOME=str(tmp_path))
+    assert not list(tmp_path.rglob("deviceid"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow only UTF-8 names")
