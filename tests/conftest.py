@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 # The tests' networks are small: on busy cores threads that wait for each other take several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Started in the background of a shell, the tests would ignore Ctrl-C, and so would every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Banks(NamedTuple):
