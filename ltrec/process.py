@@ -33,7 +33,10 @@ def cores() -> int:
 
 
 def die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent dies, so that a killed `dvc` leaves no training behind."""
+    """Ask Linux for SIGTERM when the parent dies, so that a killed `dvc` leaves no training behind.
+
+    The parent must be `dvc` itself, not a shell of its: hence the `exec` in dvc.yaml.
+    """
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()

@@ -24,7 +24,9 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+        # Without SHELL, DVC's commands run in /bin/sh, as they do in containers, in CI and under cron.
+        dropped = ("DVC_", "MLFLOW_", "SHELL")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         self.env = kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
 
     @classmethod

@@ -77,4 +77,4 @@ def test_stage_names_are_the_names_of_the_params_sections(stages: dict[str, Any]
     assert set(stages) <= set(Params.model_fields)
     for name, stage in stages.items():
         command = stage.get("do", stage)["cmd"]
-        assert command.split()[:2] == ["ltrec", name]
+        assert command.split()[:3] == ["exec", "ltrec", name]
