@@ -70,7 +70,7 @@ def test_stage_command_module_section_and_dvc_stage_share_a_name() -> None:
     assert list(pipeline) == STAGES
     for name, stage in pipeline.items():
         command = stage.get("cmd") or stage["do"]["cmd"]
-        assert command.split()[:2] == ["ltrec", name]
+        assert command.split()[:3] == ["exec", "ltrec", name], "no shell stands between dvc and the stage"
         tags = re.findall(r'stage_run\(params, "(\w+)"', (REPOSITORY / "ltrec" / "stages" / f"{name}.py").read_text())
         assert name in tags or not tags, "the MLflow tag is the stage's name"
 

@@ -9,7 +9,6 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
-from ltrec.params import Params
 
 ROOT = Path(__file__).parents[2]
 # These watch a stage, start it or speak for it; a change in them changes no artifact.
@@ -71,10 +70,3 @@ def test_a_variant_depends_on_its_own_method_only(stages: dict[str, Any], graph:
     own = {f"ltrec/rebalancers/{method}.py" for method in methods}
     expected = {path_of(module) for module in imported} - own | {"ltrec/rebalancers/${item.method}.py"}
     assert declared == expected
-
-
-def test_stage_names_are_the_names_of_the_params_sections(stages: dict[str, Any]) -> None:
-    assert set(stages) <= set(Params.model_fields)
-    for name, stage in stages.items():
-        command = stage.get("do", stage)["cmd"]
-        assert command.split()[:3] == ["exec", "ltrec", name]
