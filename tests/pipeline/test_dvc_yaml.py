@@ -9,7 +9,6 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
-
 ROOT = Path(__file__).parents[2]
 # These watch a stage, start it or speak for it; a change in them changes no artifact.
 OBSERVERS = {
