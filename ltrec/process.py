@@ -46,11 +46,17 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def end_in_order_on_sigterm() -> None:
-    """Turn SIGTERM into SystemExit(143), so that `finally` blocks run."""
+def end_in_order_on_sigterm(grace: int = 30) -> None:
+    """Turn SIGTERM into SystemExit(143), so that `finally` blocks run.
+
+    Args:
+        grace: Seconds for that; then the system ends the process. Python drops an exception that comes
+            while it runs a destructor or a weak reference's callback, and the training would go on.
+    """
 
     def leave(signum: int, _frame: FrameType | None) -> None:
         signal.signal(signum, signal.SIG_IGN)
+        signal.alarm(grace)
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, leave)

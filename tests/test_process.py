@@ -30,6 +30,22 @@ import subprocess, sys
 print(subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]]).pid, flush=True)
 sys.stdin.read()
 """
+# Is in a callback when the signal comes: Python drops what is raised there, and goes on.
+DEAF = """
+import pathlib, sys, time, weakref
+from ltrec import process
+process.end_in_order_on_sigterm(grace=1)
+class Thing:
+    pass
+def last_words(_reference):
+    pathlib.Path(sys.argv[1], "ready").touch()
+    time.sleep(60)
+thing = Thing()
+reference = weakref.ref(thing, last_words)
+del thing
+pathlib.Path(sys.argv[1], "went on").touch()
+time.sleep(60)
+"""
 IN_ORDER = "process.end_in_order_on_sigterm()"
 
 
@@ -46,6 +62,16 @@ def test_sigterm_ends_in_order(tmp_path: Path) -> None:
         stage.terminate()
         assert stage.wait(20) == 128 + signal.SIGTERM
     assert (tmp_path / "ended").exists()
+
+
+def test_sigterm_ends_a_process_that_drops_the_exception(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", DEAF, str(tmp_path)], stderr=subprocess.PIPE, text=True) as stage:
+        assert appears(tmp_path / "ready")
+        stage.terminate()
+        assert stage.wait(20) == -signal.SIGALRM
+        assert (tmp_path / "went on").exists()
+        assert stage.stderr is not None
+        assert "Exception ignored" in stage.stderr.read()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
