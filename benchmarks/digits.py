@@ -7,12 +7,9 @@ first seed twice, and once more through `dvc repro`, byte for byte. Timings: com
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
-import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,14 +18,13 @@ from statistics import fmean
 from typing import Any
 
 from machine import ROOT, machine, seconds
+from pipeline import GROUPS, run_stages
 
 from ltrec import artifacts, console, params, process
 from ltrec.data.digits import write_digits
-from ltrec.tracking import TrackingSettings
 
 Figures = dict[str, Any]
 
-_GROUPS = ("many", "medium", "few", "all")
 _MIN_FEW_GAIN = {"ncm": 0.20, "crt": 0.20, "lws": 0.15, "tau_norm": 0.08}
 _MIN_CHAMPION = 0.92
 _MAX_SECONDS = {"pipeline": 90.0, "help": 0.5, "usage_error": 0.5, "noop_repro": 2.0}
@@ -60,13 +56,14 @@ def main() -> None:
 def quality(folder: Path, seeds: int) -> Figures:
     """Test accuracy of every variant for every seed; the first seed a second time for its bytes."""
     write_digits(folder / "data")
+    settings = params.load(ROOT / "params.yaml")
     per_seed = {}
     for seed in range(seeds):
-        per_seed[str(seed)] = _pipeline(folder / f"seed-{seed}", folder / "data", seed)
+        per_seed[str(seed)] = run_stages(folder / f"seed-{seed}", folder / "data", settings, seed=seed)
         print(f"seed {seed}: {per_seed[str(seed)]['champion']}", file=sys.stderr)
-    _pipeline(folder / "again", folder / "data", 0)
+    run_stages(folder / "again", folder / "data", settings, seed=0)
     variants = [name for name in per_seed["0"] if name != "champion"]
-    mean = {name: {group: fmean(of[name][group] for of in per_seed.values()) for group in _GROUPS} for name in variants}
+    mean = {name: {group: fmean(of[name][group] for of in per_seed.values()) for group in GROUPS} for name in variants}
     return {
         "per_seed": per_seed,
         "mean": mean,
@@ -74,27 +71,6 @@ def quality(folder: Path, seeds: int) -> Figures:
         "champion_all": fmean(of[of["champion"]]["all"] for of in per_seed.values()),
         "repeatable": {"same_process": _digests(folder / "again") == _digests(folder / "seed-0")},
     }
-
-
-def _pipeline(folder: Path, data: Path, seed: int) -> Figures:
-    """The stages one after another, in this process and without MLflow."""
-    from ltrec.stages import evaluate, featurize, prepare, rebalance, represent
-
-    settings = params.load(ROOT / "params.yaml").model_copy(
-        update={"seed": seed, "tracking": TrackingSettings(enabled=False)}
-    )
-    folder.mkdir()
-    (folder / "data").symlink_to(data)
-    shutil.copy2(ROOT / "params.yaml", folder)  # marks the project's root
-    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
-        for stage in (prepare, represent, featurize):
-            stage.run(settings)
-        for variant in settings.rebalance:
-            rebalance.run(settings, variant)
-        evaluate.run(settings)
-        found = artifacts.read_json(artifacts.Layout().evaluation_metrics)
-    figures = {name: {group: found[name][group] for group in _GROUPS} for name in settings.rebalance}
-    return figures | {"champion": found["champion"]}
 
 
 def _digests(folder: Path) -> dict[str, str]:

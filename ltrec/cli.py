@@ -230,6 +230,31 @@ def sync() -> None:
     tracking.sync()
 
 
+@app.command()
+def init(
+    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A name that --list shows.")] = None,
+    *,
+    backbone: Annotated[str | None, typer.Option(metavar="NAME", help="Where the recipe offers some.")] = None,
+    sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Likewise.")] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="Likewise.")] = None,
+    imbalance_factor: Annotated[str | None, typer.Option(metavar="N", help="Likewise.")] = None,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to.")] = _PARAMS,
+    show: Annotated[bool, typer.Option("--list", help="Show the recipes, with the figures they aim at.")] = False,
+) -> None:
+    """Write the params of a published experiment, or of your own images, to begin with."""
+    from ltrec import console, recipes
+
+    if show:
+        console.show(recipes.table())
+        return
+    if recipe is None:
+        raise UserError("name a recipe; `ltrec init --list` shows them", where="init")
+    given = {"backbone": backbone, "sampler": sampler, "epochs": epochs, "imbalance_factor": imbalance_factor}
+    chosen = {option: value for option, value in given.items() if value is not None}
+    recipes.write(recipes.find(recipe), chosen, output)
+    console.say(f"init: {recipe} → {output}; its first lines say which data it needs, then `dvc repro`")
+
+
 @data_app.command()
 def digits(
     root: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("data"),

@@ -1,0 +1,184 @@
+"""Params files to begin with: the settings of published experiments, and of the sample and own images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from string import Template
+from typing import TYPE_CHECKING
+
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table
+
+Choice = Mapping[str, str]
+
+_SAMPLERS = ("instance_balanced", "class_balanced", "square_root", "progressively_balanced")
+_RESNEXT = "resnext50_32x4d"
+_PAPER = "Kang et al. 2020"
+_CIFAR = "as later papers report it"
+
+
+class _Template(Template):
+    delimiter = "@"  # `$` stands in the editors' `$schema`
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Published top-1 accuracies of one choice of a recipe's options, in per cent."""
+
+    choice: Choice
+    figures: Mapping[str, float]
+    """By method."""
+    source: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One params file, some of whose values are chosen by name."""
+
+    name: str
+    about: str
+    template: str
+    """The file beside this one."""
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What may be chosen, with the allowed values; the first is the default."""
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    """What else the template asks for."""
+    aims: tuple[Aim, ...] = ()
+
+    def text(self, choice: Choice) -> str:
+        """The params file for a choice of options; what is not chosen takes its default.
+
+        Raises:
+            UserError: an option that the recipe does not have, or a value that it does not allow.
+        """
+        for option, value in choice.items():
+            where = f"--{option.replace('_', '-')}"
+            if option not in self.options:
+                known = ", ".join(f"--{name.replace('_', '-')}" for name in self.options) or "none"
+                raise UserError(f"the recipe {self.name} has no such option; allowed: {known}", where=where)
+            if value not in self.options[option]:
+                raise UserError(
+                    f"{value} is nothing that the recipe {self.name} has; allowed: {', '.join(self.options[option])}",
+                    where=where,
+                )
+        defaults = {option: allowed[0] for option, allowed in self.options.items()}
+        template = resources.files(__name__).joinpath(self.template).read_text(encoding="utf-8")
+        return _Template(template).substitute(self.fixed | defaults | choice)
+
+
+RECIPES = (
+    Recipe(
+        "digits",
+        "handwritten digits cut to a long tail, in a minute on a CPU",
+        "digits.yaml",
+    ),
+    Recipe("folder", "your own photographs, with a pretrained ResNet-50", "folder.yaml"),
+    Recipe(
+        "cifar10-lt",
+        "CIFAR-10-LT, ResNet-32",
+        "cifar-lt.yaml",
+        options={"imbalance_factor": ("100", "50", "10")},
+        fixed={"kind": "cifar10", "title": "CIFAR-10", "n_max": "5000", "val": "100"},
+        aims=(
+            Aim({"imbalance_factor": "100"}, {"joint": 70.4, "tau_norm": 72.7, "lws": 72.6, "crt": 75.0}, _CIFAR),
+        ),
+    ),
+    Recipe(
+        "cifar100-lt",
+        "CIFAR-100-LT, ResNet-32",
+        "cifar-lt.yaml",
+        options={"imbalance_factor": ("100", "50", "10")},
+        fixed={"kind": "cifar100", "title": "CIFAR-100", "n_max": "500", "val": "10"},
+        aims=(
+            Aim({"imbalance_factor": "100"}, {"joint": 38.3, "tau_norm": 41.0, "lws": 40.2, "crt": 40.3}, _CIFAR),
+        ),
+    ),
+    Recipe(
+        "imagenet-lt",
+        "ImageNet-LT, 90 epochs",
+        "imagenet-lt.yaml",
+        options={
+            "backbone": (
+                _RESNEXT, "resnext101_32x4d", "resnext152_32x4d",
+                "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+            ),
+            "sampler": _SAMPLERS,
+        },
+        aims=(
+            Aim(
+                {"backbone": _RESNEXT, "sampler": "instance_balanced"},
+                {"joint": 44.4, "ncm": 47.3, "crt": 49.6, "tau_norm": 49.4, "lws": 49.9},
+                _PAPER,
+            ),
+            Aim({"backbone": _RESNEXT, "sampler": "class_balanced"}, {"joint": 45.1}, _PAPER),
+            Aim({"backbone": _RESNEXT, "sampler": "square_root"}, {"joint": 46.8}, _PAPER),
+            Aim({"backbone": _RESNEXT, "sampler": "progressively_balanced"}, {"joint": 47.2}, _PAPER),
+        ),
+    ),
+    Recipe(
+        "places-lt",
+        "Places-LT, the last block of a pretrained ResNet-152",
+        "places-lt.yaml",
+        aims=(Aim({}, {"joint": 30.2, "ncm": 36.4, "crt": 36.7, "tau_norm": 37.9, "lws": 37.6}, _PAPER),),
+    ),
+    Recipe(
+        "inat18",
+        "iNaturalist 2018, 8142 classes",
+        "inat18.yaml",
+        options={"backbone": ("resnet50", "resnet101", "resnet152"), "epochs": ("90", "200")},
+    ),
+)  # fmt: skip
+
+
+def find(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    for recipe in RECIPES:
+        if recipe.name == name:
+            return recipe
+    allowed = ", ".join(recipe.name for recipe in RECIPES)
+    raise UserError(f"no recipe of that name: {name}; allowed: {allowed}", where="init")
+
+
+def write(recipe: Recipe, choice: Choice, file: Path) -> None:
+    """Write a recipe as a new params file.
+
+    Raises:
+        UserError: the file exists; or as `Recipe.text`.
+    """
+    text = recipe.text(choice)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("x", encoding="utf-8", newline="\n") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise UserError(
+            "exists and stays as it is; move it away, or name another file with --output", where=str(file)
+        ) from None
+
+
+def table() -> Table:
+    """All recipes with their options, the default first, and the figures that they aim at."""
+    from rich.table import Table
+
+    shown = Table.grid(padding=(0, 2, 1, 0))
+    for recipe in RECIPES:
+        options = [f"--{option.replace('_', '-')} {' | '.join(allowed)}" for option, allowed in recipe.options.items()]
+        aims = [f"published top-1: {_aim(aim)}" for aim in recipe.aims]
+        shown.add_row(f"[bold]{recipe.name}[/bold]", "\n".join([recipe.about, *options, *aims]))
+    return shown
+
+
+def _aim(aim: Aim) -> str:
+    figures = ", ".join(f"{method} {value}" for method, value in aim.figures.items())
+    choice = " ".join(aim.choice.values())
+    return f"{figures} ({', '.join(part for part in (choice, aim.source) if part)})"
