@@ -50,11 +50,8 @@ class OpenSetSettings(Settings):
             raise ValueError("says of no image that it is unknown; give classes, list or both")
         return self
 
-    def set_apart(self, found: Collection, root: Path) -> tuple[Collection, tuple[str, ...]]:
-        """Take the unknown images out of what a source offers.
-
-        Returns:
-            The collection of the known classes, and the paths of the unknown images, each once.
+    def set_apart(self, found: Collection, root: Path) -> Collection:
+        """The known classes of what a source offers, and the unknown images apart from them, each once.
 
         Raises:
             UserError: the source has no such class, or the list cannot be read.
@@ -68,7 +65,7 @@ class OpenSetSettings(Settings):
             listed = _read(root, self.list)
             known = _without(known, set(listed), self.list)
             unknown += listed
-        return known, tuple(dict.fromkeys(unknown))
+        return replace(known, unknown=tuple(dict.fromkeys(unknown)))
 
     def add(self, splits: Mapping[Split, ImageList], unknown: Sequence[str], seed: int) -> dict[Split, ImageList]:
         """Put unknown images at the ends of val and test.

@@ -70,10 +70,9 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     """
     root = Path(settings.source.root)
     found = settings.source.scan()
-    unknown: tuple[str, ...] = ()
     if settings.openset is not None:
-        found, unknown = settings.openset.set_apart(found, root)
-    paths = [*(path for images in found.splits.values() for path in images.paths), *unknown]
+        found = settings.openset.set_apart(found, root)
+    paths = [*(path for images in found.splits.values() for path in images.paths), *found.unknown]
     with console.progress("prepare: files", len(paths)) as advance:
         digests, unreadable = inspect(root, paths, decode=settings.decode, workers=settings.workers, advance=advance)
     if not digests:
@@ -85,7 +84,7 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     if settings.long_tail is not None:
         splits = splits | {"train": _cut(splits["train"], collection.classes, settings.long_tail, seed)}
     if settings.openset is not None:
-        splits = settings.openset.add(splits, [path for path in unknown if path in digests], seed)
+        splits = settings.openset.add(splits, collection.unknown, seed)
     _warn_skipped(collection, layout)
     _warn_untested(splits, collection.classes)
     split_digests = {split: _digest([splits[split]], digests) for split in SPLITS}

@@ -35,19 +35,19 @@ def pairs(found: Collection, split: Any) -> list[tuple[str, int]]:
 
 
 def test_unknown_classes_leave_every_split_and_the_others_are_numbered_anew(tmp_path: Path) -> None:
-    known, unknown = settings(classes=("dog", "bee", "dog")).set_apart(FOUND, tmp_path)
+    known = settings(classes=("dog", "bee", "dog")).set_apart(FOUND, tmp_path)
     assert known.classes == ("ant", "cat")
     assert pairs(known, "train") == [("ant/1", 0), ("cat/1", 1)]
     assert pairs(known, "test") == [("ant/2", 0)]
-    assert unknown == ("bee/1", "bee/2", "dog/1", "bee/3", "dog/2")
+    assert known.unknown == ("bee/1", "bee/2", "dog/1", "bee/3", "dog/2")
     assert known.skipped == FOUND.skipped, "to be unknown is not to be skipped"
 
 
 def test_a_list_is_read_whatever_its_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["\ufeffopen/my image.jpg 1007", "", "open/b.jpg\t-1 \r", "dog/2 dog", "open/b.jpg 3"]
     (tmp_path / "open.txt").write_text("\n".join(lines), encoding="utf-8", newline="")
-    known, unknown = settings(list="open.txt").set_apart(FOUND, tmp_path)
-    assert unknown == ("open/my image.jpg", "open/b.jpg", "dog/2")
+    known = settings(list="open.txt").set_apart(FOUND, tmp_path)
+    assert known.unknown == ("open/my image.jpg", "open/b.jpg", "dog/2")
     assert known.classes == FOUND.classes
     assert pairs(known, "test") == [("ant/2", 0), ("bee/3", 1)]
     assert pairs(known, "train") == pairs(FOUND, "train")
@@ -57,8 +57,9 @@ def test_a_list_is_read_whatever_its_labels(tmp_path: Path, capsys: pytest.Captu
 
 def test_classes_and_list_together_give_each_image_once(tmp_path: Path) -> None:
     (tmp_path / "open.txt").write_text("cat/1 0\nopen/a 0\n")
-    _, unknown = settings(classes=("cat",), list="open.txt").set_apart(FOUND, tmp_path)
-    assert unknown == ("cat/1", "open/a")
+    known = settings(classes=("cat",), list="open.txt").set_apart(FOUND, tmp_path)
+    assert known.unknown == ("cat/1", "open/a")
+    assert known.keep({"open/a", "ant/1", "bee/1"}, ()).drop({0: "gone"}).unknown == ("open/a",)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +82,8 @@ def test_a_bad_list_is_named(tmp_path: Path, content: bytes | None, message: str
 
 def test_an_absolute_list_is_read_and_said_to_escape_dvc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "open.txt").write_text("a 0\n")
-    _, unknown = settings(list=str(tmp_path / "open.txt")).set_apart(FOUND, tmp_path / "elsewhere")
-    assert unknown == ("a",)
+    known = settings(list=str(tmp_path / "open.txt")).set_apart(FOUND, tmp_path / "elsewhere")
+    assert known.unknown == ("a",)
     assert "DVC does not see changes in" in capsys.readouterr().err
 
 
@@ -134,8 +135,16 @@ def test_none_that_can_be_read_is_a_mistake() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"val": 0.5}, {"list": "a", "val": 1.0}, {"list": "a", "val": -0.1}, {"list": ""}, {"classes": ("",)}]
+    ("given", "message"),
+    [
+        ({}, "says of no image that it is unknown"),
+        ({"val": 0.5}, "says of no image that it is unknown"),
+        ({"list": "a", "val": 1.0}, "less than 1"),
+        ({"list": "a", "val": -0.1}, "greater than or equal to 0"),
+        ({"list": ""}, "at least 1 character"),
+        ({"classes": ("",)}, "at least 1 character"),
+    ],
 )
-def test_settings_that_say_nothing_or_too_much(given: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+def test_settings_that_say_nothing_or_too_much(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         settings(**given)
