@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+UNKNOWN = -1
+"""The label of an image that shows no class of the task, in lists and feature banks of val and test."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class FeatureBank:
 
     Attributes:
         features: float32 (V, N, D); row i is line i of the split's list.
-        labels: int64 (N,).
+        labels: int64 (N,); -1 for an image of no class of the task.
         header: What wrote it, and from which inputs.
     """
 
@@ -55,6 +55,11 @@ class FeatureBank:
     def to(self, device: torch.device) -> FeatureBank:
         """The same bank on a device."""
         return FeatureBank(self.features.to(device), self.labels.to(device), self.header)
+
+    def known(self) -> FeatureBank:
+        """The images of the task's classes; the bank itself if it holds no others."""
+        known = self.labels != artifacts.UNKNOWN
+        return self if known.all() else FeatureBank(self.features[:, known], self.labels[known], self.header)
 
     @property
     def plain(self) -> Tensor:

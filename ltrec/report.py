@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ltrec.metrics import Answers, Pairing
+    from ltrec.openset_report import OpenSetReport
 
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
@@ -79,6 +80,8 @@ class Report:
     champion: str
     reference: str | None
     """The variant that is joint."""
+    openset: OpenSetReport | None = None
+    """How well unknown images are rejected; None where test has none."""
 
     @cached_property
     def order(self) -> Integers:
@@ -107,7 +110,14 @@ class Report:
         return {name: np.array(rows, dtype=np.float64) for name, rows in found.items() if rows}
 
     def as_json(self) -> dict[str, Any]:
-        return {name: result.as_json() for name, result in self.results.items()} | {"champion": self.champion}
+        content = {name: result.as_json() for name, result in self.results.items()}
+        for name, figures in self.openset.figures.items() if self.openset else ():
+            content[name]["openset"] = figures
+        return content | {"champion": self.champion}
+
+    def metrics(self, variant: str) -> dict[str, float | None]:
+        """A variant's figures by name, for comparing runs."""
+        return self.results[variant].figures | (self.openset.metrics(variant) if self.openset else {})
 
     def per_class_rows(self, variants: Sequence[str] | None = None) -> list[Row]:
         """A row for each class in the order of the labels, a column for each variant's accuracy."""
@@ -190,7 +200,7 @@ class Report:
         ]
         lines = [list(_COLUMNS), ["---", *["---:"] * (len(_COLUMNS) - 1)], *rows]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return f"{table}\n\n{self.note}\n"
+        return f"{table}\n\n{self.note}\n" + (f"\n{self.openset.markdown()}" if self.openset else "")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The final table, in the first layout that fits, and what its figures are."""
@@ -203,6 +213,9 @@ class Report:
                 break
         yield table
         yield Text(_encodable(self.note, options), style="dim")
+        if self.openset is not None:
+            yield ""
+            yield self.openset
 
     def _table(self, layout: _Layout, options: ConsoleOptions) -> Table:
         from rich import box

@@ -52,6 +52,18 @@ def test_what_is_not_filled_is_zero(tmp_path: Path) -> None:
     assert FeatureBank.open(tmp_path / "bank").features.sum() == 2
 
 
+def test_unknown_images_can_be_left_out(tmp_path: Path, file: Path) -> None:
+    labels = np.array([1, -1, 0, -1, -1])
+    with writing(tmp_path / "val", labels, views=2, dim=3, header={"split": "val"}) as bank:
+        bank[:] = VALUES
+    known = FeatureBank.open(tmp_path / "val").known()
+    assert known.labels.tolist() == [1, 0]
+    assert np.array_equal(known.features.numpy(), VALUES[:, [0, 2]])
+    assert known.header == {"split": "val"}
+    whole = FeatureBank.open(file)
+    assert whole.known() is whole
+
+
 def test_an_exception_leaves_the_earlier_bank(file: Path) -> None:
     before = file.read_bytes()
 

@@ -34,6 +34,8 @@ class Collection:
     classes: tuple[str, ...]
     splits: Mapping[Split, ImageList]
     skipped: tuple[Skipped, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """Paths of images of no class of the task, set apart for val and test."""
 
     def keep(self, paths: Container[str], skipped: tuple[Skipped, ...]) -> Collection:
         """Only the images in `paths`; `skipped` says why the others go."""
@@ -41,7 +43,8 @@ class Collection:
             split: images.where(np.array([path in paths for path in images.paths], dtype=np.bool_))
             for split, images in self.splits.items()
         }
-        return replace(self, splits=splits, skipped=self.skipped + skipped)
+        unknown = tuple(path for path in self.unknown if path in paths)
+        return replace(self, splits=splits, skipped=self.skipped + skipped, unknown=unknown)
 
     def drop(self, reasons: Mapping[int, str]) -> Collection:
         """Without the classes whose labels are in `reasons`; the others are numbered anew."""
@@ -51,7 +54,8 @@ class Collection:
         for split, images in self.splits.items():
             remaining = images.where(kept[images.labels])
             splits[split] = replace(remaining, labels=renumbered[remaining.labels].astype(np.int64))
-        return Collection(
+        return replace(
+            self,
             classes=tuple(name for name, stays in zip(self.classes, kept, strict=True) if stays),
             splits=splits,
             skipped=self.skipped + tuple(Skipped(f"{self.classes[at]}/", why) for at, why in reasons.items()),

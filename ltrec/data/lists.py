@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltrec.artifacts import present
+from ltrec.artifacts import UNKNOWN, present
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class ImageList:
     paths: tuple[str, ...]
     """Relative to the source's root, with `/` on every system."""
     labels: NDArray[np.int64]
-    """(N,), between 0 and C - 1."""
+    """(N,), between 0 and C - 1; -1 for an image of no class of the task."""
 
     def __post_init__(self) -> None:
         assert self.labels.shape == (len(self.paths),)
@@ -39,8 +39,12 @@ class ImageList:
         return len(self.paths)
 
     def counts(self, classes: int) -> NDArray[np.int64]:
-        """Images of each class, (C,)."""
-        return np.bincount(self.labels, minlength=classes).astype(np.int64)
+        """Images of each class, (C,); unknown ones are in none."""
+        return np.bincount(self.labels[self.labels != UNKNOWN], minlength=classes).astype(np.int64)
+
+    def known(self) -> ImageList:
+        """The images of the task's classes."""
+        return self.where(self.labels != UNKNOWN)
 
     def where(self, mask: NDArray[np.bool_]) -> ImageList:
         """The images where the mask, (N,), is true; their order stays."""
@@ -57,12 +61,13 @@ def list_text(images: ImageList) -> str:
     return "".join(f"{path} {label}\n" for path, label in zip(images.paths, images.labels, strict=True))
 
 
-def read_list(file: Path, classes: int) -> ImageList:
+def read_list(file: Path, classes: int, *, unknown: bool = False) -> ImageList:
     """Read a list; blank lines, CRLF and a byte-order mark do no harm.
 
     Args:
         file: The list.
         classes: C, the number of classes.
+        unknown: Whether images may have the label -1: of no class of the task.
 
     Raises:
         UserError: no such file, no images in it, or a line without a label, with a label that is no
@@ -72,7 +77,7 @@ def read_list(file: Path, classes: int) -> ImageList:
     for number, line in enumerate(_lines(file), start=1):
         if line.strip():
             try:
-                pairs.append(_parse(line, classes))
+                pairs.append(_parse(line, classes, unknown=unknown))
             except ValueError as error:
                 raise UserError(str(error), where=f"{file}:{number}") from None
     if not pairs:
@@ -121,15 +126,16 @@ def _lines(file: Path) -> list[str]:
         raise UserError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=str(file)) from None
 
 
-def _parse(line: str, classes: int) -> tuple[str, int]:
+def _parse(line: str, classes: int, *, unknown: bool = False) -> tuple[str, int]:
     match = _LINE.fullmatch(line)
     if match is None:
         raise ValueError(f"expected `relative/path label`, got '{line.strip()}'")
     path, label = match["path"], match["label"]
     if not re.fullmatch(r"[+-]?[0-9]+", label):
         raise ValueError(f"expected `relative/path label`; '{label}' is no whole number")
-    if not 0 <= int(label) < classes:
-        raise ValueError(f"label {label} is out of range: there are {classes} classes, 0 … {classes - 1}")
+    if not 0 <= int(label) < classes and not (unknown and int(label) == UNKNOWN):
+        beside = f", and {UNKNOWN} for unknown images" if unknown else ""
+        raise ValueError(f"label {label} is out of range: there are {classes} classes, 0 … {classes - 1}{beside}")
     if _ABSOLUTE.match(path):
         raise ValueError(f"'{path}' is absolute; paths are relative to the source's root")
     if ".." in path and posixpath.normpath(path).split("/")[0] == "..":

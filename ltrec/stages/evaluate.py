@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from ltrec import artifacts, console, metrics, tracking, vega
+from ltrec import artifacts, console, metrics, openset, tracking, vega
 from ltrec.errors import UserError
 from ltrec.metrics import ShotSettings
 from ltrec.plots import PlotSettings
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -71,26 +71,32 @@ def _drop_unnamed(layout: artifacts.Layout, named: Iterable[str]) -> None:
 
 
 def _compare(params: Params, layout: artifacts.Layout) -> Report:
-    """Score every variant, each against joint."""
+    """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
     from ltrec import heads
     from ltrec.data.lists import read_classes, read_list
     from ltrec.features import FeatureBank
+    from ltrec.openset_report import Images, OpenSetReport
     from ltrec.report import Report, Result
 
     names = read_classes(layout.classes)
     counts = read_list(layout.split_list("train"), len(names)).counts(len(names))
     shots = params.evaluate.shots
     groups = metrics.shot_groups(counts, shots.many_above, shots.few_below)
-    bank = FeatureBank.open(layout.features("test"))
+    whole = FeatureBank.open(layout.features("test"))
+    bank = whole.known()
     labels = _labels(bank, len(names), layout.features("test"))
+    # Val is needed to choose thresholds on, where there is something to reject.
+    val = FeatureBank.open(layout.features("val")) if bank is not whole else None
 
     fitted = {variant: artifacts.read_json(layout.head_metrics(variant)) for variant in params.rebalance}
     on_val = {variant: _on_val(own, layout.head_metrics(variant)) for variant, own in fitted.items()}
     champion = max(on_val, key=on_val.__getitem__)
-    answers, norms = {}, {}
+    answers, norms, rejection = {}, {}, {}
     for variant in params.rebalance:
         head = heads.load(layout.head(variant))
         answers[variant] = _ask(head, bank, labels, len(names), layout.head(variant))
+        if val is not None:
+            rejection[variant] = _tell_apart(head, whole, val, len(names), layout.head(variant))
         norms[variant] = weight_norms(head)
 
     reference = next((name for name, settings in params.rebalance.items() if settings.method == "joint"), None)
@@ -108,7 +114,10 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
                 pairings.get(name), adjusted.get(name), fitted[name], norms[name],
             )  # fmt: skip
             advance(note=name)
-    return Report(names, counts, groups, labels, results, champion, reference)
+    rejected = None
+    if val is not None:
+        rejected = OpenSetReport(rejection, champion, Images.of(whole.labels.numpy()), Images.of(val.labels.numpy()))
+    return Report(names, counts, groups, labels, results, champion, reference, rejected)
 
 
 def weight_norms(head: Head) -> NDArray[np.float64] | None:
@@ -146,26 +155,35 @@ def _on_val(fitted: dict[str, Any], path: Path) -> Score:
 
 def _ask(head: Head, bank: FeatureBank, labels: NDArray[np.int64], classes: int, path: Path) -> metrics.Answers:
     """What a head says to every test image."""
+    own = np.split(labels, range(_IMAGES_AT_ONCE, len(labels), _IMAGES_AT_ONCE))
+    parts = [metrics.answers(*given) for given in zip(_logits(head, bank, classes, path), own, strict=True)]
+    return metrics.Answers(
+        np.concatenate([part.predicted for part in parts]), np.concatenate([part.in_top5 for part in parts])
+    )
+
+
+def _tell_apart(head: Head, test: FeatureBank, val: FeatureBank, classes: int, path: Path) -> dict[str, Any]:
+    """How well a head tells unknown images from known ones, with thresholds chosen on val."""
+    judged = (openset.judge(_logits(head, bank, classes, path), bank.labels.numpy()) for bank in (test, val))
+    return openset.figures(*judged)
+
+
+def _logits(head: Head, bank: FeatureBank, classes: int, path: Path) -> Iterator[NDArray[np.float32]]:
+    """Of all images of a bank, some at a time, (n, C)."""
     import torch
 
     if head.dim != bank.dim:
         raise UserError(f"takes {head.dim} features, the bank has {bank.dim}; run `dvc repro`", where=str(path))
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(labels), _IMAGES_AT_ONCE):
-            some = slice(start, start + _IMAGES_AT_ONCE)
-            logits = head(bank.plain[some]).numpy()
-            if logits.shape[1] != classes:
-                raise UserError(
-                    f"knows {logits.shape[1]} classes, classes.txt has {classes}; run `dvc repro`", where=str(path)
-                )
-            try:
-                parts.append(metrics.answers(logits, labels[some]))
-            except ValueError as error:
-                raise UserError(f"{error}: the head is damaged; fit it again", where=str(path)) from None
-    return metrics.Answers(
-        np.concatenate([part.predicted for part in parts]), np.concatenate([part.in_top5 for part in parts])
-    )
+    for start in range(0, len(bank.labels), _IMAGES_AT_ONCE):
+        with torch.inference_mode():
+            logits = head(bank.plain[start : start + _IMAGES_AT_ONCE]).numpy()
+        if logits.shape[1] != classes:
+            raise UserError(
+                f"knows {logits.shape[1]} classes, classes.txt has {classes}; run `dvc repro`", where=str(path)
+            )
+        if not np.isfinite(logits).all():
+            raise UserError("a logit is not a finite number: the head is damaged; fit it again", where=str(path))
+        yield logits
 
 
 def _write_plot_data(report: Report, folder: Path) -> None:
@@ -218,17 +236,17 @@ def _track(params: Params, report: Report, layout: artifacts.Layout) -> None:
         run.history(artifacts.read_csv(layout.history), "represent")
         run.file(layout.history)
     with tempfile.TemporaryDirectory() as scratch:
-        for name, result in report.results.items():
+        for name in report.results:
             table = Path(scratch) / name / "per_class.csv"
             artifacts.write_csv(table, report.per_class_rows([name]))
             with tracking.stage_run(params, "rebalance", variant=name) as run:
                 run.params({"rebalance": params.rebalance[name].model_dump(mode="json"), "seed": params.seed})
-                run.metrics(_present(result.figures))
+                run.metrics(_present(report.metrics(name)))
                 run.file(table)
     with tracking.stage_run(params, "evaluate") as run:
         run.params({"evaluate": params.evaluate.model_dump(mode="json")})
         run.tags({"champion": report.champion})
-        run.metrics(_present(report.results[report.champion].figures))
+        run.metrics(_present(report.metrics(report.champion)))
         for file in ("metrics.json", "per_class.csv", "table.md"):
             run.file(layout.evaluation / file)
         for image in sorted((layout.plots / "images").glob("*")):

@@ -193,11 +193,11 @@ def _assemble(params: Params, layout: Layout, variant: str, precision: Precision
 def _images(
     params: Params, layout: Layout, split: Split, count: int, geometry: Geometry, classes: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images spread evenly over a split, uint8 (N, H, W, 3), and their labels (N,); decoded as serving does."""
+    """Known images spread evenly over a split, uint8 (N, H, W, 3), and their labels (N,); decoded as in serving."""
     from ltrec.data.decoding import UnreadableImageError, decode_rgb, square
     from ltrec.data.lists import read_list
 
-    listed = read_list(layout.split_list(split), classes)
+    listed = read_list(layout.split_list(split), classes, unknown=split != "train").known()
     chosen = np.linspace(0, len(listed) - 1, min(count, len(listed))).round().astype(int)
     images = np.empty((len(chosen), geometry.size, geometry.size, 3), dtype=np.uint8)
     for row, index in enumerate(chosen):

@@ -61,7 +61,7 @@ def _write_bank(params: Params, network: Network, split: Split, header: dict[str
     from ltrec.loading import Batches, Images, view_seeds
 
     layout, settings = artifacts.Layout(), params.featurize
-    listed = read_list(layout.split_list(split), len(read_classes(layout.classes)))
+    listed = read_list(layout.split_list(split), len(read_classes(layout.classes)), unknown=split != "train")
     root, count = Path(params.prepare.source.root), len(listed.paths)
     pin = next(network.parameters()).is_cuda
 

@@ -17,6 +17,7 @@ from ltrec.data.folder import FolderSource
 from ltrec.data.inspection import inspect
 from ltrec.data.lists import list_text
 from ltrec.data.long_tail import LongTailSettings
+from ltrec.data.openset import OpenSetSettings
 from ltrec.data.splits import SplitSettings, carve
 from ltrec.errors import UserError
 from ltrec.metrics import shot_groups
@@ -48,6 +49,8 @@ class PrepareSettings(Settings):
     split: SplitSettings = SplitSettings()
     long_tail: LongTailSettings | None = None
     """Cuts train down to a long tail; null: train stays as it is."""
+    openset: OpenSetSettings | None = None
+    """Adds images of unknown classes to val and test; null: every image is of a class of the task."""
     decode: bool = True
     """Decode every file once, so that a damaged one is found here; false: only read it."""
     workers: PositiveInt | None = None
@@ -67,7 +70,9 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     """
     root = Path(settings.source.root)
     found = settings.source.scan()
-    paths = [path for images in found.splits.values() for path in images.paths]
+    if settings.openset is not None:
+        found = settings.openset.set_apart(found, root)
+    paths = [*(path for images in found.splits.values() for path in images.paths), *found.unknown]
     with console.progress("prepare: files", len(paths)) as advance:
         digests, unreadable = inspect(root, paths, decode=settings.decode, workers=settings.workers, advance=advance)
     if not digests:
@@ -78,6 +83,8 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     drawn = splits
     if settings.long_tail is not None:
         splits = splits | {"train": _cut(splits["train"], collection.classes, settings.long_tail, seed)}
+    if settings.openset is not None:
+        splits = settings.openset.add(splits, collection.unknown, seed)
     _warn_skipped(collection, layout)
     _warn_untested(splits, collection.classes)
     split_digests = {split: _digest([splits[split]], digests) for split in SPLITS}
@@ -88,11 +95,15 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
         "duplicates_across_splits": _count_leaks(splits, digests),
         "unused": len(drawn["train"]) - len(splits["train"]),
     }
+    if settings.openset is not None:
+        stats["unknown"] = {split: len(splits[split]) - stats["images"][split] for split in ("val", "test")}
     _write(layout, splits, collection.classes, split_digests, stats)
     console.say(
         f"prepare: {len(collection.classes)} classes, "
-        + ", ".join(f"{split} {len(splits[split]):,}" for split in SPLITS)
-        + f" images, imbalance factor {stats['imbalance_factor']:g} → {layout.stats.parent}"
+        + ", ".join(f"{split} {number:,}" for split, number in stats["images"].items())
+        + " images"
+        + "".join(f", {number:,} unknown in {split}" for split, number in stats.get("unknown", {}).items())
+        + f", imbalance factor {stats['imbalance_factor']:g} → {layout.stats.parent}"
     )
 
 
@@ -194,7 +205,7 @@ def _class_stats(splits: Splits, classes: Sequence[str], shots: ShotSettings) ->
             {"name": name, **{split: int(counts[split][label]) for split in SPLITS}, "shot": str(groups[label])}
             for label, name in enumerate(classes)
         ],
-        "images": {split: len(splits[split]) for split in SPLITS},
+        "images": {split: int(counts[split].sum()) for split in SPLITS},
         "imbalance_factor": float(counts["train"].max() / counts["train"].min()),
     }
 

@@ -69,7 +69,7 @@ def run(params: Params, variant: str) -> None:
 
 
 def _bank(layout: artifacts.Layout, split: artifacts.Split, representation: str) -> FeatureBank:
-    """The features of a split, if they are those of the network with the digest `representation`."""
+    """The known images' features of a split, if they are those of the network with the digest `representation`."""
     from ltrec.features import FeatureBank
 
     bank = FeatureBank.open(layout.features(split))
@@ -78,7 +78,7 @@ def _bank(layout: artifacts.Layout, split: artifacts.Split, representation: str)
             f"holds features of another network than {layout.model}; run `ltrec featurize` or `dvc repro`",
             where=str(layout.features(split)),
         )
-    return bank
+    return bank.known()
 
 
 def _figures(head: Head, bank: FeatureBank) -> dict[str, float]:

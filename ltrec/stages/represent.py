@@ -76,7 +76,8 @@ def run(params: Params) -> None:
     device = devices.resolve(params.device)
     devices.make_deterministic(params.seed)
     classes = read_classes(layout.classes)
-    train, val = (read_list(layout.split_list(split), len(classes)) for split in ("train", "val"))
+    train = read_list(layout.split_list("train"), len(classes))
+    val = read_list(layout.split_list("val"), len(classes), unknown=True).known()
     inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
     decisive = settings.model_dump(mode="json", exclude={"workers"})
     key = artifacts.digest(decisive, params.seed, device.type, project.code_digest(), layout.classes, *inputs)

@@ -59,6 +59,18 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_unknown_images_are_read_where_they_are_expected(tmp_path: Path) -> None:
+    file = tmp_path / "test.txt"
+    file.write_text("a.png 1\nb.png -1\nc.png 0\nd.png -1\n")
+    images = read_list(file, 3, unknown=True)
+    assert images.labels.tolist() == [1, -1, 0, -1]
+    assert images.counts(3).tolist() == [1, 1, 0]
+    assert images.known().paths == ("a.png", "c.png")
+    file.write_text("a.png 1\nb.png -2\n")
+    with pytest.raises(UserError, match="label -2 is out of range: there are 3 classes, 0 … 2, and -1 for unknown"):
+        read_list(file, 3, unknown=True)
+
+
 def test_missing_empty_and_binary_lists_are_the_users_to_mend(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_list(tmp_path / "none.txt", 2)

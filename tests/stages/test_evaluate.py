@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,6 +192,57 @@ def test_the_same_bytes_twice() -> None:
     assert written() == first
 
 
+def add_unknown(split: artifacts.Split, labels: list[int], rows: list[list[float]]) -> None:
+    """A bank of known images on their axes, then what `rows` says, -1 each."""
+    known = FEATURES if split == "test" else np.eye(3, dtype=np.float32)[labels]
+    with features.writing(
+        LAYOUT.features(split), np.array(labels + [-1] * len(rows)), views=1, dim=3, header={}
+    ) as bank:
+        bank[0] = np.concatenate([known, np.array(rows, dtype=np.float32).reshape(-1, 3)])
+
+
+# Nothing three times, and once what looks twice as much like class 0 as its own images do.
+STRANGERS = [[0.0, 0, 0]] * 3 + [[2.0, 0, 0]]
+
+
+def test_unknown_images_by_hand(capsys: pytest.CaptureFixture[str], recorder: Recorder) -> None:
+    closed = run("joint", "crt")
+    add_unknown("test", LABELS.tolist(), STRANGERS)
+    add_unknown("val", [0, 1, 2], [[0.0, 0, 0]])
+    found = run("joint", "crt")
+    opened = found["crt"].pop("openset")
+    assert found["crt"] == closed["crt"], "what is known of the known images stays"
+    # crt: logits e_j give the probability e / (e + 2) and the energy log(e + 2); nothing gives ⅓ and log 3; twice
+    # axis 0 gives more than either. 12 known images, 11 of them right, are ahead of 3 of 4 strangers. On val the
+    # threshold of the known images is best; on test it accepts one stranger: F = 2·11 / (12 + 11 + 1).
+    share = math.e / (math.e + 2)
+    figures = {"auroc": 0.75, "fpr95": 0.25, "f_measure": pytest.approx(22 / 24)}
+    assert opened["msp"] == figures | {"threshold": pytest.approx(share)}
+    assert opened["energy"] == figures | {"threshold": pytest.approx(math.log(math.e + 2))}
+    # No softmax of three falls below .1: all four are accepted.
+    assert opened["f_measure_at_0.1"] == pytest.approx(22 / 27)
+    assert "| crt | msp | 75.0 | 25.0 | 91.7 | 0.5761 | 81.5 |" in (LAYOUT.evaluation / "table.md").read_text("utf-8")
+    assert "12 known and 4 unknown test images" in " ".join(capsys.readouterr().out.split())
+    for stage, variant in (("rebalance", "crt"), ("evaluate", None)):
+        told = recorder.of("metrics", stage, variant)[-1]
+        assert told["openset/energy/auroc"] == 0.75
+        assert told["all"] == closed["crt"]["all"]
+
+
+def test_without_unknown_images_on_val_no_threshold_is_chosen(recorder: Recorder) -> None:
+    add_unknown("test", LABELS.tolist(), STRANGERS)
+    add_unknown("val", [0, 1, 2], [])
+    found = run("crt")
+    assert found["crt"]["openset"]["msp"] == {"auroc": 0.75, "fpr95": 0.25, "f_measure": None, "threshold": None}
+    assert "openset/msp/threshold" not in recorder.of("metrics", "rebalance", "crt")[0]
+
+
+def test_unknown_images_need_the_bank_of_val() -> None:
+    add_unknown("test", LABELS.tolist(), STRANGERS)
+    with pytest.raises(UserError, match=r"val\.safetensors: no such file"):
+        run("crt")
+
+
 @pytest.mark.usefixtures("drawn")
 def test_tracking_gets_every_variant_and_the_parent(recorder: Recorder) -> None:
     found = run("joint", "crt")
@@ -246,6 +298,14 @@ def test_metrics_without_a_figure_on_val_are_refused() -> None:
     artifacts.write_json(LAYOUT.head_metrics("crt"), {"method": "crt"})
     with pytest.raises(UserError, match=r"crt/metrics.json: has no numbers val\.balanced"):
         run("joint", "crt")
+
+
+def test_other_negative_labels_and_unknown_images_alone_are_refused() -> None:
+    for label, message in ((-2, "has labels -2 … -2, but there are 3 classes"), (-1, "has no images")):
+        with features.writing(LAYOUT.features("test"), np.full(12, label), views=1, dim=3, header={}) as bank:
+            bank[0] = FEATURES
+        with pytest.raises(UserError, match=message):
+            run("crt")
 
 
 def test_labels_beyond_the_classes_are_refused() -> None:

@@ -220,6 +220,16 @@ def test_calibration_sees_train_and_only_int8_does(
 
 
 @pytest.mark.usefixtures("untraced")
+def test_unknown_images_of_val_are_not_asked(project: Layout) -> None:
+    known = project.split_list("val").read_text(encoding="utf-8")
+    artifacts.write_text(project.split_list("val"), known + "nowhere/unknown.png -1\n")
+    _, labels = stage._images(make_params(), project, "val", 100, Geometry(size=16, resize=18), len(CLASSES))
+    assert labels.tolist() == [0] * VAL + [1] * VAL + [2] * VAL
+    artifacts.write_text(project.split_list("train"), known + "nowhere/unknown.png -1\n")
+    with pytest.raises(UserError, match="label -1 is out of range"):
+        stage._images(make_params(), project, "train", 100, Geometry(size=16, resize=18), len(CLASSES))
+
+
 def test_an_earlier_good_file_stays_when_the_check_fails(project: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.run(make_params())
     project.onnx.write_bytes(b"good")

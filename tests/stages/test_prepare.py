@@ -199,6 +199,55 @@ def test_copies_across_splits_are_said(root: Path, layout: Layout, capsys: pytes
     assert "train/a/0.png in train = test/a/copy.png in test" in capsys.readouterr().err
 
 
+def test_unknown_classes_go_to_val_and_test(root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(root, a=9, b=9, odd=10)
+    (root / "odd" / "cut off.png").write_bytes((root / "odd" / "0.png").read_bytes()[:-30])
+    split = {"val": 1, "test": 2}
+    stats = prepare(root, layout, split=split, openset={"classes": ("odd",), "val": 0.3})
+    assert read_classes(layout.classes) == ("a", "b")
+    val, test = (read_list(layout.split_list(split), 2, unknown=True) for split in ("val", "test"))
+    assert val.labels.tolist() == [0, 1] + [-1] * 3
+    assert test.labels.tolist() == [0, 0, 1, 1] + [-1] * 7
+    assert {path.split("/")[0] for path in val.paths[2:] + test.paths[4:]} == {"odd"}
+    assert {"path": "odd/cut off.png", "reason": "truncated"} in stats["skipped"]
+    assert stats["unknown"] == {"val": 3, "test": 7}
+    assert stats["images"] == {"train": 12, "val": 2, "test": 4}
+    assert [entry["name"] for entry in stats["classes"]] == ["a", "b"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "train 12, val 2, test 4 images, 3 unknown in val, 7 unknown in test, imbalance factor" in said
+    before = files(layout)
+    Image.new("L", (1, 1)).save(root / test.paths[-1])
+    prepare(root, layout, split=split, openset={"classes": ("odd",), "val": 0.3})
+    changed = {name for name, content in files(layout).items() if content != before[name]}
+    assert changed == {"test.digest.txt", "stats.json"}, "unknown images count in the digests"
+
+
+def test_a_published_list_of_unknown_images(root: Path, layout: Layout) -> None:
+    write_images(root, train__a=5, train__b=5, val__a=1, val__b=1, test__a=1, test__b=1, open=4)
+    (root / "open" / "0.png").write_bytes((root / "train" / "a" / "0.png").read_bytes())
+    (root / "open").rename(root / ".open")
+    lines = "".join(f".open/{n}.png 999\n" for n in range(4)) + "test/a/missing.png 0\n"
+    (root / "ImageNet_LT_open.txt").write_text(lines)
+    given = {"list": "ImageNet_LT_open.txt", "val": 0.0}
+    stats = prepare(root, layout, openset=given)
+    assert read_list(layout.split_list("test"), 2, unknown=True).labels.tolist() == [0, 1, -1, -1, -1, -1]
+    assert read_list(layout.split_list("val"), 2).labels.tolist() == [0, 1]
+    assert stats["unknown"] == {"val": 0, "test": 4}
+    assert stats["duplicates_across_splits"] == 1
+    assert [entry["path"] for entry in stats["skipped"]] == ["test/a/missing.png"]
+
+
+def test_an_open_set_that_leaves_too_little_is_refused(root: Path, layout: Layout) -> None:
+    write_images(root, a=9, b=9)
+    for classes in (("a",), ("a", "b")):
+        with pytest.raises(UserError, match="a classifier needs two"):
+            prepare(root, layout, openset={"classes": classes})
+    (root / "none.txt").write_text("gone.png -1\n")
+    with pytest.raises(UserError, match=r"prepare\.openset: there is no unknown image that can be read"):
+        prepare(root, layout, openset={"list": "none.txt"})
+    assert not layout.stats.exists()
+
+
 def test_classes_too_small_to_split_are_named_with_what_helps(root: Path, layout: Layout) -> None:
     write_images(root, a=9, b=2, c=1)
     with pytest.raises(UserError) as caught:
