@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from ltrec.data.collection import Skipped
 from ltrec.data.lists import make_list, unlistable
-from ltrec.errors import UserError
+from ltrec.errors import UserError, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ltrec.data.lists import ImageList
 
@@ -48,6 +48,28 @@ def images_below(folders: Iterable[tuple[Path, int]], root: Path) -> tuple[Image
     found = [(label, path, why) for folder, label in folders for path, why in _files(folder, root)]
     images = make_list([(path, label) for label, path, why in sorted(found, key=lambda file: file[:2]) if not why])
     return images, [Skipped(path, why) for _, path, why in found if why]
+
+
+def images_of_classes(folder: Path, root: Path, labels: Mapping[str, int]) -> tuple[ImageList, list[Skipped]]:
+    """The images in `folder/<class>/`, and the files that are none.
+
+    Args:
+        folder: Holds a folder for each class, or for some.
+        root: What the paths are to be relative to.
+        labels: By the class folders' names.
+
+    Raises:
+        UserError: no such folder, or a class folder that `labels` does not have.
+    """
+    folders, strays = visible_folders(folder, root)
+    unknown = sorted(repr(at.name) for at in folders if at.name not in labels)
+    if unknown:
+        raise UserError(
+            f"holds {len(unknown)} class folder(s) that are none of the {len(labels)} classes: {some(unknown)}",
+            where=str(folder),
+        )
+    images, unfit = images_below([(at, labels[at.name]) for at in folders], root)
+    return images, [Skipped(path, "not in a class folder") for path in strays] + unfit
 
 
 def visible_folders(folder: Path, root: Path) -> tuple[list[Path], list[str]]:
