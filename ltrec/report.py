@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Names = NDArray[np.str_]
     Row = dict[str, object]
 
+SelectedOn = Literal["val", "test"]
+"""Whose images chose epoch, hyper-parameters and champion: val's own, or those of test."""
 _Layout = Literal["intervals beside", "intervals below", "short"]
 
 _WITH_INTERVAL = (*metrics.GROUPS, "all")
@@ -79,6 +81,7 @@ class Report:
     champion: str
     reference: str | None
     """The variant that is joint."""
+    selected_on: SelectedOn = "val"
 
     @cached_property
     def order(self) -> Integers:
@@ -107,7 +110,8 @@ class Report:
         return {name: np.array(rows, dtype=np.float64) for name, rows in found.items() if rows}
 
     def as_json(self) -> dict[str, Any]:
-        return {name: result.as_json() for name, result in self.results.items()} | {"champion": self.champion}
+        variants = {name: result.as_json() for name, result in self.results.items()}
+        return variants | {"champion": self.champion, "selected_on": self.selected_on}
 
     def per_class_rows(self, variants: Sequence[str] | None = None) -> list[Row]:
         """A row for each class in the order of the labels, a column for each variant's accuracy."""
@@ -241,6 +245,7 @@ class Report:
             "95 % intervals by bootstrap" if sure else "",
             f"p against {self.reference}: exact McNemar, Holm-adjusted" if paired else "",
             f"{_CROWN} champion by balanced accuracy on val",
+            "val holds test images: all was selected on test" if self.selected_on == "test" else "",
         ]
         return "; ".join(part for part in parts if part) + "."
 

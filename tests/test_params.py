@@ -204,7 +204,7 @@ BAD = [
         "  champion:",
         (
             "16:3: rebalance.champion: not a name for a variant: the outputs use it;"
-            " taken are champion, class, label, shot, test, train, val"
+            " taken are champion, class, label, selected_on, shot, test, train, val"
         ),
     ),
     ("  crt:", "  1:", "16:3: rebalance: a key must be text, got 1; write it in quotes"),

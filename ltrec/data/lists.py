@@ -80,6 +80,16 @@ def read_list(file: Path, classes: int) -> ImageList:
     return make_list(pairs)
 
 
+def read_paths(file: Path) -> frozenset[str]:
+    """The images of a list, whatever their labels.
+
+    Raises:
+        UserError: no such file, or not UTF-8 text.
+    """
+    matches = (_LINE.fullmatch(line) for line in _lines(file))
+    return frozenset(match["path"] for match in matches if match)
+
+
 def unlistable(path: str) -> str | None:
     """Why a list cannot hold a path; None: it can."""
     try:

@@ -174,7 +174,8 @@ def test_a_missing_or_empty_split_is_carved_from_train(
     stats = prepare(root, layout, split={"val": 2, "test": 50})
     assert stats["images"] == {"train": 10, "val": 4, "test": 2}
     assert all(path.startswith("train/") for path, _ in listed(layout)["val"])
-    assert "prepare: val 2 image(s) of each class are taken from train" in capsys.readouterr().err
+    assert "prepare: the data has no val split: train gives 2 for val of each class" in capsys.readouterr().err
+    assert stats["origin"] == {"val": "carved from train", "test": "given"}
 
 
 def test_a_class_short_of_its_place_in_the_tail_is_said(
