@@ -81,13 +81,13 @@ def read_list(file: Path, classes: int) -> ImageList:
 
 
 def read_paths(file: Path) -> frozenset[str]:
-    """The images of a list, whatever their labels.
+    """The images of a list that prepare wrote, whatever their labels.
 
     Raises:
-        UserError: no such file, or not UTF-8 text.
+        UserError: no such file.
     """
-    matches = (_LINE.fullmatch(line) for line in _lines(file))
-    return frozenset(match["path"] for match in matches if match)
+    lines = present(file).read_bytes().decode("utf-8", "surrogateescape").split("\n")
+    return frozenset(line.rpartition(" ")[0] for line in lines if line)
 
 
 def unlistable(path: str) -> str | None:
