@@ -118,7 +118,7 @@ def archive(monkeypatch: pytest.MonkeyPatch, dataset: Any, classes: tuple[str, .
     batches = [name for name, _ in dataset.train_list]
     for name, labels in {
         # The first batch holds one image a class, from last to first; the last batch the others.
-        **dict.fromkeys(batches, []),
+        **{name: [] for name in batches},
         batches[0]: list(range(len(classes)))[::-1],
         batches[-1]: list(range(len(classes))) * (3 if len(batches) == 1 else 2),
         dataset.test_list[0][0]: list(range(len(classes))) * 2,
