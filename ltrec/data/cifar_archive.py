@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltrec import console
 from ltrec.data.cifar import CIFAR10, CIFAR100, Cifar, scan_cifar
-from ltrec.data.writing import write_images
+from ltrec.data.writing import check_other_data, write_images
 from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def _write_cifar(root: Path, cifar: Cifar, published: Any) -> None:
     if not in_place and _is_complete(root, cifar):
         console.say(f"data: {root} holds all images of {cifar.name} already")
         return
+    # Before a download of 170 MB, that is; what the folders hold is compared afterwards.
+    check_other_data(root, {*cifar.per_class, *cifar.published})
     home = root if root.is_dir() else root.parent
     home.mkdir(parents=True, exist_ok=True)
     # Where the images go there is room; hidden, so that nobody takes it for data.

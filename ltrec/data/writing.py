@@ -63,6 +63,19 @@ def write_images(root: Path, images: Images, what: str, *, beside: Collection[st
     console.say(f"data: {len(missing):,} {what} added, {len(images) - len(missing):,} there already → {root}")
 
 
+def check_other_data(root: Path, expected: Collection[str]) -> None:
+    """Whether images may go to `root`, as far as the names in it show.
+
+    Raises:
+        UserError: a file is there, or a folder with something that is not expected.
+    """
+    if root.exists() and not root.is_dir():
+        raise UserError("is a file; the images would be a folder", where=str(root))
+    for entry in sorted(root.iterdir()) if root.is_dir() else ():
+        if not entry.name.startswith(".") and entry.name not in expected:
+            raise _other_data(root, entry.name)
+
+
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """An 8-bit PNG of (H, W) gray or (H, W, 3) RGB, as one stored deflate block: at most 64 KiB.
 
@@ -87,22 +100,24 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 def _missing(root: Path, images: Images, beside: Collection[str]) -> list[str]:
     """The images that are not in `root` yet; anything else in it that shows is refused."""
-    if not root.is_dir():
-        raise UserError("is a file; the images would be a folder", where=str(root))
     present = set()
     folders = _folders(images)
+    check_other_data(root, {*beside, *(path.partition("/")[0] for path in images)})
     for file in sorted(root.rglob("*")):
         path = file.relative_to(root).as_posix()
         parts = path.split("/")
         if parts[0] in beside or any(part.startswith(".") for part in parts) or (file.is_dir() and path in folders):
             continue
         if not file.is_file() or path not in images or file.read_bytes() != png(images[path]):
-            raise UserError(
-                f"holds other data ('{path}'), which stays as it is; move it away or name another folder",
-                where=str(root),
-            )
+            raise _other_data(root, path)
         present.add(path)
     return [path for path in images if path not in present]
+
+
+def _other_data(root: Path, path: str) -> UserError:
+    return UserError(
+        f"holds other data ('{path}'), which stays as it is; move it away or name another folder", where=str(root)
+    )
 
 
 def _folders(paths: Iterable[str]) -> set[str]:

@@ -221,6 +221,16 @@ def test_a_missing_file_comes_back_and_other_data_is_refused(tmp_path: Path) -> 
     assert tree(root) == before | {"test/cat/mine.png": b"mine"}
 
 
+def test_other_data_is_refused_before_the_download(tmp_path: Path, server: list[str]) -> None:
+    (tmp_path / "data" / "7").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"data: holds other data \('7'\)"):
+        write_cifar10(tmp_path / "data")
+    with pytest.raises(UserError, match="file: is a file; the images would be a folder"):
+        write_cifar10(tmp_path / "file")
+    assert server == []
+
+
 @pytest.mark.usefixtures("server")
 def test_an_interruption_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = writing._write
