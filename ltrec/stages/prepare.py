@@ -19,7 +19,7 @@ from ltrec.data.lists import list_text
 from ltrec.data.long_tail import LongTailSettings
 from ltrec.data.sources import SourceSettings
 from ltrec.data.splits import SplitSettings, carve
-from ltrec.errors import UserError
+from ltrec.errors import UserError, some
 from ltrec.metrics import shot_groups
 from ltrec.settings import PositiveInt, Settings
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from ltrec.params import Params
 
     Splits = Mapping[Split, ImageList]
-
-_SHOWN = 3
 
 
 class PrepareSettings(Settings):
@@ -69,7 +67,7 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     with console.progress("prepare: files", len(paths)) as advance:
         digests, unreadable = inspect(root, paths, decode=settings.decode, workers=settings.workers, advance=advance)
     if not digests:
-        listed = _first([f"{skip.path}: {skip.reason}" for skip in (*unreadable, *found.skipped)])
+        listed = some([f"{skip.path}: {skip.reason}" for skip in (*unreadable, *found.skipped)])
         raise UserError(f"no image could be read ({listed or 'its folders are empty'})", where=str(root))
     collection = _without_untrainable(found.keep(digests, unreadable))
     collection, splits, carved = _split(collection, settings.split, seed, root)
@@ -126,7 +124,7 @@ def _split(
     needed = settings.needed(missing)
     small = {label: int(count) for label, count in enumerate(counts) if not settings.suffices(int(count), missing)}
     if small and settings.small_classes == "error":
-        named = _first([f"'{collection.classes[label]}' ({count})" for label, count in small.items()])
+        named = some([f"'{collection.classes[label]}' ({count})" for label, count in small.items()])
         raise UserError(
             f"too few images to split in {len(small)} of {len(counts)} classes: {named}; a class needs {needed}"
             f" ({', '.join(f'{split} {getattr(settings, split)}' for split in missing)}, 1 or more for train):"
@@ -137,7 +135,7 @@ def _split(
         {label: f"too few images to split ({count}; {needed} are needed)" for label, count in small.items()}
     )
     if len(collection.classes) < 2:
-        skipped = _first([f"{skip.path} {skip.reason}" for skip in collection.skipped if skip.path.endswith("/")])
+        skipped = some([f"{skip.path} {skip.reason}" for skip in collection.skipped if skip.path.endswith("/")])
         raise UserError(
             f"{len(collection.classes)} class(es) with enough images; a classifier needs two"
             + (f" (left out: {skipped})" if skipped else ""),
@@ -174,15 +172,15 @@ def _cut(
         gone = "".join(f"; {split} took {number:,} of each class before" for split, number in carved.items())
         console.warn(
             f"prepare: {len(short)} of {len(classes)} classes have fewer training images than"
-            f" prepare.long_tail asks, and keep what they have: {_first(short)}{gone}"
+            f" prepare.long_tail asks, and keep what they have: {some(short)}{gone}"
         )
     return kept
 
 
 def _warn_skipped(collection: Collection, layout: Layout) -> None:
     if collection.skipped:
-        some = _first([f"{skip.path} ({skip.reason})" for skip in collection.skipped])
-        console.warn(f"prepare: skipped {len(collection.skipped)}: {some}; all are listed in {layout.stats}")
+        listed = some([f"{skip.path} ({skip.reason})" for skip in collection.skipped])
+        console.warn(f"prepare: skipped {len(collection.skipped)}: {listed}; all are listed in {layout.stats}")
 
 
 def _warn_untested(splits: Splits, classes: Sequence[str], own: Sequence[Split]) -> None:
@@ -190,7 +188,7 @@ def _warn_untested(splits: Splits, classes: Sequence[str], own: Sequence[Split])
         none = np.flatnonzero(splits[split].counts(len(classes)) == 0)
         absent = [f"'{classes[label]}'" for label in none.tolist()]
         if absent:
-            console.warn(f"prepare: {len(absent)} of {len(classes)} classes have no {split} image: {_first(absent)}")
+            console.warn(f"prepare: {len(absent)} of {len(classes)} classes have no {split} image: {some(absent)}")
 
 
 def _count_leaks(splits: Splits, digests: Mapping[str, bytes]) -> int:
@@ -205,7 +203,7 @@ def _count_leaks(splits: Splits, digests: Mapping[str, bytes]) -> int:
     if leaks:
         console.warn(
             f"prepare: {len(leaks)} image(s) lie byte for byte in more than one split, which flatters the figures:"
-            f" {_first(list(leaks.values()))}"
+            f" {some(list(leaks.values()))}"
         )
     return len(leaks)
 
@@ -248,8 +246,3 @@ def _write(
         # All are written before the first takes its place, so that a failure replaces none of them.
         for path, text in texts.items():
             files.enter_context(artifacts.replacing(path)).write_text(text, encoding="utf-8", newline="\n")
-
-
-def _first(items: Sequence[str]) -> str:
-    more = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
