@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from ltrec import console
 from ltrec.data.annotations import annotation_file, lines_of
 from ltrec.data.collection import Collection, Skipped
 from ltrec.data.lists import make_list
@@ -159,4 +160,7 @@ def _flat(
             pairs.append((path, labels[wnid]))
         else:
             raise UserError(f"says that {path} shows {wnid}, which train has no folder for", where=str(file))
+    absent = sorted(classes.keys() - {Path(path).stem for path in images.paths})
+    if absent:
+        console.warn(f"prepare: {len(absent)} images that {file} names are not in {folder}: {some(absent)}")
     return make_list(sorted(pairs, key=lambda pair: pair[::-1])), skipped

@@ -146,7 +146,7 @@ def _split(
     if missing:
         absent = " and no ".join(per_class)
         shares = " and ".join(f"{number:,} for {split}" for split, number in per_class.items())
-        console.say(f"prepare: the data has no {absent} split: train gives {shares} of each class")
+        console.say(f"prepare: the data has no {absent} split: each class of train gives {shares}")
     splits = dict(collection.splits) | carve(train, per_class, seed)
     if settings.val == "test":
         _warn_selected_on_test(len(splits.get("val", ())))

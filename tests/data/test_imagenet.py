@@ -101,6 +101,16 @@ def test_a_flat_val_takes_its_labels_from_a_file(flat: Path, labelled: Any) -> N
     ]
 
 
+def test_a_flat_val_that_is_not_all_there_is_said(flat: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan(flat, val_labels=kaggle(flat))
+    assert capsys.readouterr().err == ""
+    (flat / "val/ILSVRC2012_val_00000005.JPEG").unlink()
+    assert len(scan(flat, val_labels=kaggle(flat)).splits["test"]) == 5
+    said = capsys.readouterr().err
+    assert "1 images that" in said
+    assert said.endswith("are not in " + str(flat / "val") + ": ILSVRC2012_val_00000005\n")
+
+
 def test_kaggles_folders_by_their_settings(tmp_path: Path) -> None:
     write(tmp_path, **{f"ILSVRC__Data__CLS-LOC__{split}__{wnid}": 2 for split in ("train", "val") for wnid in WNIDS})
     found = scan(tmp_path, train="ILSVRC/Data/CLS-LOC/train", val="ILSVRC/Data/CLS-LOC/val")

@@ -174,7 +174,7 @@ def test_a_missing_or_empty_split_is_carved_from_train(
     stats = prepare(root, layout, split={"val": 2, "test": 50})
     assert stats["images"] == {"train": 10, "val": 4, "test": 2}
     assert all(path.startswith("train/") for path, _ in listed(layout)["val"])
-    assert "prepare: the data has no val split: train gives 2 for val of each class" in capsys.readouterr().err
+    assert "prepare: the data has no val split: each class of train gives 2 for val" in capsys.readouterr().err
     assert stats["origin"] == {"val": "carved from train", "test": "given"}
 
 
@@ -203,7 +203,7 @@ def test_a_test_split_is_carved_for_both(root: Path, layout: Layout, capsys: pyt
     stats = prepare(root, layout, split={"val": "test", "test": 2})
     assert stats["images"] == {"train": 10, "val": 4, "test": 4}
     assert stats["origin"] == {"val": "the test images", "test": "carved from train"}
-    assert "prepare: the data has no test split: train gives 2 for test of each class" in capsys.readouterr().err
+    assert "prepare: the data has no test split: each class of train gives 2 for test" in capsys.readouterr().err
 
 
 def test_a_val_of_the_datas_own_goes_unused_if_test_serves(
