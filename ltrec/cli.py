@@ -39,7 +39,7 @@ _SETUP = {
     "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 100},
 }
 app = typer.Typer(help="Long-tailed image classification by decoupled training.", **_SETUP)  # type: ignore[arg-type]
-data_app = typer.Typer(help="Sample data.", **_SETUP)  # type: ignore[arg-type]
+data_app = typer.Typer(help="Sample data and benchmarks.", **_SETUP)  # type: ignore[arg-type]
 params_app = typer.Typer(help="Check params.yaml, and describe it to editors.", **_SETUP)  # type: ignore[arg-type]
 
 
@@ -263,6 +263,32 @@ def digits(
     from ltrec.data.digits import write_digits
 
     write_digits(root)
+
+
+@data_app.command()
+def cifar10(
+    root: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("data"),
+) -> None:
+    """Download CIFAR-10 and write its 60,000 images as image folders.
+
+    Nothing is downloaded where cifar-10-python.tar.gz lies in the folder already.
+    """
+    from ltrec.data.cifar_archive import write_cifar10
+
+    write_cifar10(root)
+
+
+@data_app.command()
+def cifar100(
+    root: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("data"),
+) -> None:
+    """Download CIFAR-100 and write its 60,000 images as image folders.
+
+    Nothing is downloaded where cifar-100-python.tar.gz lies in the folder already.
+    """
+    from ltrec.data.cifar_archive import write_cifar100
+
+    write_cifar100(root)
 
 
 @params_app.command()

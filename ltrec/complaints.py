@@ -44,7 +44,10 @@ def problems(error: ValidationError, source: Source, schema: Schema) -> list[Pro
         source: The file.
         schema: Of the model.
     """
-    return [_Complaint(details, source, schema).problem() for details in error.errors(include_url=False)]
+    found = [_Complaint(details, source, schema) for details in error.errors(include_url=False)]
+    # Of a value that may be of several kinds, pydantic says for each kind why it is none of it; the first will do.
+    first = {complaint.path: complaint for complaint in reversed(found) if complaint.is_choice}
+    return [each.problem() for each in found if not each.is_choice or first[each.path] is each]
 
 
 class _Complaint:
@@ -57,6 +60,11 @@ class _Complaint:
         self.source = source
         self.schema = schema
         self.path, self.node, self.parent = self._locate()
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether the value may be of several kinds that no tag tells apart."""
+        return "anyOf" in self.node
 
     def problem(self) -> Problem:
         if _OF_KEY in self.details["loc"]:
@@ -135,7 +143,8 @@ class _Complaint:
     def _advice(self, value: object) -> str:
         """What people mean who write this."""
         wanted = self.node.get("type")
-        if isinstance(value, str) and wanted in {"number", "integer"} and self._is_quoted() and _is_number(value):
+        kinds = {wanted, *(option.get("type") for option in self.node.get("anyOf", ()))}
+        if isinstance(value, str) and kinds & {"number", "integer"} and self._is_quoted() and _is_number(value):
             return f"; write {value.strip()} without quotes"
         if isinstance(value, float) and wanted == "integer" and value.is_integer() and abs(value) < _EXACT:
             return f"; write {value:.0f}"

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Names = NDArray[np.str_]
     Row = dict[str, object]
 
+SelectedOn = Literal["val", "test"]
+"""Whose images chose epoch, hyper-parameters and champion: val's own, or those of test."""
 _Layout = Literal["intervals beside", "intervals below", "short"]
 
 _WITH_INTERVAL = (*metrics.GROUPS, "all")
@@ -82,6 +84,7 @@ class Report:
     """The variant that is joint."""
     openset: OpenSetReport | None = None
     """How well unknown images are rejected; None where test has none."""
+    selected_on: SelectedOn = "val"
 
     @cached_property
     def order(self) -> Integers:
@@ -113,7 +116,7 @@ class Report:
         content = {name: result.as_json() for name, result in self.results.items()}
         for name, figures in self.openset.figures.items() if self.openset else ():
             content[name]["openset"] = figures
-        return content | {"champion": self.champion}
+        return content | {"champion": self.champion, "selected_on": self.selected_on}
 
     def metrics(self, variant: str) -> dict[str, float | None]:
         """A variant's figures by name, for comparing runs."""
@@ -254,6 +257,7 @@ class Report:
             "95 % intervals by bootstrap" if sure else "",
             f"p against {self.reference}: exact McNemar, Holm-adjusted" if paired else "",
             f"{_CROWN} champion by balanced accuracy on val",
+            "val holds test images: all was selected on test" if self.selected_on == "test" else "",
         ]
         return "; ".join(part for part in parts if part) + "."
 

@@ -182,6 +182,17 @@ def test_data_digits_writes_where_it_is_told(tmp_path: Path) -> None:
     assert len(list((tmp_path / "numbers").rglob("*.png"))) == 1797
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_data_cifar_names_a_damaged_archive_in_one_line(name: str, tmp_path: Path) -> None:
+    archive = tmp_path / "data" / f"{name.replace('cifar', 'cifar-')}-python.tar.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(b"half of it")
+    done = ltrec("data", name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {archive}: is damaged: its MD5 sum is not the published")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGTERM, 143, ""), (signal.SIGINT, 130, "warning: interrupted\n")]
 )

@@ -204,7 +204,7 @@ BAD = [
         "  champion:",
         (
             "16:3: rebalance.champion: not a name for a variant: the outputs use it;"
-            " taken are champion, class, label, shot, test, train, val"
+            " taken are champion, class, label, selected_on, shot, test, train, val"
         ),
     ),
     ("  crt:", "  1:", "16:3: rebalance: a key must be text, got 1; write it in quotes"),
@@ -223,6 +223,28 @@ BAD = [
         "val: 10,",
         "val: 1.5,",
         "5:16: prepare.split.val: must be a whole number of images a class, or a fraction below 1, got 1.5",
+    ),
+    # A value of several kinds
+    ("val: 10,", "val: tets,", "5:16: prepare.split.val: wrong type, got tets; allowed: a number above 0 or test"),
+    ("val: 10,", "val: -1,", "5:16: prepare.split.val: out of range, got -1; allowed: a number above 0 or test"),
+    (
+        "val: 10,",
+        "val: [1],",
+        "5:16: prepare.split.val: wrong type, got a list of 1; allowed: a number above 0 or test",
+    ),
+    (
+        "val: 10,",
+        "val: '10',",
+        "5:16: prepare.split.val: wrong type, got '10'; allowed: a number above 0 or test; write 10 without quotes",
+    ),
+    ("test: 40", "test: test", "5:26: prepare.split.test: wrong type, got test; allowed: a number above 0"),
+    (
+        "kind: folder, root: data",
+        "kind: cifar, root: data",
+        (
+            "4:18: prepare.source.kind: unknown name, got cifar (did you mean cifar10?);"
+            " allowed: cifar10, cifar100, folder, imagenet, places365"
+        ),
     ),
     (
         "n_max: 120",
@@ -312,6 +334,12 @@ def test_good_parameters_are_read() -> None:
     assert read.represent.optimizer.weight_decay == 5e-4
     assert list(read.rebalance) == ["joint", "crt", "tau"]
     assert [settings.method for settings in read.rebalance.values()] == ["joint", "crt", "tau_norm"]
+
+
+def test_val_may_be_the_test_images() -> None:
+    read = params.parse(GOOD.replace("val: 10", "val: test"))
+    assert read.prepare.split.val == "test"
+    assert params.parse(GOOD.replace("val: 10, test: 40", "val: 0.5, test: 0.4")).prepare.split.val == 0.5
 
 
 def test_anchors_and_merges_are_followed() -> None:

@@ -23,9 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 def choices(recipe: Recipe) -> list[dict[str, str]]:
     """Every combination of a recipe's options."""
-    return [
-        dict(zip(recipe.options, values, strict=True)) for values in itertools.product(*recipe.options.values())
-    ]
+    return [dict(zip(recipe.options, values, strict=True)) for values in itertools.product(*recipe.options.values())]
 
 
 ALL = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,8 +50,8 @@ def printed(report: Report, width: int, encoding: str = "utf-8") -> str:
 
 def test_json_holds_every_variant_and_the_champion(report: Report) -> None:
     content = json.loads(json.dumps(report.as_json(), allow_nan=False))
-    assert list(content) == ["joint", "tau_norm", "champion"]
-    assert content["champion"] == "tau_norm"
+    assert list(content) == ["joint", "tau_norm", "champion", "selected_on"]
+    assert (content["champion"], content["selected_on"]) == ("tau_norm", "val")
     assert content["joint"]["p_value_against_joint"] is None
     assert content["joint"]["discordant"] is None
     # τ-norm alone is right on two images, joint alone on none: p = 2·(1/4).
@@ -89,6 +90,14 @@ def test_norms_and_curves(report: Report) -> None:
 
 def test_group_rows_carry_intervals(report: Report) -> None:
     assert report.group_rows()[0] == {"variant": "joint", "group": "many", "accuracy": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_what_was_selected_on_test_is_marked(report: Report) -> None:
+    marked = replace(report, selected_on="test")
+    assert marked.as_json()["selected_on"] == "test"
+    assert "val holds test images: all was selected on test." in marked.markdown().splitlines()[-1]
+    assert "all was selected on test" in " ".join(printed(marked, 80).split())
+    assert "selected on test" not in report.markdown() + printed(report, 80)
 
 
 @pytest.mark.parametrize("width", [60, 80, 110, 120, 140])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,30 +10,14 @@ from pydantic import Field
 
 from ltrec.artifacts import SPLITS
 from ltrec.data.collection import Collection, Skipped
-from ltrec.data.lists import make_list, unlistable
+from ltrec.data.scanning import images_below, is_text, visible_folders
 from ltrec.errors import UserError
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ltrec.artifacts import Split
     from ltrec.data.lists import ImageList
 
-# What systems and programs leave behind; hidden files (.DS_Store, .gitignore) are passed over as well.
-_LITTER = frozenset(
-    {
-        "thumbs.db",
-        "ehthumbs.db",
-        "desktop.ini",
-        "icon\r",
-        "__macosx",
-        "@eadir",
-        "$recycle.bin",
-        "lost+found",
-        "system volume information",
-    }
-)
 _LIKE_SPLITS = frozenset({*SPLITS, "valid", "validation", "dev", "testing", "training"})
 _HINT = "`ltrec data digits` writes sample data; your own goes there as <class>/<image>"
 
@@ -66,11 +49,8 @@ def scan_folder(root: Path) -> Collection:
     skipped = [Skipped(path, "not in a class folder") for path in strays]
     splits: dict[Split, ImageList] = {}
     for split, folders in by_split.items():
-        found = [(path, label[folder.name], why) for folder in folders for path, why in _files(folder, root, ())]
-        skipped += [Skipped(path, why) for path, _, why in found if why]
-        splits[split] = make_list(
-            sorted(((path, at) for path, at, why in found if not why), key=lambda pair: pair[::-1])
-        )
+        splits[split], unfit = images_below([(folder, label[folder.name]) for folder in folders], root)
+        skipped += unfit
     if not skipped and not any(len(images) for images in splits.values()):
         raise UserError(f"its class folders are empty; {_HINT}", where=str(root))
     return Collection(classes, splits, tuple(sorted(skipped, key=lambda entry: entry.path)))
@@ -82,7 +62,7 @@ def _class_folders(root: Path) -> tuple[dict[Split, list[Path]], list[str]]:
         raise UserError(f"no such folder; {_HINT}", where=str(root))
     if not root.is_dir():
         raise UserError("is a file, not a folder of class folders", where=str(root))
-    folders, strays = _visible_folders(root, root)
+    folders, strays = visible_folders(root, root)
     if not folders:
         raise UserError(f"has no class folders; {_HINT}", where=str(root))
     if not _is_split({folder.name for folder in folders}, root):
@@ -90,7 +70,7 @@ def _class_folders(root: Path) -> tuple[dict[Split, list[Path]], list[str]]:
     by_split: dict[Split, list[Path]] = {}
     for split in SPLITS:
         if (root / split).is_dir():
-            by_split[split], beside = _visible_folders(root / split, root)
+            by_split[split], beside = visible_folders(root / split, root)
             strays += beside
     return by_split, strays
 
@@ -113,7 +93,7 @@ def _is_split(names: set[str], root: Path) -> bool:
 
 def _class_names(names: set[str], root: Path) -> tuple[str, ...]:
     for name in sorted(names):
-        if not name.strip() or re.search(r"[\r\n]", name) or not _is_text(name):
+        if not name.strip() or re.search(r"[\r\n]", name) or not is_text(name):
             raise UserError(
                 f"class folder {name!a}: a class name must be UTF-8 text in one line; rename it", where=str(root)
             )
@@ -125,50 +105,3 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     pieces = re.split(r"([0-9]+)", name)
     # Odd pieces are the numbers, so that only like is compared with like.
     return [int(piece) if at % 2 else piece.casefold() for at, piece in enumerate(pieces)], name
-
-
-def _visible_folders(folder: Path, root: Path) -> tuple[list[Path], list[str]]:
-    """Folders, and the paths of the files beside them."""
-    entries = list(_entries(folder))
-    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
-    return folders, [_relative(entry.path, root) for entry in entries if not entry.is_dir()]
-
-
-def _files(folder: Path, root: Path, above: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
-    """Paths below a class folder, each with what keeps it from being an image file, if anything."""
-    real = os.path.realpath(folder)
-    if real in above:
-        yield _relative(folder, root), "a link to a folder above it"
-        return
-    for entry in _entries(folder):
-        path = _relative(entry.path, root)
-        if entry.is_dir():
-            yield from _files(Path(entry.path), root, (*above, real))
-        elif not entry.is_file():  # reading a pipe would wait for ever
-            yield path, "a broken link" if entry.is_symlink() else "not a regular file"
-        else:
-            # Not `path`, in which odd bytes are spelt out.
-            yield path, unlistable(Path(entry.path).relative_to(root).as_posix())
-
-
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not _is_litter(entry.name)]
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", where=str(folder)) from None
-    yield from visible
-
-
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name.casefold() in _LITTER
-
-
-def _is_text(name: str) -> bool:
-    # File names that are not UTF-8 arrive with lone surrogates.
-    return not re.search("[\ud800-\udfff]", name)
-
-
-def _relative(path: str | Path, root: Path) -> str:
-    relative = Path(path).relative_to(root).as_posix()
-    return relative if _is_text(relative) else relative.encode("utf-8", "backslashreplace").decode()

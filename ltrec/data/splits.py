@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from ltrec.settings import Settings
 
@@ -30,29 +30,38 @@ def _whole_or_fraction(amount: float) -> float:
     return int(amount)
 
 
-Amount = Annotated[float, Field(gt=0), AfterValidator(_whole_or_fraction)]
+# As any: it is a whole number where the schema says float, which the serializer of a union minds.
+Amount = Annotated[SerializeAsAny[float], Field(gt=0), AfterValidator(_whole_or_fraction)]
 
 
 class SplitSettings(Settings):
     """What is carved from train where the data has no split of its own; every class gives the same number."""
 
-    val: Amount = 0.1
-    """Images a class, or below 1: that fraction of the smallest class, but at least one image."""
+    val: Amount | Literal["test"] = 0.1
+    """Images a class, or below 1: that fraction of the smallest class, but at least one image. test: val lists the
+    test images, as in the literature on data without a val; whatever is chosen is then chosen on test."""
     test: Amount = 0.2
-    """As `val`."""
+    """Images a class, or a fraction, as for `val`."""
     small_classes: Literal["error", "drop"] = "error"
     """What to do about classes with too few images: stop, or leave them out and list them in stats.json."""
 
     @model_validator(mode="after")
     def _train_remains(self) -> Self:
-        if self.val < 1 and self.test < 1 and self.val + self.test >= 1:
+        if self.val != "test" and self.val < 1 and self.test < 1 and self.val + self.test >= 1:
             raise ValueError(f"val ({self.val}) and test ({self.test}) together must leave something for train")
         return self
+
+    @property
+    def carved(self) -> tuple[Split, ...]:
+        """The splits that train gives images to, where the data does not have them."""
+        return ("test",) if self.val == "test" else ("val", "test")
 
     def per_class(self, smallest: int, missing: Sequence[Split]) -> dict[Split, int]:
         """Images that each class gives to each missing split, if the smallest class has `smallest`."""
         # test comes first, so that another val leaves the test images as they are.
-        amounts: dict[Split, float] = {"test": self.test, "val": self.val}
+        amounts: dict[Split, float] = {"test": self.test}
+        if self.val != "test":
+            amounts["val"] = self.val
         return {
             split: int(amount) if amount >= 1 else max(1, math.floor(amount * smallest + 1e-9))
             for split, amount in amounts.items()

@@ -69,7 +69,7 @@ class Recipe:
                 )
         defaults = {option: allowed[0] for option, allowed in self.options.items()}
         template = resources.files(__name__).joinpath(self.template).read_text(encoding="utf-8")
-        return _Template(template).substitute(self.fixed | defaults | choice)
+        return _Template(template).substitute({**self.fixed, **defaults, **choice})
 
 
 RECIPES = (

@@ -19,13 +19,14 @@ from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from numpy.typing import NDArray
 
     from ltrec.features import FeatureBank
     from ltrec.heads import Head
     from ltrec.params import Params
-    from ltrec.report import Report
+    from ltrec.report import Report, SelectedOn
     from ltrec.selection import Score
 
 _IMAGES_AT_ONCE = 4096
@@ -73,7 +74,7 @@ def _drop_unnamed(layout: artifacts.Layout, named: Iterable[str]) -> None:
 def _compare(params: Params, layout: artifacts.Layout) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
     from ltrec import heads
-    from ltrec.data.lists import read_classes, read_list
+    from ltrec.data.lists import read_classes, read_list, read_paths
     from ltrec.features import FeatureBank
     from ltrec.openset_report import Images, OpenSetReport
     from ltrec.report import Report, Result
@@ -117,7 +118,13 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     rejected = None
     if val is not None:
         rejected = OpenSetReport(rejection, champion, Images.of(whole.labels.numpy()), Images.of(val.labels.numpy()))
-    return Report(names, counts, groups, labels, results, champion, reference, rejected)
+    on = selected_on(*(read_paths(layout.split_list(split)) for split in ("val", "test")))
+    return Report(names, counts, groups, labels, results, champion, reference, openset=rejected, selected_on=on)
+
+
+def selected_on(val: AbstractSet[str], test: AbstractSet[str]) -> SelectedOn:
+    """Which split chose epoch, hyper-parameters and champion: test, where val shares images with it."""
+    return "val" if val.isdisjoint(test) else "test"
 
 
 def weight_norms(head: Head) -> NDArray[np.float64] | None:
@@ -241,11 +248,12 @@ def _track(params: Params, report: Report, layout: artifacts.Layout) -> None:
             artifacts.write_csv(table, report.per_class_rows([name]))
             with tracking.stage_run(params, "rebalance", variant=name) as run:
                 run.params({"rebalance": params.rebalance[name].model_dump(mode="json"), "seed": params.seed})
+                run.tags({"selected_on": report.selected_on})
                 run.metrics(_present(report.metrics(name)))
                 run.file(table)
     with tracking.stage_run(params, "evaluate") as run:
         run.params({"evaluate": params.evaluate.model_dump(mode="json")})
-        run.tags({"champion": report.champion})
+        run.tags({"champion": report.champion, "selected_on": report.selected_on})
         run.metrics(_present(report.metrics(report.champion)))
         for file in ("metrics.json", "per_class.csv", "table.md"):
             run.file(layout.evaluation / file)

@@ -18,8 +18,9 @@ from ltrec.data.inspection import inspect
 from ltrec.data.lists import list_text
 from ltrec.data.long_tail import LongTailSettings
 from ltrec.data.openset import OpenSetSettings
+from ltrec.data.sources import SourceSettings
 from ltrec.data.splits import SplitSettings, carve
-from ltrec.errors import UserError
+from ltrec.errors import UserError, some
 from ltrec.metrics import shot_groups
 from ltrec.settings import PositiveInt, Settings
 
@@ -35,11 +36,6 @@ if TYPE_CHECKING:
     from ltrec.params import Params
 
     Splits = Mapping[Split, ImageList]
-
-SourceSettings = FolderSource
-"""The union of the sources, told apart by `kind`."""
-
-_SHOWN = 3
 
 
 class PrepareSettings(Settings):
@@ -76,24 +72,30 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     with console.progress("prepare: files", len(paths)) as advance:
         digests, unreadable = inspect(root, paths, decode=settings.decode, workers=settings.workers, advance=advance)
     if not digests:
-        listed = _first([f"{skip.path}: {skip.reason}" for skip in (*unreadable, *found.skipped)])
+        listed = some([f"{skip.path}: {skip.reason}" for skip in (*unreadable, *found.skipped)])
         raise UserError(f"no image could be read ({listed or 'its folders are empty'})", where=str(root))
     collection = _without_untrainable(found.keep(digests, unreadable))
-    collection, splits = _split(collection, settings.split, seed, root)
+    collection, splits, carved = _split(collection, settings.split, seed, root)
     drawn = splits
     if settings.long_tail is not None:
-        splits = splits | {"train": _cut(splits["train"], collection.classes, settings.long_tail, seed)}
+        splits = splits | {"train": _cut(splits["train"], collection.classes, settings.long_tail, seed, carved)}
     if settings.openset is not None:
         splits = settings.openset.add(splits, collection.unknown, seed)
+    # val may be the test images on purpose: what is said of those is said once.
+    own: tuple[Split, ...] = ("train", "test") if settings.split.val == "test" else SPLITS
     _warn_skipped(collection, layout)
-    _warn_untested(splits, collection.classes)
+    _warn_untested(splits, collection.classes, own)
     split_digests = {split: _digest([splits[split]], digests) for split in SPLITS}
     stats = {
         "digest": _digest(splits.values(), digests),
         **_class_stats(splits, collection.classes, shots),
         "skipped": [{"path": skip.path, "reason": skip.reason} for skip in collection.skipped],
-        "duplicates_across_splits": _count_leaks(splits, digests),
+        "duplicates_across_splits": _count_leaks({split: splits[split] for split in own}, digests),
         "unused": len(drawn["train"]) - len(splits["train"]),
+        "origin": {
+            split: "the test images" if split not in own else "carved from train" if split in carved else "given"
+            for split in ("val", "test")
+        },
     }
     if settings.openset is not None:
         stats["unknown"] = {split: len(splits[split]) - stats["images"][split] for split in ("val", "test")}
@@ -122,14 +124,18 @@ def _without_untrainable(collection: Collection) -> Collection:
 
 def _split(
     collection: Collection, settings: SplitSettings, seed: int, root: Path
-) -> tuple[Collection, dict[Split, ImageList]]:
-    """Carve the splits that the source lacks from train; small classes raise or go."""
-    missing: list[Split] = [split for split in ("val", "test") if not len(collection.splits.get(split, ()))]
+) -> tuple[Collection, dict[Split, ImageList], dict[Split, int]]:
+    """Carve the splits that the source lacks from train; small classes raise or go.
+
+    Returns:
+        The classes that stay, the splits, and how many images of each class each carved split took.
+    """
+    missing: list[Split] = [split for split in settings.carved if not len(collection.splits.get(split, ()))]
     counts = collection.splits["train"].counts(len(collection.classes))
     needed = settings.needed(missing)
     small = {label: int(count) for label, count in enumerate(counts) if not settings.suffices(int(count), missing)}
     if small and settings.small_classes == "error":
-        named = _first([f"'{collection.classes[label]}' ({count})" for label, count in small.items()])
+        named = some([f"'{collection.classes[label]}' ({count})" for label, count in small.items()])
         raise UserError(
             f"too few images to split in {len(small)} of {len(counts)} classes: {named}; a class needs {needed}"
             f" ({', '.join(f'{split} {getattr(settings, split)}' for split in missing)}, 1 or more for train):"
@@ -140,7 +146,7 @@ def _split(
         {label: f"too few images to split ({count}; {needed} are needed)" for label, count in small.items()}
     )
     if len(collection.classes) < 2:
-        skipped = _first([f"{skip.path} {skip.reason}" for skip in collection.skipped if skip.path.endswith("/")])
+        skipped = some([f"{skip.path} {skip.reason}" for skip in collection.skipped if skip.path.endswith("/")])
         raise UserError(
             f"{len(collection.classes)} class(es) with enough images; a classifier needs two"
             + (f" (left out: {skipped})" if skipped else ""),
@@ -149,50 +155,66 @@ def _split(
     train = collection.splits["train"]
     per_class = settings.per_class(int(train.counts(len(collection.classes)).min()), missing)
     if missing:
-        shares = " and ".join(f"{split} {number}" for split, number in per_class.items())
-        console.say(f"prepare: {shares} image(s) of each class are taken from train; the data has no such folder")
-    return collection, dict(collection.splits) | carve(train, per_class, seed)
+        absent = " and no ".join(per_class)
+        shares = " and ".join(f"{number:,} for {split}" for split, number in per_class.items())
+        console.say(f"prepare: the data has no {absent} split: each class of train gives {shares}")
+    splits = dict(collection.splits) | carve(train, per_class, seed)
+    if settings.val == "test":
+        _warn_selected_on_test(len(splits.get("val", ())))
+        splits["val"] = splits["test"]
+    return collection, splits, per_class
 
 
-def _cut(train: ImageList, classes: Sequence[str], profile: LongTailSettings, seed: int) -> ImageList:
+def _warn_selected_on_test(unused: int) -> None:
+    beside = f"; the {unused:,} val images of the data go unused" if unused else ""
+    console.warn(
+        "prepare: val lists the test images (params.yaml: prepare.split.val: test): epoch, hyper-parameters and"
+        f" champion will be chosen on test, as in much of the literature, which flatters the figures{beside}"
+    )
+
+
+def _cut(
+    train: ImageList, classes: Sequence[str], profile: LongTailSettings, seed: int, carved: Mapping[Split, int]
+) -> ImageList:
     kept, asked = long_tail.cut(train, len(classes), profile, seed)
     has = train.counts(len(classes))
     short = [f"'{classes[label]}' ({has[label]} of {asked[label]})" for label in np.flatnonzero(has < asked).tolist()]
     if short:
+        gone = "".join(f"; {split} took {number:,} of each class before" for split, number in carved.items())
         console.warn(
             f"prepare: {len(short)} of {len(classes)} classes have fewer training images than"
-            f" prepare.long_tail asks, and keep what they have: {_first(short)}"
+            f" prepare.long_tail asks, and keep what they have: {some(short)}{gone}"
         )
     return kept
 
 
 def _warn_skipped(collection: Collection, layout: Layout) -> None:
     if collection.skipped:
-        some = _first([f"{skip.path} ({skip.reason})" for skip in collection.skipped])
-        console.warn(f"prepare: skipped {len(collection.skipped)}: {some}; all are listed in {layout.stats}")
+        listed = some([f"{skip.path} ({skip.reason})" for skip in collection.skipped])
+        console.warn(f"prepare: skipped {len(collection.skipped)}: {listed}; all are listed in {layout.stats}")
 
 
-def _warn_untested(splits: Splits, classes: Sequence[str]) -> None:
-    for split in ("val", "test"):
+def _warn_untested(splits: Splits, classes: Sequence[str], own: Sequence[Split]) -> None:
+    for split in own:
         none = np.flatnonzero(splits[split].counts(len(classes)) == 0)
         absent = [f"'{classes[label]}'" for label in none.tolist()]
         if absent:
-            console.warn(f"prepare: {len(absent)} of {len(classes)} classes have no {split} image: {_first(absent)}")
+            console.warn(f"prepare: {len(absent)} of {len(classes)} classes have no {split} image: {some(absent)}")
 
 
 def _count_leaks(splits: Splits, digests: Mapping[str, bytes]) -> int:
     """Contents that lie in more than one split; said, since they make test figures too good."""
     first: dict[bytes, tuple[Split, str]] = {}
     leaks: dict[bytes, str] = {}
-    for split in SPLITS:
-        for path in splits[split].paths:
+    for split, images in splits.items():
+        for path in images.paths:
             earlier_split, earlier = first.setdefault(digests[path], (split, path))
             if earlier_split != split:
                 leaks.setdefault(digests[path], f"{earlier} in {earlier_split} = {path} in {split}")
     if leaks:
         console.warn(
             f"prepare: {len(leaks)} image(s) lie byte for byte in more than one split, which flatters the figures:"
-            f" {_first(list(leaks.values()))}"
+            f" {some(list(leaks.values()))}"
         )
     return len(leaks)
 
@@ -213,7 +235,7 @@ def _class_stats(splits: Splits, classes: Sequence[str], shots: ShotSettings) ->
 def _digest(lists: Iterable[ImageList], digests: Mapping[str, bytes]) -> str:
     """SHA-256 over the paths and contents of the images in some lists, whatever their order."""
     whole = hashlib.sha256()
-    for path in sorted(path for images in lists for path in images.paths):
+    for path in sorted({path for images in lists for path in images.paths}):
         whole.update(path.encode() + b"\0" + digests[path])
     return whole.hexdigest()
 
@@ -235,8 +257,3 @@ def _write(
         # All are written before the first takes its place, so that a failure replaces none of them.
         for path, text in texts.items():
             files.enter_context(artifacts.replacing(path)).write_text(text, encoding="utf-8", newline="\n")
-
-
-def _first(items: Sequence[str]) -> str:
-    more = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

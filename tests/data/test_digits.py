@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ltrec.data import digits
+from ltrec.data import writing
 from ltrec.data.digits import write_digits
 from ltrec.errors import UserError
 
@@ -71,13 +71,13 @@ def test_other_data_is_refused_and_stays(tmp_path: Path, path: str) -> None:
 
 
 def test_an_interruption_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = digits._write
+    write = writing._write
 
-    def interrupted(folder: Path, files: dict[str, bytes]) -> None:
+    def interrupted(folder: Path, files: dict[str, Any]) -> None:
         write(folder, dict(list(files.items())[:100]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(digits, "_write", interrupted)
+    monkeypatch.setattr(writing, "_write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_digits(tmp_path / "data")
     assert list(tmp_path.iterdir()) == []

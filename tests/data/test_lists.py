@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from ltrec.data.lists import list_text, make_list, read_classes, read_list
+from ltrec.data.lists import list_text, make_list, read_classes, read_list, read_paths, unlistable
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,3 +95,27 @@ def test_class_names_are_lines(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(UserError, match="no class names"):
         read_classes(file)
+
+
+def test_paths_are_read_whatever_the_labels(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("a b/1.png 3\nc.png -1\n \x85.png 0\n", encoding="utf-8")
+    assert read_paths(tmp_path / "list") == {"a b/1.png", "c.png", " \x85.png"}
+    with pytest.raises(UserError, match="no such file"):
+        read_paths(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("train/n01440764/n01440764_10026.JPEG", None),
+        ("a b/ä.png", None),
+        ("a/..b/c..png", None),
+        ("a/../../b.png", "leaves the source's root"),
+        ("/a.png", "is absolute"),
+        ("C:/a.png", "is absolute"),
+        ("a\rb.png", "not text in one line"),
+        ("a\udce9.png", "not UTF-8"),
+    ],
+)
+def test_which_paths_a_list_can_hold(path: str, why: str | None) -> None:
+    assert unlistable(path) is None if why is None else why in (unlistable(path) or "")

@@ -49,9 +49,20 @@ def test_pareto_beyond_them_is_refused(alpha: float) -> None:
         profile("pareto", 100, alpha=alpha)
 
 
-def test_exponential_of_cifar_100_in_total() -> None:
-    sizes = profile("exponential", 100).sizes(500, 100)
-    assert (sizes[0], sizes[-1], sizes.sum()) == (500, 5, 10847)
+@pytest.mark.parametrize(
+    ("imbalance_factor", "last", "total"),
+    [(100, 5, 10847), (50, 10, 12608), (10, 50, 19573)],  # as published for CIFAR-100-LT
+)
+def test_exponential_of_cifar_100_in_total(imbalance_factor: int, last: int, total: int) -> None:
+    sizes = profile("exponential", imbalance_factor).sizes(500, 100)
+    assert (sizes[0], sizes[-1], sizes.sum()) == (500, last, total)
+
+
+@pytest.mark.parametrize(("n_max", "classes"), [(5000, 10), (500, 100)])
+@pytest.mark.parametrize("imbalance_factor", [10, 20, 50, 100, 200, 256])
+def test_what_mends_floating_point_changes_no_benchmark(n_max: int, classes: int, imbalance_factor: int) -> None:
+    as_the_field = [int(n_max * imbalance_factor ** (-j / (classes - 1.0))) for j in range(classes)]
+    assert profile("exponential", imbalance_factor).sizes(n_max, classes).tolist() == as_the_field
 
 
 def test_exponential_is_exact_where_floating_point_is_not() -> None:

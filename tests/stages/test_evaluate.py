@@ -65,6 +65,10 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
     artifacts.write_text(LAYOUT.classes, "ant\nbee\ncat\n")
     lines = [f"{label}/{image}.png {label}\n" for label, count in enumerate(COUNTS) for image in range(count)]
     artifacts.write_text(LAYOUT.split_list("train"), "".join(lines))
+    artifacts.write_text(LAYOUT.split_list("val"), "a/own.png 0\n")
+    artifacts.write_text(
+        LAYOUT.split_list("test"), "".join(f"{image}.png {label}\n" for image, label in enumerate(LABELS))
+    )
     with features.writing(LAYOUT.features("test"), LABELS, views=1, dim=3, header={}) as bank:
         bank[0] = FEATURES
     artifacts.write_csv(LAYOUT.history, [{"epoch": 1, "loss": 0.5, "accuracy": 0.8, "val": 0.6, "lr": 0.1}])
@@ -134,6 +138,25 @@ def test_champion_is_chosen_on_val_by_accuracy_then_likelihood_then_place() -> N
     # On test joint is the worst, and still it wins if val says so.
     save("joint", heads.LinearHead(WEIGHTS["joint"], None), 0.95)
     assert run("joint", "crt")["champion"] == "joint"
+
+
+def test_a_val_of_test_images_is_marked_wherever_figures_go(
+    recorder: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("joint", "crt")["selected_on"] == "val"
+    artifacts.write_text(LAYOUT.split_list("val"), LAYOUT.split_list("test").read_text(encoding="utf-8"))
+    assert run("joint", "crt")["selected_on"] == "test"
+    assert "selected on test" in (LAYOUT.evaluation / "table.md").read_text(encoding="utf-8")
+    assert "selected on test" in " ".join(capsys.readouterr().out.split())
+    assert recorder.of("tags", "evaluate")[-1]["selected_on"] == "test"
+    for variant in ("joint", "crt"):
+        assert recorder.of("tags", "rebalance", variant) == [{"selected_on": "val"}, {"selected_on": "test"}]
+
+
+def test_selected_on_test_if_any_image_is_shared() -> None:
+    assert evaluate.selected_on({"a.png", "b.png"}, {"c.png"}) == "val"
+    assert evaluate.selected_on({"a.png", "b.png"}, {"b.png", "c.png"}) == "test"
+    assert evaluate.selected_on(frozenset(), {"c.png"}) == "val"
 
 
 def test_without_joint_nothing_is_compared() -> None:
@@ -250,7 +273,7 @@ def test_tracking_gets_every_variant_and_the_parent(recorder: Recorder) -> None:
     assert "top5" not in recorder.of("metrics", "rebalance", "crt")[0]
     assert recorder.of("file", "rebalance", "joint") == ["per_class.csv"]
     assert recorder.of("history", "represent") == [("represent", 1)]
-    assert {"champion": "crt"} in recorder.of("tags", "evaluate")
+    assert {"champion": "crt", "selected_on": "val"} in recorder.of("tags", "evaluate")
     assert {"metrics.json", "per_class.csv", "table.md", "plots/groups.png"} <= set(recorder.of("file", "evaluate"))
 
 

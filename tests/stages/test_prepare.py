@@ -174,7 +174,56 @@ def test_a_missing_or_empty_split_is_carved_from_train(
     stats = prepare(root, layout, split={"val": 2, "test": 50})
     assert stats["images"] == {"train": 10, "val": 4, "test": 2}
     assert all(path.startswith("train/") for path, _ in listed(layout)["val"])
-    assert "prepare: val 2 image(s) of each class are taken from train" in capsys.readouterr().err
+    assert "prepare: the data has no val split: each class of train gives 2 for val" in capsys.readouterr().err
+    assert stats["origin"] == {"val": "carved from train", "test": "given"}
+
+
+def test_val_may_list_the_test_images(root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(root, train__a=8, train__b=6, test__a=3, test__b=1)
+    (root / "test" / "a" / "copy.png").write_bytes((root / "train" / "a" / "0.png").read_bytes())
+    stats = prepare(root, layout, split={"val": "test", "test": 50})
+    found = files(layout)
+    assert found["val.txt"] == found["test.txt"]
+    assert found["val.digest.txt"] == found["test.digest.txt"]
+    assert stats["images"] == {"train": 14, "val": 5, "test": 5}
+    assert stats["origin"] == {"val": "the test images", "test": "given"}
+    # The copy of a training image is found once; that val is test was asked for.
+    assert stats["duplicates_across_splits"] == 1
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "val lists the test images" in line]
+    assert len(warnings) == 1
+    assert "champion will be chosen on test" in warnings[0]
+    whole = hashlib.sha256()
+    for path in sorted(str(file.relative_to(root)) for file in root.rglob("*.png")):
+        whole.update(path.encode() + b"\0" + hashlib.sha256((root / path).read_bytes()).digest())
+    assert stats["digest"] == whole.hexdigest()
+
+
+def test_a_test_split_is_carved_for_both(root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(root, a=8, b=6)
+    stats = prepare(root, layout, split={"val": "test", "test": 2})
+    assert stats["images"] == {"train": 10, "val": 4, "test": 4}
+    assert stats["origin"] == {"val": "the test images", "test": "carved from train"}
+    assert "prepare: the data has no test split: each class of train gives 2 for test" in capsys.readouterr().err
+
+
+def test_a_val_of_the_datas_own_goes_unused_if_test_serves(
+    root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, train__a=3, train__b=3, val__a=2, val__b=1, test__a=1, test__b=1)
+    assert prepare(root, layout, split={"val": "test"})["images"] == {"train": 6, "val": 2, "test": 2}
+    assert "the 3 val images of the data go unused" in capsys.readouterr().err
+
+
+def test_the_literatures_counts_need_its_val(root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    # CIFAR-10-LT in small: 50 images a class, of which the head keeps all.
+    write_images(root, train__a=50, train__b=50, train__c=50, test__a=2, test__b=2, test__c=2)
+    tail = {"profile": "exponential", "imbalance_factor": 25, "n_max": 50}
+    stats = prepare(root, layout, split={"val": "test"}, long_tail=tail)
+    assert [entry["train"] for entry in stats["classes"]] == [50, 10, 2]
+    assert "fewer training images" not in capsys.readouterr().err
+    stats = prepare(root, layout, split={"val": 1}, long_tail=tail)
+    assert [(entry["train"], entry["val"]) for entry in stats["classes"]] == [(49, 1), (10, 1), (2, 1)]
+    assert "'a' (49 of 50); val took 1 of each class before" in capsys.readouterr().err
 
 
 def test_a_class_short_of_its_place_in_the_tail_is_said(
