@@ -34,6 +34,12 @@ def test_what_joint_learnt_is_not_used(banks: Banks) -> None:
     assert first.bias is not None
 
 
+def test_the_papers_way_is_the_default() -> None:
+    defaults = CrtSettings(method="crt")
+    assert defaults.sampler == samplers.ClassBalanced(per_visit=4)
+    assert (defaults.init, defaults.images) == ("random", False)
+
+
 def test_from_joint_on(banks: Banks) -> None:
     still = SETTINGS.model_copy(update={"init": "joint", "lr": 1e-30}).build(0).fit(*banks).head
     assert torch.equal(still(banks.val.plain), banks.joint(banks.val.plain))
