@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# Seeds of the views drawn: apart from those of the sampler's draws.
+_VIEW_STREAM = 0x71E5
+
+
 @dataclass(frozen=True)
 class FeatureBank:
     """One split's features.
@@ -75,6 +79,27 @@ class FeatureBank:
     def views(self) -> int:
         """V."""
         return self.features.shape[0]
+
+    def batches(self, drawn: NDArray[np.int64], size: int, *, epoch: int, seed: int) -> Iterator[Tensor]:
+        """The features that an epoch trains on: of each image drawn, those of a random view.
+
+        Args:
+            drawn: Which images, (M,).
+            size: B, images a batch; what is left over fills none and is left out.
+            epoch: Counted from 0.
+            seed: Of the views.
+
+        Yields:
+            Features (B, D) of B images at a time, in the order drawn.
+        """
+        import torch
+
+        device = self.features.device
+        views = np.random.default_rng([seed, epoch, _VIEW_STREAM]).integers(self.views, size=len(drawn))
+        of_view, of_image = torch.from_numpy(views).to(device), torch.from_numpy(drawn).to(device)
+        for start in range(0, len(drawn) - size + 1, size):
+            batch = slice(start, start + size)
+            yield self.features[of_view[batch], of_image[batch]]
 
 
 @contextlib.contextmanager

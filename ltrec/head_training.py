@@ -1,11 +1,9 @@
-"""Training of a head on cached features, the epoch chosen on val."""
+"""Training of a head on the backbone's features, the epoch chosen on val."""
 
 from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ltrec.device import require_finite
 from ltrec.optim import SgdRecipe, SgdSettings
@@ -15,12 +13,9 @@ from ltrec.settings import PositiveInt
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ltrec.features import FeatureBank
     from ltrec.rebalancers.base import Row
     from ltrec.selection import Score
-
-
-# Seeds of the views drawn: apart from those of the sampler's draws.
-_VIEW_STREAM = 0x71E5
 
 
 class HeadTrainingSettings(SgdRecipe):
@@ -29,6 +24,8 @@ class HeadTrainingSettings(SgdRecipe):
     sampler: SamplerSettings = ClassBalanced()
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
+    images: bool = False
+    """Features anew in each epoch, of augmented images, as the paper did; false: those of the feature bank."""
 
     def trainer(self, seed: int) -> HeadTrainer:
         """The plain object that trains as these settings say."""
@@ -48,13 +45,13 @@ class HeadTrainer:
         self.batch_size = batch_size
         self.seed = seed
 
-    def fit(self, head: nn.Module, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> tuple[int, list[Row]]:
+    def fit(self, head: nn.Module, train: FeatureBank, val: FeatureBank) -> tuple[int, list[Row]]:
         """Train the parameters of `head` that require a gradient, in place.
 
         Args:
-            head: From inputs (N, D) to logits (N, C).
-            train: Inputs (V, N, D), each draw from a random view, and labels (N,).
-            val: Inputs (N, D) and labels (N,).
+            head: From features (N, D) to logits (N, C).
+            train: Gives each epoch's batches of features, and the labels (N,).
+            val: The plain features (N, D) and labels (N,) to choose the epoch on.
 
         Returns:
             The epoch that was kept, counted from 1, and a row for each epoch.
@@ -67,7 +64,7 @@ class HeadTrainer:
 
         from ltrec.selection import score
 
-        inputs, labels = train
+        labels = train.labels
         sampler = self.sampler.build(labels.cpu().numpy(), seed=self.seed, epochs=self.epochs)
         size = min(self.batch_size, len(labels))
         steps = len(labels) // size
@@ -76,13 +73,11 @@ class HeadTrainer:
         best: tuple[Score, int, dict[str, Tensor]] | None = None
         curve: list[Row] = []
         for epoch in range(self.epochs):
-            drawn = torch.from_numpy(sampler.epoch(epoch)).to(labels.device)
-            views = np.random.default_rng([self.seed, epoch, _VIEW_STREAM]).integers(len(inputs), size=len(drawn))
-            views_drawn = torch.from_numpy(views).to(labels.device)
+            drawn = sampler.epoch(epoch)
+            wanted = labels[torch.from_numpy(drawn).to(labels.device)]
             total = 0.0
-            for step in range(steps):
-                batch = slice(step * size, (step + 1) * size)
-                loss = F.cross_entropy(head(inputs[views_drawn[batch], drawn[batch]]), labels[drawn[batch]])
+            for step, features in enumerate(train.batches(drawn, size, epoch=epoch, seed=self.seed)):
+                loss = F.cross_entropy(head(features), wanted[step * size : (step + 1) * size])
                 value = loss.item()
                 require_finite(value, "the loss", epoch=epoch, step=step, lr=self.optimizer.lr)
                 optimizer.zero_grad()
@@ -91,11 +86,11 @@ class HeadTrainer:
                 schedule.step()
                 total += value
             with torch.no_grad():
-                logits = head(val[0])
+                logits = head(val.plain)
             # No loss tells of the epoch's last update.
             largest = float(logits.abs().max())
             require_finite(largest, "the largest logit on val", epoch=epoch, step=steps - 1, lr=self.optimizer.lr)
-            result = score(logits, val[1])
+            result = score(logits, val.labels)
             curve.append({"epoch": epoch + 1, "loss": total / steps, "val": result.balanced})
             if best is None or result > best[0]:
                 best = (result, epoch + 1, copy.deepcopy(head.state_dict()))

@@ -85,38 +85,37 @@ class LinearHead(Head):
 
 
 class ScaledHead(Head):
-    """s_j·(w_j·x + b_j): learnable weight scaling, LWS (eq. 7; the scale covers the bias too)."""
+    """Learnable weight scaling, LWS: only the scales learn.
+
+    s_j·(w_j·x + b_j) with `scale_bias` (eq. 7; the scale covers the bias too), else s_j·(w_j·x) + b_j.
+    """
 
     kind = "scaled"
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor, *, scale_bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.scale = nn.Parameter(scale)
+        self.scale_bias = scale_bias
 
     @classmethod
-    def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:  # noqa: ARG003
-        return cls(tensors["weight"], tensors.get("bias"), tensors["scale"])
+    def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:
+        # Heads saved before there was a choice scale the bias.
+        scale_bias = options.get("scale_bias", True)
+        return cls(tensors["weight"], tensors.get("bias"), tensors["scale"], scale_bias=scale_bias)
+
+    def options(self) -> dict[str, Any]:
+        return {"scale_bias": self.scale_bias}
 
     @property
     def dim(self) -> int:
         return self.weight.shape[1]
 
     def scores(self, features: Tensor) -> Tensor:
-        return self.scale * F.linear(features, self.weight, self.bias)
-
-
-class ClassScales(nn.Module):
-    """s ⊙ logits: the part of `ScaledHead` that learns, on logits computed once; starts at 1."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(classes))
-
-    def forward(self, logits: Tensor) -> Tensor:
-        """(N, C) → (N, C)."""
-        return self.scale * logits
+        if self.scale_bias or self.bias is None:
+            return self.scale * F.linear(features, self.weight, self.bias)
+        return self.scale * F.linear(features, self.weight) + self.bias
 
 
 class NearestMeanHead(Head):
@@ -160,6 +159,12 @@ def transformed(features: Tensor, center: Tensor, transform: Transform) -> Tenso
     if transform == "un":
         return features
     return F.normalize(features - center if transform == "cl2n" else features, dim=1)
+
+
+def tau_normalised(weight: Tensor, tau: float) -> Tensor:
+    """w_j / ‖w_j‖^τ for each row (Kang et al. 2020, eq. 4), (C, D)."""
+    norms: Tensor = weight.norm(dim=1, keepdim=True)
+    return weight / norms**tau
 
 
 _KINDS: dict[str, type[Head]] = {head.kind: head for head in (LinearHead, ScaledHead, NearestMeanHead)}

@@ -99,6 +99,20 @@ def test_to_a_device_and_back(file: Path) -> None:
     assert moved.header == bank.header
 
 
+def test_an_epochs_batches_come_in_the_order_drawn_each_from_one_of_the_views(file: Path) -> None:
+    bank, drawn = FeatureBank.open(file), np.array([4, 0, 0, 3, 1, 2, 2])
+    batches = list(bank.batches(drawn, 3, epoch=0, seed=0))
+    assert [batch.shape for batch in batches] == [(3, 3), (3, 3)], "one image fills no batch"
+    for row, image in zip(torch.cat(batches), drawn, strict=False):
+        assert any(torch.equal(row, bank.features[view, image]) for view in (0, 1))
+    again, later, other = (
+        torch.cat(list(bank.batches(drawn, 3, epoch=e, seed=s))) for e, s in ((0, 0), (1, 0), (0, 1))
+    )
+    assert torch.equal(again, torch.cat(batches))
+    assert not torch.equal(later, again)
+    assert not torch.equal(other, again)
+
+
 def test_a_full_disk_is_found_before_the_mapping_is_written(file: Path) -> None:
     # Writing to a mapping that the disk has no room for kills the process (SIGBUS).
     before = file.read_bytes()

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ltrec.rebalancers.base import Row
     from tests.conftest import Banks
 
-Given = tuple[torch.Tensor, torch.Tensor]
-
 
 def head() -> LinearHead:
     return LinearHead(torch.zeros(3, 5), torch.zeros(3))
@@ -31,8 +29,7 @@ def trainer(seed: int = 0, **settings: object) -> HeadTrainer:
 
 
 def fit(given: LinearHead, banks: Banks, trained: HeadTrainer) -> tuple[int, list[Row]]:
-    train, val, _ = banks
-    return trained.fit(given, (train.features, train.labels), (val.plain, val.labels))
+    return trained.fit(given, banks.train, banks.val)
 
 
 def test_twice_the_same_bits_and_another_seed_others(banks: Banks) -> None:
@@ -54,10 +51,10 @@ def test_the_best_epoch_on_val_is_kept(banks: Banks) -> None:
 
 def test_one_step_by_hand() -> None:
     # One image of each class, zero weights: softmax is ½, the gradient of the logits ∓½ · ½ (the mean of two).
-    inputs, labels = torch.tensor([[[2.0], [4.0]]]), torch.tensor([0, 1])
+    bank = FeatureBank(torch.tensor([[[2.0], [4.0]]]), torch.tensor([0, 1]), {})
     given = LinearHead(torch.zeros(2, 1), torch.zeros(2))
     settings = HeadTrainingSettings(epochs=1, batch_size=2, lr=0.1, weight_decay=0.0, sampler=InstanceBalanced())
-    kept, curve = settings.trainer(0).fit(given, (inputs, labels), (inputs[0], labels))
+    kept, curve = settings.trainer(0).fit(given, bank, bank)
     # dL/dw_0 = ½(−½·2 + ½·4) = ½, and w_1 the opposite.
     torch.testing.assert_close(given.weight.detach(), torch.tensor([[-0.05], [0.05]]))
     assert kept == 1
@@ -90,8 +87,8 @@ def test_every_view_of_an_image_is_drawn() -> None:
     numbers = torch.arange(300.0).reshape(3, 100, 1)
     recorder = Recorder()
     settings = HeadTrainingSettings(epochs=30, batch_size=100, lr=1e-6, sampler=InstanceBalanced())
-    labels = torch.arange(100) % 2
-    settings.trainer(0).fit(recorder, (numbers, labels), (torch.zeros(2, 1), torch.tensor([0, 1])))
+    train = FeatureBank(numbers, torch.arange(100) % 2, {})
+    settings.trainer(0).fit(recorder, train, FeatureBank(torch.zeros(1, 2, 1), torch.tensor([0, 1]), {}))
     seen = torch.tensor([number for number in recorder.seen if number]).long()
     assert len(torch.unique(seen)) == 299  # all but number 0
     counts = torch.bincount(seen // 100, minlength=3).double()
@@ -100,14 +97,13 @@ def test_every_view_of_an_image_is_drawn() -> None:
 
 
 def test_views_do_not_follow_from_what_the_sampler_drew(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ltrec import head_training
+    from ltrec import features
 
     seeds: list[object] = []
-    real = head_training.np.random.default_rng
-    monkeypatch.setattr(head_training.np.random, "default_rng", lambda seed: seeds.append(seed) or real(seed))
-    inputs, labels = torch.zeros(2, 6, 1), torch.tensor([0, 1] * 3)
-    given = LinearHead(torch.zeros(2, 1), None)
-    trainer(epochs=1, sampler=InstanceBalanced()).fit(given, (inputs, labels), (inputs[0], labels))
+    real = features.np.random.default_rng
+    monkeypatch.setattr(features.np.random, "default_rng", lambda seed: seeds.append(seed) or real(seed))
+    bank = FeatureBank(torch.zeros(2, 6, 1), torch.tensor([0, 1] * 3), {})
+    trainer(epochs=1, sampler=InstanceBalanced()).fit(LinearHead(torch.zeros(2, 1), None), bank, bank)
     assert len(seeds) == 2
     assert seeds[0] != seeds[1]
 
@@ -119,8 +115,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(banks: Banks) -> None
     before: list[torch.Tensor] = []
     given.register_forward_pre_hook(lambda module, _inputs: before.append(copy.deepcopy(module.weight.detach())))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"the loss is nan at epoch 1, step \d; a lower lr than 0.5 may help"):
-        trainer(sampler=InstanceBalanced()).fit(
-            given, (features, banks.train.labels), (banks.val.plain, banks.val.labels)
+        fit(
+            given,
+            banks._replace(train=FeatureBank(features, banks.train.labels, {})),
+            trainer(sampler=InstanceBalanced()),
         )
     assert torch.equal(given.weight, before[-1])
     assert torch.isfinite(given.weight).all()

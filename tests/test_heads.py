@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from ltrec import artifacts, heads
 from ltrec.errors import UserError
-from ltrec.heads import ClassScales, Distance, Head, LinearHead, NearestMeanHead, ScaledHead, Transform, transformed
+from ltrec.heads import Distance, Head, LinearHead, NearestMeanHead, ScaledHead, Transform, tau_normalised, transformed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +29,7 @@ def of_every_kind() -> list[Head]:
         LinearHead(WEIGHT, None),
         ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0])),
         ScaledHead(WEIGHT, None, torch.ones(3)),
+        ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0]), scale_bias=False),
         *(NearestMeanHead(WEIGHT, CENTER, transform, distance) for transform in TRANSFORMS for distance in DISTANCES),
     ]
 
@@ -43,23 +44,29 @@ def test_scales_cover_the_bias() -> None:
     assert_close(head(FEATURES[:1]), torch.tensor([[3.0, 1.5, -11.0]]))
 
 
+def test_scales_without_the_bias() -> None:
+    # w_j·x = 1, 4, 11 for x = (1, 2): 2·1 + ½, ½·4 − 1, −11 + 0.
+    head = ScaledHead(WEIGHT, BIAS, torch.tensor([2.0, 0.5, -1.0]), scale_bias=False)
+    assert_close(head(FEATURES[:1]), torch.tensor([[2.5, 1.0, -11.0]]))
+
+
+def test_without_a_bias_it_does_not_matter_whether_it_is_scaled() -> None:
+    scale = torch.tensor([2.0, 0.5, -1.0])
+    both = [ScaledHead(WEIGHT, None, scale, scale_bias=scale_bias)(FEATURES) for scale_bias in (True, False)]
+    assert torch.equal(*both)
+
+
 def test_scales_of_one_are_the_joint_classifier() -> None:
     features = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(ScaledHead(WEIGHT, BIAS, torch.ones(3))(features), LinearHead(WEIGHT, BIAS)(features))
+    joint = LinearHead(WEIGHT, BIAS)(features)
+    assert torch.equal(ScaledHead(WEIGHT, BIAS, torch.ones(3))(features), joint)
+    assert_close(ScaledHead(WEIGHT, BIAS, torch.ones(3), scale_bias=False)(features), joint)
 
 
 def test_only_the_scales_of_a_scaled_head_learn() -> None:
     learnt = [name for name, parameter in ScaledHead(WEIGHT, BIAS, torch.ones(3)).named_parameters()
               if parameter.requires_grad]  # fmt: skip
     assert learnt == ["scale"]
-
-
-def test_class_scales_start_as_the_identity_and_scale_each_class() -> None:
-    scales = ClassScales(3)
-    assert torch.equal(scales(FEATURES @ WEIGHT.T), FEATURES @ WEIGHT.T)
-    with torch.no_grad():
-        scales.scale.copy_(torch.tensor([1.0, 0.0, 2.0]))
-    assert_close(scales(torch.ones(1, 3)), torch.tensor([[1.0, 0.0, 2.0]]))
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -110,6 +117,19 @@ def test_drawn_as_torch_draws() -> None:
     assert torch.equal(head.weight, expected.weight)
     assert head.bias is not None
     assert torch.equal(head.bias, expected.bias)
+
+
+def test_tau_normalised_by_hand() -> None:
+    # Norms 1, 2 and 5: at τ = 2 divided by 1, 4 and 25, at τ = ½ by 1, √2 and √5.
+    assert_close(tau_normalised(WEIGHT, 2.0), torch.tensor([[1.0, 0.0], [0.0, 0.5], [0.12, 0.16]]))
+    assert_close(tau_normalised(WEIGHT, 0.5), torch.tensor([[1.0, 0.0], [0.0, 1.414214], [1.341641, 1.788854]]))
+    assert torch.equal(tau_normalised(WEIGHT, 0.0), WEIGHT)
+
+
+def test_scaled_heads_saved_before_there_was_a_choice_scale_the_bias() -> None:
+    head = ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0]))
+    old = heads.from_state(head.state_dict(), {"head": "scaled", "options": {}}, where="here")
+    assert torch.equal(old(FEATURES), head(FEATURES))
 
 
 @pytest.mark.parametrize("index", range(len(of_every_kind())))

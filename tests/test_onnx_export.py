@@ -85,6 +85,7 @@ def make_head(kind: str, features: torch.Tensor) -> heads.Head:
         "linear": heads.LinearHead(weight, bias),
         "without_bias": heads.LinearHead(apart, None),
         "scaled": heads.ScaledHead(weight, bias, torch.linspace(1, 1.01, CLASSES)),
+        "scaled_but_for_the_bias": heads.ScaledHead(weight, bias, torch.linspace(1, 1.01, CLASSES), scale_bias=False),
         "nearest_un": heads.NearestMeanHead(raw, center, "un", "euclidean"),
         "nearest_l2n_cosine": heads.NearestMeanHead(means("l2n"), center, "l2n", "cosine"),
         "nearest_cl2n": heads.NearestMeanHead(means("cl2n"), center, "cl2n", "euclidean"),
@@ -119,7 +120,8 @@ def exported(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["linear", "without_bias", "scaled", "nearest_un", "nearest_l2n_cosine", "nearest_cl2n"]
+    "kind",
+    ["linear", "without_bias", "scaled", "scaled_but_for_the_bias", "nearest_un", "nearest_l2n_cosine", "nearest_cl2n"],
 )
 def test_every_head_gives_pytorchs_logits(kind: str, tmp_path: Path) -> None:
     network = make_network(kind)

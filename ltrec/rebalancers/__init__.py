@@ -8,10 +8,12 @@ from pydantic import Field
 
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.rebalancers.joint import JointSettings
+from ltrec.rebalancers.learnable_tau import LearnableTauSettings
 from ltrec.rebalancers.lws import LwsSettings
 from ltrec.rebalancers.ncm import NcmSettings
 from ltrec.rebalancers.tau_norm import TauNormSettings
 
 RebalancerSettings = Annotated[
-    JointSettings | NcmSettings | CrtSettings | TauNormSettings | LwsSettings, Field(discriminator="method")
+    JointSettings | NcmSettings | CrtSettings | TauNormSettings | LearnableTauSettings | LwsSettings,
+    Field(discriminator="method"),
 ]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 if TYPE_CHECKING:
     from ltrec.features import FeatureBank
     from ltrec.heads import Head, LinearHead
 
     Row = dict[str, float | int | str]
+
+Tau = Annotated[float, Field(ge=0, le=10)]
+"""The exponent of τ-normalisation; far above 1 the class of the shortest weights wins everywhere."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class Rebalancer(ABC):
         """Learn a head on `train`; choose its hyper-parameters on `val`.
 
         Args:
-            train: Features (V, N, D) and labels of the long-tailed training split.
+            train: Features (V, N, D) and labels of the long-tailed training split; what is trained in epochs draws its
+                batches from it.
             val: The same of the balanced validation split; view 0 is used.
             joint: The classifier that the representation was learnt with, (C, D). Not changed.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.head_training import HeadTrainer, HeadTrainingSettings
@@ -13,28 +14,34 @@ if TYPE_CHECKING:
 
 
 class CrtSettings(HeadTrainingSettings):
-    """A linear classifier drawn anew and trained with class-balanced sampling."""
+    """A linear classifier trained anew with class-balanced sampling."""
 
     method: Literal["crt"]
+    init: Literal["random", "joint"] = "random"
+    """Where W and b start: drawn anew (the paper's), or from the joint classifier."""
 
     def build(self, seed: int) -> Crt:
-        return Crt(self.trainer(seed), seed)
+        return Crt(self.trainer(seed), self.init, seed)
 
 
 class Crt(Rebalancer):
-    """Trains W and b from random values (Kang et al. 2020, section 4.2, cRT)."""
+    """Trains W and b from random values, or on from joint's (Kang et al. 2020, section 4.2, cRT)."""
 
-    def __init__(self, trainer: HeadTrainer, seed: int) -> None:
+    def __init__(self, trainer: HeadTrainer, init: Literal["random", "joint"], seed: int) -> None:
         self.trainer = trainer
+        self.init = init
         self.seed = seed
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
+        head = self._drawn_like(joint) if self.init == "random" else copy.deepcopy(joint)
+        epoch, curve = self.trainer.fit(head, train, val)
+        return Fitted(head, {"epoch": epoch}, curve)
+
+    def _drawn_like(self, joint: LinearHead) -> LinearHead:
         import torch
 
         from ltrec.heads import LinearHead
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
-            head = LinearHead.drawn(*joint.weight.shape).to(train.features.device)
-        epoch, curve = self.trainer.fit(head, (train.features, train.labels), (val.plain, val.labels))
-        return Fitted(head, {"epoch": epoch}, curve)
+            return LinearHead.drawn(*joint.weight.shape).to(joint.weight.device)

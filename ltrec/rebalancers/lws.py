@@ -18,27 +18,29 @@ class LwsSettings(HeadTrainingSettings):
 
     method: Literal["lws"]
     epochs: PositiveInt = 5
+    scale_bias: bool = True
+    """Scale w_j·x + b_j as a whole (the paper's); false: w_j·x alone, b_j stays as it is."""
 
     def build(self, seed: int) -> Lws:
-        return Lws(self.trainer(seed))
+        return Lws(self.trainer(seed), scale_bias=self.scale_bias)
 
 
 class Lws(Rebalancer):
-    """Learns s in s_j·(w_j·x + b_j); W and b stay (Kang et al. 2020, eq. 7)."""
+    """Learns s in s_j·(w_j·x + b_j), or in s_j·(w_j·x) + b_j; W and b stay (Kang et al. 2020, eq. 7)."""
 
-    def __init__(self, trainer: HeadTrainer) -> None:
+    def __init__(self, trainer: HeadTrainer, *, scale_bias: bool) -> None:
         self.trainer = trainer
+        self.scale_bias = scale_bias
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
         import torch
 
-        from ltrec.heads import ClassScales, ScaledHead
+        from ltrec.heads import ScaledHead
 
-        # W and b are fixed, so the joint logits are computed once and the scales learn on them.
-        with torch.no_grad():
-            train_logits, val_logits = joint.scores(train.features), joint.scores(val.plain)
-        scales = ClassScales(classes=joint.weight.shape[0]).to(train_logits.device)
-        epoch, curve = self.trainer.fit(scales, (train_logits, train.labels), (val_logits, val.labels))
+        weight = joint.weight.detach().clone()
         bias = None if joint.bias is None else joint.bias.detach().clone()
-        head = ScaledHead(joint.weight.detach().clone(), bias, scales.scale.detach())
+        # The joint logits are computed anew for each batch: kept for all images they would not fit into memory where
+        # classes are many, and for few they cost next to nothing.
+        head = ScaledHead(weight, bias, torch.ones_like(weight[:, 0]), scale_bias=self.scale_bias)
+        epoch, curve = self.trainer.fit(head, train, val)
         return Fitted(head, {"epoch": epoch}, curve)

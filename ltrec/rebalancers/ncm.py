@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from ltrec.rebalancers.base import Fitted, Rebalancer
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ltrec.heads import LinearHead, NearestMeanHead
     from ltrec.rebalancers.base import Row
     from ltrec.selection import Score
+
+_IMAGES_AT_ONCE = 16384
 
 
 class NcmSettings(Settings):
@@ -55,9 +58,10 @@ class Ncm(Rebalancer):
         curve: list[Row] = []
         for transform in self.transforms:
             means = class_means(
-                transformed(train.features.flatten(0, 1), center, transform),
+                train.features.flatten(0, 1),
                 train.labels.repeat(train.views),
                 classes=joint.weight.shape[0],
+                transform=partial(transformed, center=center, transform=transform),
             )
             for distance in self.distances:
                 head = NearestMeanHead(means, center, transform, distance)
@@ -71,11 +75,16 @@ class Ncm(Rebalancer):
         return Fitted(best, {**best.options(), "temperature": temperature}, curve)
 
 
-def class_means(features: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Mean feature of each class, (N, D) → (C, D), summed in float64."""
+def class_means(features: Tensor, labels: Tensor, classes: int, transform: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean of each class's transformed features, (N, D) → (C, D), summed in float64.
+
+    Block by block: of many images, a transformed copy and one in float64 would not fit into memory.
+    """
     import torch
 
     sums = features.new_zeros((classes, features.shape[1]), dtype=torch.float64)
-    sums.index_add_(0, labels, features.double())
+    for first in range(0, len(labels), _IMAGES_AT_ONCE):
+        some = slice(first, first + _IMAGES_AT_ONCE)
+        sums.index_add_(0, labels[some], transform(features[some]).double())
     counts = labels.bincount(minlength=classes).clamp(min=1)
     return (sums / counts[:, None]).to(features.dtype)

@@ -6,20 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ltrec.rebalancers.base import Fitted, Rebalancer
+from ltrec.rebalancers.base import Fitted, Rebalancer, Tau
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from ltrec.features import FeatureBank
     from ltrec.heads import LinearHead
     from ltrec.rebalancers.base import Row
-
-
-Tau = Annotated[float, Field(ge=0, le=10)]
 
 
 class TauNormSettings(Settings):
@@ -40,7 +35,7 @@ class TauNorm(Rebalancer):
         self.taus = taus
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
-        from ltrec.heads import LinearHead
+        from ltrec.heads import LinearHead, tau_normalised
         from ltrec.selection import calibrated, score
 
         weight = joint.weight.detach()
@@ -54,9 +49,3 @@ class TauNorm(Rebalancer):
         head.temperature.fill_(temperature)
         curve: list[Row] = [{"tau": t, "val": s.balanced} for t, s in zip(self.taus, scores, strict=True)]
         return Fitted(head, {"tau": tau, "temperature": temperature}, curve)
-
-
-def tau_normalised(weight: Tensor, tau: float) -> Tensor:
-    """w_j / ‖w_j‖^τ for each row, (C, D)."""
-    norms: Tensor = weight.norm(dim=1, keepdim=True)
-    return weight / norms**tau

@@ -1,18 +1,25 @@
-"""Fit one variant's head on the feature bank."""
+"""Fit one variant's head on the feature bank, or on the images behind it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ltrec import artifacts, console, tracking
 from ltrec.errors import UserError
+from ltrec.head_training import HeadTrainingSettings
 
 if TYPE_CHECKING:
+    import torch
+
     from ltrec.features import FeatureBank
     from ltrec.heads import Head
+    from ltrec.image_features import ImageFeatures
+    from ltrec.network import Network
     from ltrec.params import Params
+    from ltrec.rebalancers.base import Fitted
 
 _IMAGES_AT_ONCE = 4096
 
@@ -33,18 +40,16 @@ def run(params: Params, variant: str) -> None:
     devices.make_deterministic(params.seed)
     with tracking.stage_run(params, "rebalance", variant=variant) as record:
         record.params({"rebalance": settings.model_dump(mode="json"), "seed": params.seed})
-        joint = load(layout.model).head
-        assert isinstance(joint, heads.LinearHead), "the representation is learnt with a linear head"
+        network = load(layout.model)
         representation = artifacts.digest(layout.model)
         train, val = (_bank(layout, split, representation) for split in ("train", "val"))
         with devices.memory_for("the features", where="params.yaml: device", instead="cpu always works"):
-            on_device = train.to(device), val.to(device)
             try:
-                fitted = settings.build(params.seed).fit(*on_device, joint.to(device))
+                fitted = _fit(params, variant, network, train, val, device)
                 head = fitted.head.eval().cpu()
                 log_likelihood = _log_likelihood(head, val)
             except UserError as error:
-                raise UserError(error.what, where=f"params.yaml: rebalance.{variant}") from None
+                raise UserError(error.what, where=error.where or f"params.yaml: rebalance.{variant}") from None
         figures = {"val": _figures(head, val), "train": _figures(head, train)}
         figures["val"]["log_likelihood"] = log_likelihood
         metrics = {
@@ -65,6 +70,62 @@ def run(params: Params, variant: str) -> None:
     console.say(
         f"rebalance {variant}: {figures['val']['balanced']:.1%} balanced accuracy on val{chosen}"
         f" → {layout.head(variant)}"
+    )
+
+
+def _fit(
+    params: Params, variant: str, network: Network, train: FeatureBank, val: FeatureBank, device: torch.device
+) -> Fitted:
+    """Fit the variant on the banks or, where its settings say so, on the images of train."""
+    from ltrec import device as devices
+    from ltrec import heads
+    from ltrec.network import on_device
+
+    settings, joint = params.rebalance[variant], network.head
+    assert isinstance(joint, heads.LinearHead), "the representation is learnt with a linear head"
+    rebalancer = settings.build(params.seed)
+    if not (isinstance(settings, HeadTrainingSettings) and settings.images):
+        return rebalancer.fit(train.to(device), val.to(device), joint.to(device))
+    size = min(settings.batch_size, len(train.labels))
+    shown = len(train.labels) // size * size
+    console.say(
+        f"rebalance {variant}: in each of {settings.epochs} epochs {shown} images go through the frozen network;"
+        " Ctrl-C loses this variant's progress and nothing else"
+    )
+    with (
+        devices.memory_for(
+            f"{size} images at a time",
+            where=f"params.yaml: rebalance.{variant}.batch_size", instead="a smaller one may fit",
+        ),
+        console.progress(f"rebalance {variant}: images", settings.epochs * shown) as advance,
+    ):  # fmt: skip
+        images = _images(params, on_device(network, device), train, joint.weight.shape[0], size, advance)
+        return rebalancer.fit(images, val.to(device), joint)
+
+
+def _images(
+    params: Params, network: Network, train: FeatureBank, classes: int, batch_size: int, advance: console.Advance
+) -> ImageFeatures:
+    """The images behind the bank of train, augmented as for the representation."""
+    from ltrec.data.lists import read_list
+    from ltrec.image_features import ImageFeatures
+
+    layout, represent = artifacts.Layout(), params.represent
+    listed = read_list(layout.split_list("train"), classes)
+    if not np.array_equal(listed.labels, train.labels.numpy()):
+        raise UserError(
+            f"holds features of other images than {layout.split_list('train')} lists;"
+            " run `ltrec featurize` or `dvc repro`",
+            where=str(layout.features("train")),
+        )
+    return ImageFeatures.of(
+        train,
+        network,
+        (Path(params.prepare.source.root), listed.paths),
+        represent.augment.build(network.geometry),
+        batch_size=batch_size,
+        workers=represent.workers,
+        on_images=advance,
     )
 
 

@@ -69,3 +69,17 @@ def test_a_variant_depends_on_its_own_method_only(stages: dict[str, Any], graph:
     own = {f"ltrec/rebalancers/{method}.py" for method in methods}
     expected = {path_of(module) for module in imported} - own | {"ltrec/rebalancers/${item.method}.py"}
     assert declared == expected
+
+
+def test_no_method_builds_on_another(graph: grimp.ImportGraph) -> None:
+    # DVC is told of a variant's own method alone.
+    methods = {f"ltrec.rebalancers.{path.stem}" for path in (ROOT / "ltrec/rebalancers").glob("[a-z]*.py")}
+    for method in methods - {"ltrec.rebalancers.base"}:
+        assert modules_of(graph, method) & methods <= {method, "ltrec.rebalancers.base"}
+
+
+def test_the_representations_settings_are_depended_on_as_a_whole(stages: dict[str, Any]) -> None:
+    # DVC stops where params.yaml lacks a key that a stage names, and all but `represent` itself may be left out.
+    named = {name: stage.get("do", stage)["params"] for name, stage in stages.items()}
+    assert [name for name, keys in named.items() if "represent" in keys] == ["represent", "featurize", "rebalance"]
+    assert not [key for keys in named.values() for key in keys if key.startswith("represent.")]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from ltrec import samplers
 from ltrec.heads import LinearHead
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.selection import balanced_accuracy
@@ -31,6 +32,39 @@ def test_what_joint_learnt_is_not_used(banks: Banks) -> None:
     assert isinstance(second, LinearHead)
     assert torch.equal(first.weight, second.weight)
     assert first.bias is not None
+
+
+def test_the_papers_way_is_the_default() -> None:
+    defaults = CrtSettings(method="crt")
+    assert defaults.sampler == samplers.ClassBalanced(per_visit=4)
+    assert (defaults.init, defaults.images) == ("random", False)
+
+
+def test_from_joint_on(banks: Banks) -> None:
+    still = SETTINGS.model_copy(update={"init": "joint", "lr": 1e-30}).build(0).fit(*banks).head
+    assert torch.equal(still(banks.val.plain), banks.joint(banks.val.plain))
+    moved = SETTINGS.model_copy(update={"init": "joint"}).build(0).fit(*banks).head
+    assert isinstance(moved, LinearHead)
+    assert not torch.equal(moved.weight, banks.joint.weight)
+    assert moved.bias is not None
+    assert banks.joint.bias is not None
+    assert not torch.equal(moved.bias, banks.joint.bias)
+
+
+def test_a_joint_head_without_bias_stays_without(banks: Banks) -> None:
+    joint = LinearHead(banks.joint.weight.detach(), None)
+    head = SETTINGS.model_copy(update={"init": "joint"}).build(0).fit(banks.train, banks.val, joint).head
+    assert isinstance(head, LinearHead)
+    assert head.bias is None
+
+
+@pytest.mark.parametrize("sampler", [samplers.InstanceBalanced(), samplers.SquareRoot(), samplers.Power(q=0.3),
+                                     samplers.ProgressivelyBalanced()], ids=lambda sampler: sampler.name)  # fmt: skip
+def test_with_any_sampler(banks: Banks, sampler: samplers.SamplerSettings) -> None:
+    balanced = SETTINGS.build(0).fit(*banks).head(banks.val.plain)
+    other = SETTINGS.model_copy(update={"sampler": sampler}).build(0).fit(*banks).head(banks.val.plain)
+    assert torch.isfinite(other).all()
+    assert not torch.equal(other, balanced)
 
 
 def test_the_seed_decides(banks: Banks) -> None:

@@ -11,38 +11,65 @@ from torch.testing import assert_close
 
 from ltrec.features import FeatureBank
 from ltrec.heads import LinearHead, NearestMeanHead
+from ltrec.rebalancers import ncm
 from ltrec.rebalancers.ncm import NcmSettings, class_means
 
 if TYPE_CHECKING:
+    from ltrec.heads import Distance, Transform
     from tests.conftest import Banks
 
 
 def test_means_by_hand() -> None:
     features = torch.tensor([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]])
-    means = class_means(features, torch.tensor([0, 0, 2]), classes=3)
+    means = class_means(features, torch.tensor([0, 0, 2]), classes=3, transform=lambda given: given)
     assert_close(means, torch.tensor([[2.0, 4.0], [0.0, 0.0], [5.0, 5.0]]))
     assert means.dtype == torch.float32
 
 
 def test_means_keep_their_digits_over_many_images() -> None:
     # Summed in float32, a million tenths come out some 1 % off.
-    means = class_means(torch.full((1_000_000, 1), 0.1), torch.zeros(1_000_000, dtype=torch.int64), classes=1)
+    labels = torch.zeros(1_000_000, dtype=torch.int64)
+    means = class_means(torch.full((1_000_000, 1), 0.1), labels, classes=1, transform=lambda given: given)
     assert_close(means, torch.tensor([[0.1]]), rtol=1e-6, atol=0)
 
 
-def test_cl2n_as_a_slow_loop(banks: Banks) -> None:
-    fitted = NcmSettings(method="ncm", transforms=["cl2n"], distances=["euclidean"]).build(0).fit(*banks)
-    images = [(view[i], int(banks.train.labels[i])) for view in banks.train.features for i in range(42)]
-    center = torch.stack([x for x, _ in images]).double().mean(dim=0)
+@pytest.mark.parametrize("transform", ["un", "l2n", "cl2n"])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_each_variant_as_a_slow_loop(banks: Banks, transform: Transform, distance: Distance) -> None:
+    fitted = NcmSettings(method="ncm", transforms=[transform], distances=[distance]).build(0).fit(*banks)
+    images = [(view[i].double(), int(banks.train.labels[i])) for view in banks.train.features for i in range(42)]
+    center = torch.stack([x for x, _ in images]).mean(dim=0)
 
-    def unit(x: torch.Tensor) -> torch.Tensor:
-        return (x.double() - center) / (x.double() - center).norm()
+    def changed(x: torch.Tensor) -> torch.Tensor:
+        moved = x - center if transform == "cl2n" else x
+        return moved if transform == "un" else moved / moved.square().sum().sqrt()
 
-    means = [torch.stack([unit(x) for x, label in images if label == j]).mean(dim=0) for j in range(3)]
-    nearest = [min(range(3), key=lambda j: float((unit(x) - means[j]).norm())) for x in banks.val.plain]
+    def apart(x: torch.Tensor, mean: torch.Tensor) -> float:
+        if distance == "euclidean":
+            return float((x - mean).square().sum().sqrt())
+        return 1 - float((x * mean).sum() / (x.square().sum() * mean.square().sum()).sqrt())
+
+    means = [torch.stack([changed(x) for x, label in images if label == j]).mean(dim=0) for j in range(3)]
+    nearest = [min(range(3), key=lambda j: apart(changed(x.double()), means[j])) for x in banks.val.plain]
     assert fitted.head(banks.val.plain).argmax(dim=1).tolist() == nearest
     assert isinstance(fitted.head, NearestMeanHead)
     assert_close(fitted.head.means, torch.stack(means).float())
+
+
+def test_means_in_blocks(monkeypatch: pytest.MonkeyPatch, banks: Banks) -> None:
+    features, labels = banks.train.features[0], banks.train.labels
+    whole = class_means(features, labels, classes=3, transform=torch.square)
+    monkeypatch.setattr(ncm, "_IMAGES_AT_ONCE", 5)  # 42 images: the last block is not full
+    assert torch.equal(class_means(features, labels, classes=3, transform=torch.square), whole)
+
+
+def test_no_copy_of_all_features_is_made(monkeypatch: pytest.MonkeyPatch, banks: Banks) -> None:
+    monkeypatch.setattr(ncm, "_IMAGES_AT_ONCE", 5)
+    seen: list[int] = []
+    class_means(
+        banks.train.features[0], banks.train.labels, classes=3, transform=lambda given: seen.append(len(given)) or given
+    )
+    assert seen == [5] * 8 + [2]
 
 
 def test_the_best_on_val_is_chosen_and_all_are_in_the_curve() -> None:

@@ -12,23 +12,35 @@ from torch.testing import assert_close
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
 from ltrec.heads import LinearHead
-from ltrec.rebalancers.tau_norm import TauNormSettings, tau_normalised
+from ltrec.rebalancers.tau_norm import TauNormSettings
 
 if TYPE_CHECKING:
     from ltrec.rebalancers.base import Fitted
     from tests.conftest import Banks
-
-WEIGHT = torch.tensor([[3.0, 4.0], [0.0, 0.5]])
 
 
 def fit(banks: Banks, *taus: float) -> Fitted:
     return TauNormSettings(method="tau_norm", taus=list(taus)).build(0).fit(*banks)
 
 
-def test_by_hand() -> None:
-    # Norms 5 and ½: at τ = 2 divided by 25 and ¼.
-    assert_close(tau_normalised(WEIGHT, 2.0), torch.tensor([[0.12, 0.16], [0.0, 2.0]]))
-    assert_close(tau_normalised(WEIGHT, 0.5), WEIGHT / torch.tensor([[5.0], [0.5]]).sqrt())
+def test_the_whole_grid_as_a_slow_loop(banks: Banks) -> None:
+    fitted = TauNormSettings(method="tau_norm").build(0).fit(*banks)
+    rows = banks.joint.weight.detach().double().tolist()
+    images = list(zip(banks.val.plain.double().tolist(), banks.val.labels.tolist(), strict=True))
+
+    def balanced(tau: float) -> float:
+        right = [0, 0, 0]
+        for x, label in images:
+            logits = [
+                sum(w * part for w, part in zip(row, x, strict=True)) / sum(w * w for w in row) ** (tau / 2)
+                for row in rows
+            ]
+            right[label] += logits.index(max(logits)) == label
+        return sum(right) / 24  # 8 images of each class
+
+    assert [row["val"] for row in fitted.curve] == pytest.approx([balanced(float(row["tau"])) for row in fitted.curve])
+    assert len({row["val"] for row in fitted.curve}) > 3, "else any τ would do"
+    assert balanced(float(fitted.chosen["tau"])) == pytest.approx(max(float(row["val"]) for row in fitted.curve))
 
 
 def test_tau_0_is_joint_without_bias(banks: Banks) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # 15, 9 and 4 remain for training.
 COUNTS = {"red": 20, "green": 14, "blue": 9}
-METHODS = ("joint", "ncm", "crt", "tau_norm", "lws")
+METHODS = ("joint", "ncm", "crt", "tau_norm", "lws", "learnable_tau")
 
 
 def build_params(**sections: dict[str, Any]) -> Params:

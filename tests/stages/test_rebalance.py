@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from ltrec import artifacts, heads, network
+from ltrec import artifacts, heads, network, training
 from ltrec.artifacts import SPLITS, Layout
+from ltrec.data.lists import read_list
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
 from ltrec.selection import balanced_accuracy
@@ -23,7 +26,15 @@ if TYPE_CHECKING:
     Build = Callable[..., Params]
 
 LAYOUT = Layout()
-pytestmark = pytest.mark.usefixtures("featurized")
+pytestmark = [
+    pytest.mark.usefixtures("featurized"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # on a single core
+]
+
+
+def on_images(method: str, **settings: object) -> dict[str, dict[str, object]]:
+    """A section with one variant, `paper`, that trains on images."""
+    return {"paper": {"method": method, "epochs": 3, "batch_size": 8, "images": True, **settings}}
 
 
 @pytest.mark.parametrize("variant", METHODS)
@@ -51,6 +62,77 @@ def test_the_same_bytes_twice(params: Build, variant: str) -> None:
         return [LAYOUT.head(variant).read_bytes(), LAYOUT.head_metrics(variant).read_bytes()]
 
     assert written() == written()
+
+
+@pytest.mark.parametrize("method", ["crt", "lws"])
+def test_images_through_the_frozen_network(params: Build, method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [LAYOUT.model, *(LAYOUT.features(split) for split in SPLITS)]
+    before = [file.read_bytes() for file in files]
+
+    def written(**represent: object) -> list[bytes]:
+        rebalance.run(
+            params(rebalance=on_images(method), represent={**params().represent.model_dump(), **represent}), "paper"
+        )
+        return [LAYOUT.head("paper").read_bytes(), LAYOUT.head_metrics("paper").read_bytes()]
+
+    first = written()
+    assert [file.read_bytes() for file in files] == before, "weights, batch-norm statistics and features"
+    assert "in each of 3 epochs 24 images go through the frozen network" in capsys.readouterr().err
+    assert written() == written(workers=2) == first
+    assert written(augment={"crop": {"name": "none"}, "flip": False}) != first
+
+    rebalance.run(params(), method)
+    assert LAYOUT.head(method).read_bytes() != first[0], "those of the bank are other features"
+    head, metrics = heads.load(LAYOUT.head("paper")), artifacts.read_json(LAYOUT.head_metrics("paper"))
+    for split in ("train", "val"):
+        bank = FeatureBank.open(LAYOUT.features(split))
+        assert metrics[split]["balanced"] == pytest.approx(balanced_accuracy(head(bank.plain), bank.labels))
+
+
+def test_without_images_the_list_and_the_images_are_not_read(params: Build) -> None:
+    shutil.rmtree("data")
+    LAYOUT.split_list("train").unlink()
+    rebalance.run(params(), "crt")
+    assert LAYOUT.head("crt").exists()
+
+
+def test_images_that_are_gone_are_one_line(params: Build) -> None:
+    shutil.rmtree("data")
+    with pytest.raises(UserError, match=r"^data/\S+\.png: cannot be read \(No such file or directory\)") as raised:
+        rebalance.run(params(rebalance=on_images("crt")), "paper")
+    assert "\n" not in str(raised.value)
+    assert not LAYOUT.head("paper").exists()
+
+
+def test_images_that_are_none_any_more_leave_the_earlier_head(params: Build) -> None:
+    rebalance.run(params(rebalance=on_images("crt")), "paper")
+    before = LAYOUT.head("paper").read_bytes()
+    for path in read_list(LAYOUT.split_list("train"), 3).paths:
+        Path("data", path).write_bytes(b"no image any more")
+    with pytest.raises(UserError, match=r"^data/\S+\.png: not an image"):
+        rebalance.run(params(rebalance=on_images("lws")), "paper")
+    assert LAYOUT.head("paper").read_bytes() == before
+
+
+def test_a_list_of_other_images_than_the_banks_is_refused(params: Build) -> None:
+    lines = LAYOUT.split_list("train").read_text().splitlines()
+    LAYOUT.split_list("train").write_text("\n".join(lines[1:]) + "\n")
+    with pytest.raises(UserError, match=r"train\.safetensors: holds features of other images than .*train\.txt lists"):
+        rebalance.run(params(rebalance=on_images("crt")), "paper")
+
+
+def test_a_loss_on_images_that_is_not_finite_names_the_variant(params: Build) -> None:
+    with pytest.raises(UserError, match=r"^params\.yaml: rebalance\.paper: the l\S+ .* at epoch"):
+        rebalance.run(params(rebalance=on_images("crt", lr=1e38)), "paper")
+
+
+def test_more_images_than_the_gpu_holds_is_one_line(params: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(training, "predict_features", full)
+    with pytest.raises(UserError, match=r"^params\.yaml: rebalance\.paper\.batch_size: 8 images at a time need more"):
+        rebalance.run(params(rebalance=on_images("crt")), "paper")
 
 
 def test_joint_is_the_networks_own_head(params: Build) -> None:

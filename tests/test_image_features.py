@@ -1,0 +1,190 @@
+"""Batches of features from images: what the frozen network gives for new views, and the network stays as it was."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ltrec import network as networks
+from ltrec.augment import AugmentSettings, NoCrop, PadCrop
+from ltrec.backbones import CifarResNetBackbone
+from ltrec.data.decoding import Geometry, decode_rgb
+from ltrec.errors import UserError
+from ltrec.features import FeatureBank
+from ltrec.heads import LinearHead
+from ltrec.image_features import ImageFeatures
+from ltrec.loading import view_seeds
+from ltrec.rebalancers.crt import CrtSettings
+from ltrec.rebalancers.lws import LwsSettings
+from ltrec.stages import featurize
+from ltrec.training import predict_features
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ltrec.augment import View
+    from ltrec.network import Network
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
+
+GEOMETRY = Geometry(size=8, resize=10)
+LABELS = torch.tensor([0] * 9 + [1] * 4 + [2] * 2)
+PATHS = [f"{n}.png" for n in range(len(LABELS))]
+AUGMENTED = AugmentSettings(crop=PadCrop(padding=2), jitter=0.2).build(GEOMETRY)
+PLAIN = AugmentSettings(crop=NoCrop(), flip=False).build(GEOMETRY)
+METHODS = [
+    CrtSettings(method="crt", epochs=3, batch_size=4, images=True),
+    LwsSettings(method="lws", epochs=3, batch_size=4, images=True),
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    pixels = (
+        np.random.default_rng(0).integers(0, 90, (len(PATHS), 12, 12, 3)) + 60 * LABELS.numpy()[:, None, None, None]
+    )
+    for path, image in zip(PATHS, pixels.astype(np.uint8), strict=True):
+        Image.fromarray(image).save(folder / path)
+    return folder
+
+
+@pytest.fixture
+def network() -> Network:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = networks.build(CifarResNetBackbone(name="cifar_resnet8"), GEOMETRY, (0.5,) * 3, (0.3,) * 3, 3)
+        for module in made.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # as if trained: neither mean 0 nor variance 1
+                module.running_mean.uniform_(-0.1, 0.1)  # type: ignore[union-attr]
+                module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr]
+    return made.eval()
+
+
+def plain_features(network: Network, root: Path) -> torch.Tensor:
+    pixels = np.stack([PLAIN(decode_rgb(root / path), 0) for path in PATHS])
+    return predict_features(network, torch.from_numpy(pixels)).clone()
+
+
+@pytest.fixture
+def bank(network: Network, root: Path) -> FeatureBank:
+    return FeatureBank(plain_features(network, root)[None], LABELS, {"split": "train"})
+
+
+def images_of(bank: FeatureBank, network: Network, root: Path, view: View = AUGMENTED, **options: Any) -> ImageFeatures:
+    given = {"batch_size": 4, "workers": 0, "on_images": lambda _n: None} | options
+    return ImageFeatures.of(bank, network, (root, PATHS), view, **given)
+
+
+def epoch(images: ImageFeatures, number: int = 0, seed: int = 0) -> list[torch.Tensor]:
+    drawn = np.random.default_rng(5).permutation(len(PATHS))
+    return list(images.batches(drawn, 4, epoch=number, seed=seed))
+
+
+def test_each_image_drawn_augmented_and_through_the_network(bank: FeatureBank, network: Network, root: Path) -> None:
+    used: list[int] = []
+
+    def view(image: Image.Image, seed: int) -> Any:
+        used.append(seed)
+        return AUGMENTED(image, seed)
+
+    given = epoch(images_of(bank, network, root, view))
+    drawn = np.random.default_rng(5).permutation(len(PATHS))
+    assert [batch.shape for batch in given] == [(4, network.head.dim)] * 3, "three images fill no batch"
+    assert len(set(used)) == 12
+    for row, image, seed in zip(torch.cat(given), drawn, used, strict=False):
+        pixels = AUGMENTED(decode_rgb(root / PATHS[image]), seed)
+        with torch.no_grad():
+            alone = network.features(torch.from_numpy(pixels)[None])[0]
+        torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_new_views_in_each_epoch_and_the_same_bits_again(bank: FeatureBank, network: Network, root: Path) -> None:
+    images = images_of(bank, network, root)
+    first, second, other = (torch.cat(epoch(images, *at)) for at in ((0, 0), (1, 0), (0, 1)))
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other)
+    for workers in (0, 2):
+        again = images_of(bank, network, root, workers=workers)
+        assert torch.equal(torch.cat(epoch(again, 1)), second), "whatever epoch came before, and in any process"
+
+
+def test_views_are_others_than_the_representations_and_the_banks(
+    bank: FeatureBank, network: Network, root: Path
+) -> None:
+    used: set[int] = set()
+    images = images_of(bank, network, root, lambda image, seed: used.add(seed) or PLAIN(image, seed))
+    for number in range(3):
+        epoch(images, number)
+    assert len(used) == 36
+    elsewhere = [view_seeds(0, start + n, len(PATHS)) for start in (0, featurize._VIEW_STREAM) for n in range(10)]
+    assert not used & set(np.concatenate(elsewhere).tolist())
+
+
+@pytest.mark.parametrize("settings", METHODS, ids=lambda settings: settings.method)
+def test_without_augmentation_images_are_what_the_bank_holds(
+    settings: CrtSettings | LwsSettings, bank: FeatureBank, network: Network, root: Path
+) -> None:
+    joint = network.head
+    assert isinstance(joint, LinearHead)
+    of_images = settings.build(0).fit(images_of(bank, network, root, PLAIN), bank, joint)
+    of_bank = settings.build(0).fit(bank, bank, joint)
+    torch.testing.assert_close(of_images.head.state_dict(), of_bank.head.state_dict(), atol=1e-4, rtol=1e-4)
+    assert of_images.chosen == of_bank.chosen
+
+
+@pytest.mark.parametrize("settings", METHODS, ids=lambda settings: settings.method)
+def test_twice_the_same_head_and_the_network_bit_for_bit_as_before(
+    settings: CrtSettings | LwsSettings, bank: FeatureBank, network: Network, root: Path
+) -> None:
+    before = copy.deepcopy(network.state_dict())
+    assert any(name.endswith("running_var") for name in before)
+    joint = network.head
+    assert isinstance(joint, LinearHead)
+    random_before = torch.random.get_rng_state()
+    first, again = (settings.build(0).fit(images_of(bank, network, root), bank, joint).head for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), random_before)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items())
+    after = network.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert not network.training
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_network_in_training_mode_is_not_frozen(bank: FeatureBank, network: Network, root: Path) -> None:
+    with pytest.raises(AssertionError, match="evaluation mode"):
+        images_of(bank, network.train(), root)
+
+
+def test_a_batch_at_a_time(bank: FeatureBank, network: Network, root: Path) -> None:
+    seen: list[int] = []
+    images = images_of(bank, network, root, lambda image, seed: seen.append(seed) or PLAIN(image, seed))
+    batches = images.batches(np.arange(12), 4, epoch=0, seed=0)
+    next(batches)
+    assert len(seen) == 4
+    next(batches)
+    assert len(seen) == 8
+
+
+def test_what_is_done_is_told(bank: FeatureBank, network: Network, root: Path) -> None:
+    told: list[int] = []
+    epoch(images_of(bank, network, root, on_images=told.append))
+    assert told == [4, 4, 4]
+
+
+def test_the_plain_features_are_still_the_banks(bank: FeatureBank, network: Network, root: Path) -> None:
+    images = images_of(bank, network, root)
+    assert torch.equal(images.plain, bank.plain)
+    assert (images.views, images.dim, images.header) == (1, bank.dim, bank.header)
+
+
+def test_a_file_that_vanished_is_named(bank: FeatureBank, network: Network, root: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.png: cannot be read \(No such file"):
+        ImageFeatures.of(bank, network, (root, ["gone.png", *PATHS[1:]]), PLAIN,
+                         batch_size=4, workers=0, on_images=lambda _n: None)  # fmt: skip
