@@ -25,7 +25,7 @@ prepare:
 represent:
   backbone: {name: cifar_resnet8}
   image: {size: 16, resize: 16}
-  optimizer: {lr: 0.1, weight_decay: 5e-4}
+  optimizer: {name: sgd, lr: 0.1, weight_decay: 5e-4}
   epochs: 40
 featurize:
   views: 0
