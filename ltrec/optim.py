@@ -145,7 +145,7 @@ class CosineSchedule(_Schedule):
 
 def _rising(milestones: list[int]) -> list[int]:
     if milestones != sorted(set(milestones)):
-        raise ValueError("milestones must rise")
+        raise ValueError(f"milestones must rise, got {milestones}")
     return milestones
 
 

@@ -55,7 +55,7 @@ class ShuffledSampler(Sampler):
 class _ClassSampler(Sampler):
     """Draws classes; the images follow from each class's endless shuffled cycle.
 
-    N images at a time are looked at in pieces, and indices held in as few bytes as they need: 10^7 images fit.
+    It works in pieces and keeps indices in as few bytes as they need: 10^7 images take some hundred megabytes.
     """
 
     def __init__(self, labels: Indices, seed: int) -> None:
@@ -134,7 +134,7 @@ class _ClassSampler(Sampler):
         start = turn * sizes - ends + sizes  # of each turn's rows, in the draws of its class
         kept = row.astype(np.int64) + start[unit]
         low = self._drawn[of_class]
-        return image[key[(kept >= low[unit]) & (kept < (low + wanted[of_class])[unit])]]
+        return np.asarray(image[key[(kept >= low[unit]) & (kept < (low + wanted[of_class])[unit])]])
 
 
 class FrequencySampler(_ClassSampler):
@@ -149,7 +149,8 @@ class FrequencySampler(_ClassSampler):
         random = np.random.default_rng([self.seed, epoch])
 
         def classes_of(start: int, end: int) -> Indices:
-            return self._classes[np.searchsorted(edges, random.random(end - start) * edges[-1], side="right")]
+            place = np.searchsorted(edges, random.random(end - start) * edges[-1], side="right")
+            return np.asarray(self._classes[place])
 
         return self._draw(classes_of)
 
