@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ltrec import artifacts, console
 from ltrec.errors import UserError, one_line
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
 CifarResNetName = Literal["cifar_resnet8", "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56"]
@@ -34,10 +39,62 @@ TorchvisionName = Literal[
 ]  # fmt: skip
 
 # Networks whose auxiliary classifiers are left out: training without them does not need them.
-_AUXILIARY = ("googlenet", "inception_v3")
+_AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
+
+_SUFFIXES = (".pth", ".pt", ".safetensors")
+_WHERE = "params.yaml: represent.backbone"
 
 
-class CifarResNetBackbone(Settings):
+class _Pretrainable(Settings):
+    """A backbone that may begin with weights from elsewhere."""
+
+    weights: str | None = None
+    """Pretrained weights: a file (`.safetensors`, or `.pth` or `.pt` with a state dict); null: random.
+
+    The resume key and the network's header hold a digest of the file; DVC does not see it change."""
+
+    @property
+    def file(self) -> Path | None:
+        """Where the weights lie, if that is a file: a value with a separator or a known suffix."""
+        if self.weights is None or not ({"/", os.sep} & set(self.weights) or self.weights.endswith(_SUFFIXES)):
+            return None
+        return Path(self.weights)
+
+    def digest(self) -> str | None:
+        """Of the file's content; null without one.
+
+        Raises:
+            UserError: there is no such file.
+        """
+        if self.file is None:
+            return None
+        if not self.file.is_file():
+            raise UserError(f"no such file, got {self.weights}", where=f"{_WHERE}.weights")
+        return artifacts.digest(self.file)
+
+    def _filled(self, body: nn.Module, ignored: Sequence[str] = ()) -> nn.Module:
+        """The body with the file's weights, if there is one; the file's own classifier is left out."""
+        from ltrec.weights import load_exactly, read_state_dict
+
+        if self.file is not None:
+            tensors = read_state_dict(self.file)
+            load_exactly(body, tensors, str(self.file), ignored)
+            if left_out := [name for name in tensors if name.startswith(tuple(ignored))]:
+                console.say(f"{self.file}: {', '.join(left_out)} left out; the classifier is learnt anew")
+        return body
+
+
+class _FromFile(_Pretrainable):
+    """A backbone whose weights nobody publishes under a name."""
+
+    @model_validator(mode="after")
+    def _weights_are_a_file(self) -> Self:
+        if self.weights is not None and self.file is None:
+            raise ValueError(f"weights must be a file ({', '.join(_SUFFIXES)}) or null, got {self.weights!r}")
+        return self
+
+
+class CifarResNetBackbone(_FromFile):
     """A CIFAR ResNet: 16-32-64 channels, for images of about 16 to 64 px."""
 
     name: CifarResNetName
@@ -45,44 +102,78 @@ class CifarResNetBackbone(Settings):
     def build(self, size: int, *, pretrained: bool = True) -> nn.Module:  # noqa: ARG002 - one signature
         from ltrec.cifar_resnet import CifarResNet
 
-        return CifarResNet(depth=int(self.name.removeprefix("cifar_resnet")))
+        body = CifarResNet(depth=int(self.name.removeprefix("cifar_resnet")))
+        return self._filled(body, ["fc.", "linear."]) if pretrained else body
 
 
-class TorchvisionBackbone(Settings):
+class ResNet10Backbone(_FromFile):
+    """The paper's ResNet-10: one of torchvision's basic blocks a stage, 512 features."""
+
+    name: Literal["resnet10"]
+
+    def build(self, size: int, *, pretrained: bool = True) -> nn.Module:  # noqa: ARG002 - one signature
+        from torchvision.models.resnet import BasicBlock, ResNet
+
+        body, classifier = _without_classifier(ResNet(BasicBlock, [1, 1, 1, 1]))
+        return self._filled(body, [f"{classifier}."]) if pretrained else body
+
+
+class ResNeXtBackbone(_FromFile):
+    """The paper's ResNeXts that torchvision does not name: its bottlenecks, 32 groups of 4 channels, 2048 features."""
+
+    name: Literal["resnext101_32x4d", "resnext152_32x4d"]
+
+    def build(self, size: int, *, pretrained: bool = True) -> nn.Module:  # noqa: ARG002 - one signature
+        from torchvision.models.resnet import Bottleneck, ResNet
+
+        layers = {"resnext101_32x4d": [3, 4, 23, 3], "resnext152_32x4d": [3, 8, 36, 3]}[self.name]
+        body, classifier = _without_classifier(ResNet(Bottleneck, layers, groups=32, width_per_group=4))
+        return self._filled(body, [f"{classifier}."]) if pretrained else body
+
+
+class TorchvisionBackbone(_Pretrainable):
     """Any classification network of torchvision, without its last layer."""
 
     name: TorchvisionName
     weights: str | None = None
-    """Pretrained weights by torchvision's name, such as `IMAGENET1K_V2` or `DEFAULT`; null: random."""
+    """Pretrained weights: torchvision's name, such as `IMAGENET1K_V2` or `DEFAULT`, or a file (`.safetensors`, or
+    `.pth` or `.pt` with a state dict); null: random.
+
+    The resume key and the network's header hold a digest of the file; DVC does not see it change."""
 
     def build(self, size: int, *, pretrained: bool = True) -> nn.Module:
         """The network without its classifier; `pretrained` false leaves the weights random.
 
         Raises:
-            UserError: unknown or unreachable weights, or an image size that the network does not take.
+            UserError: unknown, unreachable or unfit weights, or an image size that the network does not take.
         """
         from torchvision import models
 
-        weights, where = self.weights if pretrained else None, "params.yaml: represent.backbone"
+        weights = self.weights if pretrained and self.file is None else None
         known = list(models.get_model_weights(self.name).__members__)
         if weights is not None and weights not in known:
             raise UserError(
-                f"{self.name} has no weights {weights!r}; allowed: {', '.join(known)}, null", where=f"{where}.weights"
+                f"{self.name} has no weights {weights!r}; allowed: {', '.join(known)}, a file"
+                f" ({', '.join(_SUFFIXES)}), null",
+                where=f"{_WHERE}.weights",
             )
         try:
             network = models.get_model(self.name, weights=weights, **self._options(size, fetched=weights is not None))
         except (AssertionError, ValueError) as error:
             raise UserError(
                 f"{self.name} with weights {weights!r} cannot be built for images of {size} px: {one_line(error)}",
-                where=where,
+                where=_WHERE,
             ) from None
         except OSError as error:
             raise UserError(
-                f"the weights {weights!r} could not be fetched: {one_line(error)}", where=f"{where}.weights"
+                f"the weights {weights!r} could not be fetched: {one_line(error)}", where=f"{_WHERE}.weights"
             ) from None
-        if self.name in _AUXILIARY:
-            _leave_out_auxiliary(network)
-        return _without_classifier(network)
+        auxiliary = _AUXILIARY.get(self.name, ())
+        for name in auxiliary:
+            setattr(network, name, None)
+            network.aux_logits = False
+        body, classifier = _without_classifier(network)
+        return self._filled(body, [f"{name}." for name in (classifier, *auxiliary)]) if pretrained else body
 
     def _options(self, size: int, *, fetched: bool) -> dict[str, Any]:
         """What some families must be told besides their name and weights."""
@@ -97,7 +188,9 @@ class TorchvisionBackbone(Settings):
         return {}
 
 
-BackboneSettings = Annotated[CifarResNetBackbone | TorchvisionBackbone, Field(discriminator="name")]
+BackboneSettings = Annotated[
+    CifarResNetBackbone | ResNet10Backbone | ResNeXtBackbone | TorchvisionBackbone, Field(discriminator="name")
+]
 
 
 def feature_dim(backbone: nn.Module, size: int, name: str) -> int:
@@ -124,18 +217,11 @@ def feature_dim(backbone: nn.Module, size: int, name: str) -> int:
     return int(features.shape[1])
 
 
-def _leave_out_auxiliary(network: Any) -> None:
-    for name in ("aux1", "aux2", "AuxLogits"):
-        if hasattr(network, name):
-            setattr(network, name, None)
-    network.aux_logits = False
-
-
-def _without_classifier(network: nn.Module) -> nn.Module:
-    """Put an identity in place of the last linear layer (SqueezeNet: the last convolution)."""
+def _without_classifier(network: nn.Module) -> tuple[nn.Module, str]:
+    """Put an identity in place of the last linear layer (SqueezeNet: the last convolution), and tell its name."""
     from torch import nn
 
     kind = nn.Linear if any(isinstance(module, nn.Linear) for module in network.modules()) else nn.Conv2d
     last = [name for name, module in network.named_modules() if isinstance(module, kind)][-1]
     network.set_submodule(last, nn.Identity())
-    return network
+    return network, last

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from ltrec import __version__, artifacts, heads
+from ltrec import __version__, artifacts, freezing, heads
 from ltrec.backbones import BackboneSettings, feature_dim
 from ltrec.data.decoding import Geometry
 from ltrec.errors import UserError, one_line
@@ -38,11 +38,24 @@ class Network(nn.Module):
         self.geometry = geometry
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self._frozen: list[str] = []
         # (x/255 − mean)/std as one multiplication and one addition.
         self.register_buffer("_gain", (1 / (255 * torch.tensor(std))).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("_shift", (-torch.tensor(mean) / torch.tensor(std)).reshape(1, 3, 1, 1), persistent=False)
         self._gain: Tensor
         self._shift: Tensor
+
+    def freeze(self, frozen: list[str]) -> None:
+        """Hold parts of the backbone still, by name: no gradient, and evaluation mode whatever the network's."""
+        self._frozen = frozen
+        freezing.freeze(self.backbone, frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's, but for what is frozen: its batch norms' statistics stay, its dropout rests."""
+        super().train(mode)
+        freezing.hold_still(self.backbone, self._frozen)
+        return self
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) → float (N, D)."""

@@ -3,40 +3,172 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from ltrec.settings import Settings
+from ltrec.settings import Count, PositiveInt, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import torch
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+# Each within what a float32 holds.
+LearningRate = Annotated[float, Field(gt=0, le=1e38)]
+WeightDecay = Annotated[float, Field(ge=0, le=1e38)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SgdRecipe(Settings):
-    """The figures of stochastic gradient descent with momentum, each within what a float32 holds."""
+    """The figures of stochastic gradient descent with momentum."""
 
-    lr: Annotated[float, Field(gt=0, le=1e38)] = 0.1
-    """Learning rate at the first step."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, le=1e38)] = 5e-4
+    lr: LearningRate = 0.1
+    """Learning rate at its highest, at the first step unless a warm-up comes before."""
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 5e-4
 
 
 class SgdSettings(SgdRecipe):
-    """Stochastic gradient descent with momentum and a cosine schedule to 0, as in the paper."""
+    """Stochastic gradient descent with momentum and a cosine schedule to 0, as heads are trained in the paper."""
 
-    def build(
-        self, parameters: Iterable[torch.nn.Parameter], *, steps: int
-    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    def build(self, parameters: Iterable[Parameter], *, steps: int) -> tuple[Optimizer, LRScheduler]:
         """The optimizer and its schedule over `steps` updates in all."""
         import torch
 
         optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, steps))
+        return optimizer, CosineSchedule().build(optimizer, epochs=1, steps=steps)
+
+
+class Sgd(SgdRecipe):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"] = "sgd"
+    head_lr: LearningRate | None = None
+    """The classifier's own learning rate; null: the backbone's."""
+    nesterov: bool = False
+    """Nesterov's momentum, which looks one step ahead."""
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0, got 0")
+        return self
+
+    def build(self, backbone: Iterable[Parameter], head: Iterable[Parameter]) -> Optimizer:
+        """Over the parameters that require a gradient."""
+        import torch
+
+        return torch.optim.SGD(
+            groups(backbone, head, self.lr, self.head_lr),
+            lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )  # fmt: skip
+
+
+class AdamW(Settings):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: LearningRate = 1e-3
+    head_lr: LearningRate | None = None
+    """The classifier's own learning rate; null: the backbone's."""
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
+    weight_decay: WeightDecay = 1e-2
+
+    def build(self, backbone: Iterable[Parameter], head: Iterable[Parameter]) -> Optimizer:
+        """Over the parameters that require a gradient."""
+        import torch
+
+        parameters = groups(backbone, head, self.lr, self.head_lr)
+        return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+
+OptimizerSettings = Annotated[Sgd | AdamW, Field(discriminator="name")]
+
+
+def groups(
+    backbone: Iterable[Parameter], head: Iterable[Parameter], lr: float, head_lr: float | None
+) -> list[dict[str, object]]:
+    """Parameter groups of an optimizer: the backbone's first; one of both where they share a learning rate.
+
+    Parameters that require no gradient are in none: weight decay would move them, too.
+    """
+    body, top = ([parameter for parameter in part if parameter.requires_grad] for part in (backbone, head))
+    if head_lr is None:
+        return [{"params": body + top, "lr": lr}]
+    return [{"params": part, "lr": rate} for part, rate in ((body, lr), (top, head_lr)) if part]
+
+
+class _Schedule(Settings):
+    """A factor on each group's learning rate, linear from 0 in the warm-up, stepped after every update."""
+
+    warmup_epochs: Count = 0
+    """Epochs of a linear rise to the learning rate before."""
+
+    def check(self, epochs: int) -> None:
+        """Raise ValueError if a training of `epochs` epochs is too short for it."""
+        if self.warmup_epochs >= epochs:
+            raise ValueError(
+                f"schedule warms up for {self.warmup_epochs} epochs; warmup_epochs must be below epochs ({epochs})"
+            )
+
+    def shape(self, step: int, *, epochs: int, steps: int) -> float:
+        """The factor at an update after the warm-up, counted from the training's first."""
+        raise NotImplementedError
+
+    def factor(self, step: int, *, epochs: int, steps: int) -> float:
+        """The factor at an update counted from 0, of `epochs` epochs of `steps` updates each."""
+        warmup = self.warmup_epochs * steps
+        return (step + 1) / warmup if step < warmup else self.shape(step, epochs=epochs, steps=steps)
+
+    def build(self, optimizer: Optimizer, *, epochs: int, steps: int) -> LRScheduler:
+        """The schedule of an optimizer over `epochs` epochs of `steps` updates each."""
+        import torch
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, epochs=epochs, steps=steps))
+
+
+class CosineSchedule(_Schedule):
+    """Half a cosine from the learning rate to 0 (Loshchilov & Hutter 2017)."""
+
+    name: Literal["cosine"] = "cosine"
+
+    def shape(self, step: int, *, epochs: int, steps: int) -> float:
+        warmup = self.warmup_epochs * steps
+        return cosine(step - warmup, epochs * steps - warmup)
+
+
+def _rising(milestones: list[int]) -> list[int]:
+    if milestones != sorted(set(milestones)):
+        raise ValueError(f"milestones must rise, got {milestones}")
+    return milestones
+
+
+class StepSchedule(_Schedule):
+    """The learning rate times `gamma` at each milestone."""
+
+    name: Literal["step"] = "step"
+    milestones: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_rising)]
+    """After so many epochs, those of the warm-up among them."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    def check(self, epochs: int) -> None:
+        super().check(epochs)
+        if self.milestones[-1] >= epochs:
+            raise ValueError(f"schedule has a milestone at {self.milestones[-1]}; all must be below epochs ({epochs})")
+
+    def shape(self, step: int, *, epochs: int, steps: int) -> float:  # noqa: ARG002 - one signature
+        return self.gamma ** bisect_right(self.milestones, step // steps)
+
+
+ScheduleSettings = Annotated[CosineSchedule | StepSchedule, Field(discriminator="name")]
 
 
 def cosine(step: int, steps: int) -> float:
-    """½(1 + cos(π·step/steps)): 1 at the first of `steps` updates, 0 after the last (Loshchilov & Hutter 2017)."""
+    """½(1 + cos(π·step/steps)): 1 at the first of `steps` updates, 0 after the last."""
     return 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))

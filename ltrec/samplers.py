@@ -16,12 +16,15 @@ from pydantic import Field
 from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     Indices = NDArray[np.int64]
     Probabilities = NDArray[np.float64]
+
+# Draws, and rows of turns, that are worked on at a time: they fit the processor's cache.
+_PIECE = 1 << 17
 
 
 class Sampler(ABC):
@@ -50,13 +53,17 @@ class ShuffledSampler(Sampler):
 
 
 class _ClassSampler(Sampler):
-    """Draws classes; the images follow from each class's endless shuffled cycle."""
+    """Draws classes; the images follow from each class's endless shuffled cycle.
+
+    It works in pieces and keeps indices in as few bytes as they need: 10^7 images take some hundred megabytes.
+    """
 
     def __init__(self, labels: Indices, seed: int) -> None:
         super().__init__(labels, seed)
         self._counts = np.bincount(self.labels)
         self._classes = np.flatnonzero(self._counts)
-        self._by_class = np.argsort(self.labels, kind="stable")
+        self._by_class = np.argsort(_compact(self.labels, len(self._counts)), kind="stable")
+        self._by_class = _compact(self._by_class, len(self.labels))
         self._first = np.concatenate([[0], np.cumsum(self._counts)[:-1]])
         self._drawn = np.zeros(len(self._counts), dtype=np.int64)
 
@@ -66,29 +73,68 @@ class _ClassSampler(Sampler):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._drawn = np.array(state["drawn"], dtype=np.int64)
 
-    def _images(self, classes: Indices) -> Indices:
-        """An image for each drawn class, (M,) → (M,)."""
-        wanted = np.bincount(classes, minlength=len(self._counts))
-        drawn = np.flatnonzero(wanted)
-        sizes: Indices = self._counts[drawn]
-        begin: Indices = self._drawn[drawn] // sizes
-        rounds = (self._drawn[drawn] + wanted[drawn] - 1) // sizes - begin + 1
+    def _draw(self, classes_of: Callable[[int, int], Indices]) -> Indices:
+        """An epoch's images, (N,).
 
-        # One row for each (class, round, image); sorting by a hash of the row orders every round anew,
-        # and the same way however many epochs a round spans.
-        lengths: Indices = rounds * sizes
-        owner = np.repeat(np.arange(len(drawn)), lengths)
-        within: Indices = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        turn = begin[owner] + within // sizes[owner]
-        image = self._by_class[self._first[drawn][owner] + within % sizes[owner]]
-        shuffled = image[np.lexsort((_hash(self.seed, turn, image), turn, owner))]
-
-        skip = self._drawn[drawn] - begin * sizes
-        kept = (within >= skip[owner]) & (within < (skip + wanted[drawn])[owner])
-        images = np.empty(len(classes), dtype=np.int64)
-        images[np.argsort(classes, kind="stable")] = shuffled[kept]
+        Args:
+            classes_of: The classes of a part of the draws, from one to before another; called in order.
+        """
+        drawn = np.empty(len(self.labels), dtype=np.min_scalar_type(len(self._counts)))
+        for start in range(0, len(drawn), _PIECE):
+            drawn[start : start + _PIECE] = classes_of(start, min(start + _PIECE, len(drawn)))
+        wanted = np.bincount(drawn, minlength=len(self._counts))
+        places = np.argsort(drawn, kind="stable")
+        del drawn
+        images, filled = np.empty(len(places), dtype=np.int64), 0
+        for piece in self._pieces(wanted):
+            images[places[filled : filled + len(piece)]] = piece
+            filled += len(piece)
         self._drawn += wanted
         return images
+
+    def _pieces(self, wanted: Indices) -> Iterator[NDArray[Any]]:
+        """The next `wanted` images of each class, (C,) → class after class, in parts."""
+        classes = np.flatnonzero(wanted)
+        sizes, drawn = self._counts[classes], self._drawn[classes]
+        begin = drawn // sizes
+        end = (drawn + wanted[classes] - 1) // sizes + 1
+        # A run is some turns through one class, as many as make up a piece; a turn itself is never cut.
+        turns = np.maximum(_PIECE // sizes, 1)
+        runs = -((begin - end) // turns)
+        owner = np.repeat(np.arange(len(classes)), runs)
+        first = begin[owner] + turns[owner] * (np.arange(len(owner)) - np.repeat(np.cumsum(runs) - runs, runs))
+        last = np.minimum(first + turns[owner], end[owner])
+        filled = np.cumsum((last - first) * sizes[owner])
+        for part in np.split(np.arange(len(owner)), np.flatnonzero(np.diff(filled // _PIECE)) + 1):
+            yield self._turns(classes[owner[part]], first[part], last[part], wanted)
+
+    def _turns(self, classes: Indices, first: Indices, last: Indices, wanted: Indices) -> NDArray[Any]:
+        """What is wanted of the turns `first` to before `last` through each of some classes."""
+        run = np.repeat(np.arange(len(classes)), last - first)
+        turn = np.arange(len(run)) - np.repeat(np.cumsum(last - first) - last, last - first)
+        of_class = classes[run]
+        sizes = self._counts[of_class]
+        ends = np.cumsum(sizes)
+        rows = int(ends[-1])
+
+        # One row for each (turn, image); sorting by a hash of the row orders every turn anew, and the same way
+        # however many epochs it spans. Above the hash stands the turn, below it the row.
+        unit = np.repeat(np.arange(len(run), dtype=np.min_scalar_type(len(run))), sizes)
+        row = np.arange(rows, dtype=np.min_scalar_type(rows))
+        image = self._by_class[row + (self._first[of_class] + sizes - ends)[unit]]
+        key = _mixed(_hash(self.seed, turn)[unit], image)
+        bits = rows.bit_length()
+        key >>= np.uint64(len(run).bit_length())
+        key &= ~np.uint64((1 << bits) - 1)
+        key |= unit.astype(np.uint64) << np.uint64(64 - len(run).bit_length())
+        key |= row
+        key.sort()
+        key &= np.uint64((1 << bits) - 1)
+
+        start = turn * sizes - ends + sizes  # of each turn's rows, in the draws of its class
+        kept = row.astype(np.int64) + start[unit]
+        low = self._drawn[of_class]
+        return np.asarray(image[key[(kept >= low[unit]) & (kept < (low + wanted[of_class])[unit])]])
 
 
 class FrequencySampler(_ClassSampler):
@@ -99,10 +145,14 @@ class FrequencySampler(_ClassSampler):
         self._probabilities = probabilities
 
     def epoch(self, epoch: int) -> Indices:
-        p = self._probabilities(self._counts[self._classes], epoch)
-        edges = np.cumsum(p)
-        uniform = np.random.default_rng([self.seed, epoch]).random(len(self.labels)) * edges[-1]
-        return self._images(self._classes[np.searchsorted(edges, uniform, side="right")])
+        edges = np.cumsum(self._probabilities(self._counts[self._classes], epoch))
+        random = np.random.default_rng([self.seed, epoch])
+
+        def classes_of(start: int, end: int) -> Indices:
+            place = np.searchsorted(edges, random.random(end - start) * edges[-1], side="right")
+            return np.asarray(self._classes[place])
+
+        return self._draw(classes_of)
 
 
 class CycleSampler(_ClassSampler):
@@ -114,15 +164,17 @@ class CycleSampler(_ClassSampler):
         self._position = 0
 
     def epoch(self, epoch: int) -> Indices:  # noqa: ARG002 - the cycle goes on over epochs
-        position = self._position + np.arange(len(self.labels))
-        visit = position // self.per_visit
-        cycle = visit // len(self._classes)
-        cycles = np.arange(cycle[0], cycle[-1] + 1)
-        keys = _hash(self.seed, cycles[:, None], self._classes[None, :])
-        order = self._classes[np.argsort(keys, axis=1)]
-        classes = order[cycle - cycle[0], visit % len(self._classes)]
+        def classes_of(start: int, end: int) -> Indices:
+            visit = (self._position + np.arange(start, end)) // self.per_visit
+            cycle = visit // len(self._classes)
+            cycles = np.arange(cycle[0], cycle[-1] + 1)
+            keys = _hash(self.seed, cycles[:, None], self._classes[None, :])
+            order = self._classes[np.argsort(keys, axis=1)]
+            return np.asarray(order[cycle - cycle[0], visit % len(self._classes)])
+
+        images = self._draw(classes_of)
         self._position += len(self.labels)
-        return self._images(classes)
+        return images
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"position": self._position}
@@ -143,15 +195,29 @@ def progressive_probabilities(counts: Indices, progress: float) -> Probabilities
     return (1 - progress) * power_probabilities(counts, 1) + progress * power_probabilities(counts, 0)
 
 
+def _compact(indices: Indices, end: int) -> NDArray[Any]:
+    """Whole numbers below `end` in as few bytes as hold them; NumPy sorts two bytes much faster, too."""
+    return indices.astype(np.min_scalar_type(end))
+
+
 def _hash(seed: int, *parts: Indices) -> NDArray[np.uint64]:
-    """Steele et al.'s SplitMix64 finaliser over integers: one well-mixed key for each row, no state."""
+    """One well-mixed key for each row of integers, no state."""
     key = np.asarray(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    for part in parts:
+        key = _mixed(key, part)
+    return key
+
+
+def _mixed(key: NDArray[np.uint64], part: NDArray[Any]) -> NDArray[np.uint64]:
+    """A key and one more integer through Steele et al.'s SplitMix64 finaliser."""
     with np.errstate(over="ignore"):
-        for part in parts:
-            key = (key ^ part.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-            key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            key ^= key >> np.uint64(31)
+        key = key ^ part.astype(np.uint64)
+        key += np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(30)
+        key *= np.uint64(0xBF58476D1CE4E5B9)
+        key ^= key >> np.uint64(27)
+        key *= np.uint64(0x94D049BB133111EB)
+        key ^= key >> np.uint64(31)
     return key
 
 

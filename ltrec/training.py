@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
+    from torch.optim.swa_utils import AveragedModel
 
     from ltrec.network import Network
 
@@ -31,9 +32,9 @@ class EpochReport:
 
     Attributes:
         epoch: Counted from 0.
-        loss: Mean cross-entropy over the images shown.
+        loss: Mean cross-entropy over the images shown, with smoothed targets if those train.
         accuracy: Fraction of the images shown that were classified right while training.
-        lr: Learning rate at the epoch's first step.
+        lr: Learning rate at the epoch's first step; the backbone's, if the head has its own.
         images: How many were shown.
     """
 
@@ -53,6 +54,9 @@ def train(
     epochs: range,
     seed: int,
     on_epoch: Callable[[EpochReport], None],
+    clip_norm: float | None = None,
+    label_smoothing: float = 0.0,
+    average: AveragedModel | None = None,
 ) -> None:
     """Train by cross-entropy, epoch after epoch.
 
@@ -64,6 +68,9 @@ def train(
         epochs: Those still to do; random layers repeat epoch by epoch, so that a resume changes nothing.
         seed: Of the random layers.
         on_epoch: Called after each epoch, with the network in training mode.
+        clip_norm: Largest norm that an update's gradient, all parameters' together, keeps.
+        label_smoothing: Share of each target that is spread evenly over all classes (Szegedy et al. 2016).
+        average: Of the network's weights, brought up to date after each update.
 
     Raises:
         UserError: the loss is no longer finite; the update that it would have caused is not made.
@@ -78,17 +85,33 @@ def train(
             images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
             with autocast(device):
                 logits = network(images)
-                loss = F.cross_entropy(logits.float(), labels)
+                loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
             value = loss.item()
             require_finite(value, "the loss", epoch=epoch, step=step, lr=lr, where=LR)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            if clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
             optimizer.step()
             schedule.step()
+            if average is not None:
+                average.update_parameters(network)
             loss_sum += value * len(labels)
             hits += int((logits.argmax(dim=1) == labels).sum())
             shown += len(labels)
         on_epoch(EpochReport(epoch, loss_sum / shown, hits / shown, lr, shown))
+
+
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the network that `train` keeps as an exponential moving average of its weights.
+
+    Buffers are averaged like weights: batch-norm statistics of the last network would not be those of the
+    activations that averaged weights give.
+    """
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    average_of = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=average_of, use_buffers=True)
 
 
 @torch.inference_mode()

@@ -1,12 +1,16 @@
-"""The optimizer and its schedule by hand."""
+"""Optimizers and schedules by hand."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from ltrec.optim import SgdSettings, cosine
+from ltrec.optim import AdamW, CosineSchedule, Sgd, SgdSettings, StepSchedule, cosine
 
 
 @pytest.mark.parametrize(
@@ -16,25 +20,146 @@ def test_cosine_by_hand(step: int, expected: float) -> None:
     assert cosine(step, 8) == pytest.approx(expected, abs=1e-6)
 
 
-def test_learning_rate_at_the_start_the_middle_and_the_end() -> None:
-    optimizer, schedule = SgdSettings(lr=0.2).build([nn.Parameter(torch.zeros(1))], steps=10)
-    rates = []
-    for _ in range(10):
-        rates.append(optimizer.param_groups[0]["lr"])
+def rates(optimizer: torch.optim.Optimizer, schedule: Any, steps: int) -> list[list[float]]:
+    """Learning rates of each parameter group, update after update."""
+    seen = []
+    for _ in range(steps):
+        seen.append([group["lr"] for group in optimizer.param_groups])
         optimizer.step()
         schedule.step()
-    assert rates[0] == pytest.approx(0.2)
-    assert rates[5] == pytest.approx(0.1)
-    assert rates[9] == pytest.approx(0.2 * 0.024472, abs=1e-6)  # ½(1 + cos(0.9 π))
+    return seen
+
+
+def test_learning_rate_at_the_start_the_middle_and_the_end() -> None:
+    optimizer, schedule = SgdSettings(lr=0.2).build([nn.Parameter(torch.zeros(1))], steps=10)
+    seen = [rate for (rate,) in rates(optimizer, schedule, 10)]
+    assert seen[0] == pytest.approx(0.2)
+    assert seen[5] == pytest.approx(0.1)
+    assert seen[9] == pytest.approx(0.2 * 0.024472, abs=1e-6)  # ½(1 + cos(0.9 π))
     assert optimizer.param_groups[0]["lr"] == 0.0
-    assert rates == sorted(rates, reverse=True)
+    assert seen == sorted(seen, reverse=True)
 
 
-def test_two_steps_of_momentum_and_weight_decay_by_hand() -> None:
-    w = nn.Parameter(torch.tensor([1.0]))
-    optimizer, _ = SgdSettings(lr=0.1, momentum=0.5, weight_decay=0.2).build([w], steps=10)
-    for expected in (1 - 0.1 * (3 + 0.2), 0.68 - 0.1 * (0.5 * 3.2 + 3 + 0.2 * 0.68)):
+def weights(*values: float) -> list[nn.Parameter]:
+    return [nn.Parameter(torch.tensor([value])) for value in values]
+
+
+def scheduled(schedule: CosineSchedule | StepSchedule, epochs: int, steps: int) -> list[float]:
+    optimizer = Sgd(lr=1.0).build(weights(0.0), weights(0.0))
+    built = schedule.build(optimizer, epochs=epochs, steps=steps)
+    return [rate for (rate,) in rates(optimizer, built, epochs * steps)]
+
+
+def test_cosine_after_a_warm_up_by_hand() -> None:
+    seen = scheduled(CosineSchedule(warmup_epochs=2), epochs=4, steps=2)
+    # A quarter more each of 4 updates, then the cosine at 0, ¼, ½ and ¾ of the way.
+    assert seen == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
+
+
+def test_steps_by_hand() -> None:
+    seen = scheduled(StepSchedule(milestones=[1, 3], gamma=0.1), epochs=4, steps=2)
+    assert seen == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_steps_after_a_warm_up_by_hand() -> None:
+    # Milestones count from the first epoch of all.
+    seen = scheduled(StepSchedule(milestones=[3], gamma=0.5, warmup_epochs=1), epochs=4, steps=2)
+    assert seen == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.5, 0.5])
+
+
+def test_steps_are_torchs() -> None:
+    optimizer = Sgd(lr=1.0).build(weights(0.0), [])
+    torchs = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[2, 5], gamma=0.3)
+    expected = [rate for (rate,) in rates(optimizer, torchs, 8)]
+    assert scheduled(StepSchedule(milestones=[2, 5], gamma=0.3), epochs=8, steps=1) == pytest.approx(expected)
+
+
+def test_the_cosine_of_a_training_is_that_of_a_head() -> None:
+    _, of_head = SgdSettings(lr=0.3).build(weights(0.0), steps=35)
+    optimizer = Sgd(lr=0.3).build(weights(0.0), [])
+    seen = rates(optimizer, CosineSchedule().build(optimizer, epochs=5, steps=7), 35)
+    assert seen == rates(of_head.optimizer, of_head, 35)
+
+
+@pytest.mark.parametrize("settings", [Sgd(lr=0.01, head_lr=0.1), AdamW(lr=0.01, head_lr=0.1)])
+def test_the_head_has_its_own_learning_rate(settings: Sgd | AdamW) -> None:
+    body, head = weights(1.0, 2.0), weights(3.0)
+    optimizer = settings.build(body, head)
+    assert [(group["lr"], group["params"]) for group in optimizer.param_groups] == [(0.01, body), (0.1, head)]
+    schedule = CosineSchedule(warmup_epochs=1).build(optimizer, epochs=3, steps=2)
+    seen = rates(optimizer, schedule, 6)
+    assert [top for _, top in seen] == pytest.approx([10 * rate for rate, _ in seen])
+    assert seen[0] == pytest.approx([0.005, 0.05])
+
+
+@pytest.mark.parametrize("settings", [Sgd(), AdamW()])
+def test_one_rate_is_one_group_and_what_is_frozen_is_in_none(settings: Sgd | AdamW) -> None:
+    body, head = weights(1.0, 2.0), weights(3.0)
+    body[0].requires_grad_(False)
+    (group,) = settings.build(body, head).param_groups
+    assert group["params"] == [body[1], *head]
+
+
+def test_a_backbone_that_is_all_frozen_leaves_the_heads_group() -> None:
+    body, head = weights(1.0), weights(3.0)
+    body[0].requires_grad_(False)
+    (group,) = Sgd(lr=0.01, head_lr=0.1).build(body, head).param_groups
+    assert (group["params"], group["lr"]) == (head, 0.1)
+
+
+def descended(optimizer: torch.optim.Optimizer, w: nn.Parameter) -> list[float]:
+    """Two steps down 3w."""
+    seen = []
+    for _ in range(2):
         optimizer.zero_grad()
         (3 * w).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        assert float(w.detach()) == pytest.approx(expected)
+        seen.append(float(w.detach()))
+    return seen
+
+
+def test_two_steps_of_momentum_and_weight_decay_by_hand() -> None:
+    (w,) = weights(1.0)
+    optimizer, _ = SgdSettings(lr=0.1, momentum=0.5, weight_decay=0.2).build([w], steps=10)
+    assert descended(optimizer, w) == pytest.approx([1 - 0.1 * (3 + 0.2), 0.68 - 0.1 * (0.5 * 3.2 + 3 + 0.2 * 0.68)])
+    (w,) = weights(1.0)
+    optimizer = Sgd(lr=0.1, momentum=0.5, weight_decay=0.2).build([w], [])
+    assert descended(optimizer, w) == pytest.approx([0.68, 0.2064])
+
+
+def test_two_steps_of_nesterov_by_hand() -> None:
+    (w,) = weights(1.0)
+    optimizer = Sgd(lr=0.1, momentum=0.5, nesterov=True, weight_decay=0.0).build([w], [])
+    # Velocity 3, then 0.5·3 + 3 = 4.5; a step is gradient + 0.5·velocity.
+    assert descended(optimizer, w) == pytest.approx([1 - 0.1 * (3 + 1.5), 0.55 - 0.1 * (3 + 2.25)])
+
+
+def test_two_steps_of_adamw_by_hand() -> None:
+    (w,) = weights(1.0)
+    optimizer = AdamW(lr=0.1, betas=(0.9, 0.99), weight_decay=0.5).build([w], [])
+    # The gradient stays 3, so both corrected means are 3 and 9: each step is 0.1·3/√9, after a decay of 0.1·0.5.
+    first = 1 * 0.95 - 0.1
+    assert descended(optimizer, w) == pytest.approx([first, first * 0.95 - 0.1], abs=1e-6)
+    (w,) = weights(1.0)
+    slow = AdamW(lr=0.1, betas=(0.5, 0.99), weight_decay=0.0).build([w], [])
+    descended(slow, w)
+    before = float(w.detach())
+    slow.zero_grad()
+    (-6 * w).sum().backward()  # type: ignore[no-untyped-call]
+    slow.step()
+    # Mean of 3, 3, −6 with shares ⅛, ¼, ½ over ⅞; mean square of 9, 9, 36 likewise with 0.99.
+    mean = (3 / 8 + 3 / 4 - 6 / 2) / (7 / 8)
+    square = (0.01 * (0.99**2 * 9 + 0.99 * 9 + 36)) / (1 - 0.99**3)
+    assert float(w.detach()) == pytest.approx(before - 0.1 * mean / math.sqrt(square), abs=1e-6)
+
+
+def test_settings_that_cannot_be_meant() -> None:
+    with pytest.raises(ValidationError, match="nesterov needs a momentum above 0, got 0"):
+        Sgd(nesterov=True, momentum=0.0)
+    with pytest.raises(ValidationError, match=r"milestones must rise, got \[3, 3\]"):
+        StepSchedule(milestones=[3, 3])
+    with pytest.raises(ValueError, match=r"schedule has a milestone at 5; all must be below epochs \(5\)"):
+        StepSchedule(milestones=[3, 5]).check(5)
+    with pytest.raises(ValueError, match=r"schedule warms up for 5 epochs; warmup_epochs must be below epochs \(5\)"):
+        StepSchedule(milestones=[3], warmup_epochs=5).check(5)
+    CosineSchedule(warmup_epochs=4).check(5)

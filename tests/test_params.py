@@ -25,7 +25,7 @@ prepare:
 represent:
   backbone: {name: cifar_resnet8}
   image: {size: 16, resize: 16}
-  optimizer: {lr: 0.1, weight_decay: 5e-4}
+  optimizer: {name: sgd, lr: 0.1, weight_decay: 5e-4}
   epochs: 40
 featurize:
   views: 0
@@ -55,8 +55,8 @@ BAD = [
         "lr: 0.1, weight_decay",
         "lr: 0.1, decay: 1, weight_decay",
         (
-            "10:24: represent.optimizer.decay: unknown key (did you mean weight_decay?);"
-            " allowed: lr, momentum, weight_decay"
+            "10:35: represent.optimizer.decay: unknown key (did you mean weight_decay?);"
+            " allowed: lr, momentum, weight_decay, name, head_lr, nesterov"
         ),
     ),
     # Wrong types
@@ -109,7 +109,7 @@ BAD = [
         "resnet50",
         (
             "8:13: represent.backbone: wrong type, got resnet50; allowed: a mapping with name: alexnet, cifar_resnet20,"
-            " cifar_resnet32 and 82 more (`ltrec params schema` lists them); write {name: resnet50}"
+            " cifar_resnet32 and 85 more (`ltrec params schema` lists them); write {name: resnet50}"
         ),
     ),
     # Numbers that are none
@@ -141,7 +141,7 @@ BAD = [
     (
         "lr: 0.1, weight",
         "lr: 0,1, weight",
-        "10:21: represent.optimizer: a key must be text, got 1; a decimal takes a point, not a comma",
+        "10:32: represent.optimizer: a key must be text, got 1; a decimal takes a point, not a comma",
     ),
     # Out of bounds
     (
@@ -174,7 +174,7 @@ BAD = [
         "resnet51",
         (
             "8:20: represent.backbone.name: unknown name, got resnet51 (did you mean resnet50?);"
-            " allowed: resnet50, resnet18, resnet152 and 82 more (`ltrec params schema` lists them)"
+            " allowed: resnet50, resnet18, resnet10 and 85 more (`ltrec params schema` lists them)"
         ),
     ),
     (
@@ -188,7 +188,7 @@ BAD = [
         "",
         (
             "7:1: represent.backbone: missing; allowed: a mapping with name: alexnet, cifar_resnet20, cifar_resnet32"
-            " and 82 more (`ltrec params schema` lists them)"
+            " and 85 more (`ltrec params schema` lists them)"
         ),
     ),
     # Names of variants

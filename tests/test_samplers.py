@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import tracemalloc
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from ltrec import samplers
 from ltrec.samplers import (
     ClassBalanced,
     FrequencySampler,
@@ -117,15 +120,116 @@ def test_a_class_larger_than_an_epochs_share_goes_on_where_it_stopped() -> None:
     assert np.array_equal(np.sort(of_large[:50]), np.arange(50))
 
 
+# 1280 … 5 images a class, 115,562 in all, like ImageNet-LT.
+LONG = (1280 * (5 / 1280) ** (np.arange(1000) / 999) ** 0.62).round().astype(np.int64)
+LONG_LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(1000), LONG))
+EPOCHS = 9
+
+
+def shares(q: float) -> NDArray[np.float64]:
+    """n_j^q / Σ n_i^q, term by term."""
+    total = sum(float(n) ** q for n in LONG)
+    return np.array([float(n) ** q / total for n in LONG])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (InstanceBalanced(), [shares(1)] * EPOCHS),
+        (ClassBalanced(), [shares(0)] * EPOCHS),
+        (ClassBalanced(per_visit=1), [shares(0)] * EPOCHS),
+        (SquareRoot(), [shares(0.5)] * EPOCHS),
+        (Power(q=0.2), [shares(0.2)] * EPOCHS),
+        (
+            ProgressivelyBalanced(),
+            [(1 - t / (EPOCHS - 1)) * shares(1) + t / (EPOCHS - 1) * shares(0) for t in range(EPOCHS)],
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_frequencies_over_a_million_draws(settings: Any, expected: list[NDArray[np.float64]]) -> None:
+    draws = drawn(settings.build(LONG_LABELS, seed=0, epochs=EPOCHS), EPOCHS)
+    assert len(draws) > 1_000_000
+    observed, mean = np.bincount(LONG_LABELS[draws], minlength=1000), sum(expected) * len(LONG_LABELS)
+    variance = sum(p * (1 - p) for p in expected) * len(LONG_LABELS)
+    # Of 1000 classes that are drawn independently, 2.7 lie beyond 3 standard errors by chance, 8 hardly ever;
+    # whole cycles and whole epochs keep closer than that.
+    far = np.abs(observed - mean) > 3 * np.sqrt(variance)
+    assert far.sum() < 8
+    assert (np.abs(observed - mean) < 5 * np.sqrt(variance)).all()
+    groups = np.minimum(LONG // 100, 3)  # taken together, the errors of many classes show a bias
+    for group in range(4):
+        members = groups == group
+        total, share = mean[members].sum(), [p[members].sum() for p in expected]
+        error = np.sqrt(sum(p * (1 - p) for p in share) * len(LONG_LABELS))
+        assert abs(observed[members].sum() - total) < 3 * error
+
+
+def test_progressive_sampling_is_exact_at_both_ends() -> None:
+    progressive = ProgressivelyBalanced().build(LABELS, seed=4, epochs=7)
+    first, last = (Power(q=q).build(LABELS, seed=4, epochs=7) for q in (1.0, 0.0))
+    assert np.array_equal(progressive.epoch(0), first.epoch(0))
+    # The cycles within the classes have gone on to another place; the classes drawn are the same.
+    for epoch in range(1, 6):
+        progressive.epoch(epoch)
+    assert np.array_equal(LABELS[progressive.epoch(6)], LABELS[last.epoch(6)])
+
+
+def slow_turns(seed: int, label: int, labels: NDArray[np.int64], turns: int) -> list[int]:
+    """A class's cycle, image by image: each turn sorted by SplitMix64's finaliser over seed, turn and image."""
+
+    def mixed(key: int, part: int) -> int:
+        key = ((key ^ part) + 0x9E3779B97F4A7C15) % 2**64
+        key = ((key ^ (key >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+        key = ((key ^ (key >> 27)) * 0x94D049BB133111EB) % 2**64
+        return key ^ (key >> 31)
+
+    begin = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    images = np.flatnonzero(labels == label).tolist()
+    return [
+        image
+        for turn in range(turns)
+        for image in sorted(images, key=lambda image: mixed(mixed(begin, turn), image))
+    ]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 40, 1 << 17])
+@pytest.mark.parametrize("settings", [ClassBalanced(), SquareRoot(), Power(q=0.1)], ids=lambda settings: settings.name)
+def test_images_are_those_of_a_slow_cycle_whatever_the_pieces(
+    settings: Any, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.random.default_rng(1).permutation(np.repeat([0, 1, 3], [30, 9, 2]))
+    whole = drawn(settings.build(labels, seed=5, epochs=8), 8)
+    monkeypatch.setattr(samplers, "_PIECE", piece)
+    draws = drawn(settings.build(labels, seed=5, epochs=8), 8)
+    assert np.array_equal(draws, whole), "pieces change nothing"
+    for label, count in Counter(labels[draws].tolist()).items():
+        expected = slow_turns(5, label, labels, turns=count)
+        assert draws[labels[draws] == label].tolist() == expected[:count]
+
+
+@pytest.mark.parametrize("tail", [0, 1, 1000])
+def test_memory_for_an_image(tail: int) -> None:
+    # 10^7 images in a gigabyte leave 100 bytes for each; labels take 8 and the interpreter with NumPy 5.
+    images = 1_000_000
+    labels = np.zeros(images, dtype=np.int64)
+    labels[:tail] = np.arange(1, tail + 1)
+    tracemalloc.start()
+    try:
+        sampler = ClassBalanced().build(labels, seed=0, epochs=2)
+        sampler.epoch(0)
+        sampler.epoch(1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak / images < 80
+
+
 def test_a_long_tail_like_imagenet_lt() -> None:
-    # 1280 … 5 images a class, 115,562 in all.
-    counts = (1280 * (5 / 1280) ** (np.arange(1000) / 999) ** 0.62).round().astype(np.int64)
-    labels = np.repeat(np.arange(1000), counts)
     times = {}
     for settings in (SquareRoot(), ClassBalanced(), ProgressivelyBalanced()):
-        draws = drawn(settings.build(labels, seed=0, epochs=9), 9)
-        assert len(draws) > 1_000_000
-        times[settings.name] = np.bincount(labels[draws], minlength=1000)
+        draws = drawn(settings.build(LONG_LABELS, seed=0, epochs=9), 9)
+        times[settings.name] = np.bincount(LONG_LABELS[draws], minlength=1000)
     assert times["square_root"][0] / times["square_root"][-1] == pytest.approx(16, rel=0.2)  # √256
     # Four images a visit: every class comes equally often but for the last cycle.
     assert np.ptp(times["class_balanced"]) <= 4

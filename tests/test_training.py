@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from ltrec.errors import UserError
-from ltrec.optim import SgdSettings
-from ltrec.training import EpochReport, autocast, predict_features, predict_logits, train
+from ltrec.optim import AdamW, CosineSchedule, Sgd, SgdSettings, StepSchedule
+from ltrec.training import EpochReport, autocast, moving_average, predict_features, predict_logits, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -112,15 +113,121 @@ def test_a_resume_ends_with_the_bits_of_an_uninterrupted_run(after: int) -> None
     assert interrupted.reports + resumed.reports == whole.reports
 
 
+class Everything:
+    """A training with each option at once, from the start, or from a state of another."""
+
+    def __init__(self, optimizer: Sgd | AdamW, schedule: CosineSchedule | StepSchedule) -> None:
+        torch.manual_seed(0)
+        network = Small()
+        for parameter in network.body[1].parameters():
+            parameter.requires_grad_(False)
+        built = optimizer.build(network.body[:3].parameters(), network.body[3:].parameters())
+        self.parts: dict[str, Any] = {
+            "network": network,
+            "optimizer": built,
+            "schedule": schedule.build(built, epochs=EPOCHS, steps=3),
+            "average": moving_average(network, 0.8),
+        }
+
+    def run(self, epochs: range) -> dict[str, Any]:
+        train(
+            self.parts["network"], batches, self.parts["optimizer"], self.parts["schedule"],
+            epochs=epochs, seed=0, on_epoch=lambda _report: None,
+            clip_norm=0.5, label_smoothing=0.1, average=self.parts["average"],
+        )  # fmt: skip
+        return {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
+
+
+@pytest.mark.parametrize("schedule", [CosineSchedule(warmup_epochs=2), StepSchedule(milestones=[3], warmup_epochs=1)])
+@pytest.mark.parametrize("optimizer", [Sgd(lr=0.1, head_lr=0.3, nesterov=True), AdamW(lr=0.01)])
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_resume_with_every_option(
+    optimizer: Sgd | AdamW, schedule: CosineSchedule | StepSchedule, after: int, tmp_path: Path
+) -> None:
+    expected = Everything(optimizer, schedule).run(range(EPOCHS))
+    torch.save(Everything(optimizer, schedule).run(range(after)), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed = Everything(optimizer, schedule)
+    for name, part in resumed.parts.items():
+        part.load_state_dict(state[name])
+    assert same(resumed.run(range(after, EPOCHS)), expected)
+
+
+class Constant(nn.Module):
+    """Two logits, whatever the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([2.0, 0.0]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(images), 2)
+
+
+def trained_constant(updates: int = 1, **options: Any) -> tuple[list[torch.Tensor], EpochReport]:
+    """The logits after each update by one image of class 1, at a learning rate of 1; and the report."""
+    network, seen = Constant(), list[torch.Tensor]()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _step: 1.0)
+    reports: list[EpochReport] = []
+    if "decay" in options:
+        options["average"] = moving_average(network, options.pop("decay"))
+
+    def images(_epoch: int) -> Any:
+        for _ in range(updates):
+            yield torch.zeros(1, 1), torch.tensor([1])
+            seen.append(network.logits.detach().clone())
+
+    train(network, images, optimizer, schedule, epochs=range(1), seed=0, on_epoch=reports.append, **options)
+    if "average" in options:
+        seen.append(options["average"].module.logits.detach())
+    return seen, reports[0]
+
+
+def test_clipping_by_hand() -> None:
+    # The gradient is softmax − target: (0.880797, −0.880797), of norm 1.245635.
+    (plain,), _ = trained_constant()
+    assert plain.tolist() == pytest.approx([2 - 0.880797, 0.880797], abs=1e-6)
+    (clipped,), _ = trained_constant(clip_norm=0.5)
+    assert clipped.tolist() == pytest.approx([2 - 0.5 / 2**0.5, 0.5 / 2**0.5], abs=1e-5)
+    (within,), _ = trained_constant(clip_norm=1.25)
+    assert torch.equal(within, plain)
+
+
+def test_label_smoothing_by_hand() -> None:
+    (after,), report = trained_constant(label_smoothing=0.2)
+    # The target is (0.1, 0.9): loss 0.1·0.126928 + 0.9·2.126928, gradient (0.880797 − 0.1, 0.119203 − 0.9).
+    assert report.loss == pytest.approx(1.926928, abs=1e-6)
+    assert after.tolist() == pytest.approx([2 - 0.780797, 0.780797], abs=1e-6)
+
+
+def test_moving_average_by_hand() -> None:
+    seen, _ = trained_constant(updates=3, decay=0.75)
+    first, second, third, average = seen
+    # The first update begins the average, and each later one takes a quarter.
+    torch.testing.assert_close(average, 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third)
+
+
+def test_moving_average_of_statistics_and_its_own_copy() -> None:
+    run = Run()
+    average = moving_average(run.network, 0.5)
+    moments = []
+
+    def epoch(number: int) -> Any:
+        for batch in batches(number)[:2]:
+            yield batch
+            moments.append(run.network.body[2].running_mean.clone())  # type: ignore[union-attr, operator]
+
+    train(
+        run.network, epoch, run.optimizer, run.schedule,
+        epochs=range(1), seed=0, on_epoch=lambda _report: None, average=average,
+    )  # fmt: skip
+    averaged = average.module.body[2].running_mean
+    torch.testing.assert_close(averaged, (moments[0] + moments[1]) / 2)
+    assert not torch.equal(average.module.body[1].weight, run.network.body[1].weight)
+
+
 def test_reports_by_hand() -> None:
-    class Constant(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.logits = nn.Parameter(torch.tensor([2.0, 0.0]))
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.logits.expand(len(images), 2)
-
     given = [(torch.zeros(2, 1), torch.tensor([0, 1])), (torch.zeros(1, 1), torch.tensor([0]))]
     network = Constant()
     optimizer, schedule = SgdSettings(lr=1e-30).build(network.parameters(), steps=4)

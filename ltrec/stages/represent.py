@@ -11,9 +11,10 @@ from ltrec import artifacts, console, project, tracking
 from ltrec.augment import AugmentSettings
 from ltrec.backbones import BackboneSettings
 from ltrec.data.decoding import Geometry
-from ltrec.optim import SgdSettings
+from ltrec.freezing import FreezeSettings
+from ltrec.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
 from ltrec.samplers import InstanceBalanced, SamplerSettings
-from ltrec.settings import Count, PositiveInt, Settings
+from ltrec.settings import Count, Fraction, PositiveInt, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,13 @@ class ImageSettings(Settings):
         return Geometry(size=self.size, resize=self.resize or round(self.size * 8 / 7))
 
 
+class EmaSettings(Settings):
+    """An exponential moving average of the weights, validated and kept in place of the last ones."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Share of the average that an update leaves; the average looks back over about 1 / (1 − decay) updates."""
+
+
 class RepresentSettings(Settings):
     """How the representation is learnt."""
 
@@ -57,12 +65,26 @@ class RepresentSettings(Settings):
     image: ImageSettings = ImageSettings()
     augment: AugmentSettings = AugmentSettings()
     sampler: SamplerSettings = InstanceBalanced()
-    optimizer: SgdSettings = SgdSettings()
+    freeze: FreezeSettings | None = None
+    """What of the backbone stays as it began, batch-norm statistics included; null: nothing."""
+    optimizer: OptimizerSettings = Sgd()
+    schedule: ScheduleSettings = CosineSchedule()
     epochs: PositiveInt = 90
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images an update; batch normalisation needs two."""
+    clip_norm: Annotated[float, Field(gt=0, le=1e38)] | None = None
+    """Largest norm of an update's gradient; null: not clipped."""
+    label_smoothing: Fraction = 0.0
+    """Share of each target that is spread evenly over all classes."""
+    ema: EmaSettings | None = None
+    """Average the weights over the updates and keep the average; null: keep the last weights."""
     workers: Count | None = None
     """Processes that decode; null: none for small images (they stay in memory), else one a core."""
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        self.schedule.check(self.epochs)
+        return self
 
 
 def run(params: Params) -> None:
@@ -80,26 +102,30 @@ def run(params: Params) -> None:
     val = read_list(layout.split_list("val"), len(classes), unknown=True).known()
     inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
     decisive = settings.model_dump(mode="json", exclude={"workers"})
-    key = artifacts.digest(decisive, params.seed, device.type, project.code_digest(), layout.classes, *inputs)
+    weights = settings.backbone.digest()
+    key = artifacts.digest(decisive, weights, params.seed, device.type, project.code_digest(), layout.classes, *inputs)
     with checkpoints.ResumeFolder("represent", key) as resume, tracking.stage_run(params, "represent") as record:
         checkpoints.sweep("represent")
         record.params({"represent": settings.model_dump(mode="json"), "seed": params.seed, "device": device.type})
         image = settings.image
         network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes))
+        if settings.freeze is not None:
+            network.freeze(settings.freeze.frozen(network.backbone))
         root = Path(params.prepare.source.root)
         with devices.memory_for(
             f"{settings.batch_size} images at a time",
             where="params.yaml: represent.batch_size", instead="a smaller one may fit",
         ):  # fmt: skip
             network = networks.on_device(network, device)
-            history = _train(network, root, train, val, settings, params.seed, resume, record)
+            trained, history = _train(network, root, train, val, settings, params.seed, resume, record)
         artifacts.write_csv(layout.history, history)
-        networks.save(network.cpu(), layout.model, backbone=settings.backbone, header={"seed": params.seed})
+        header = {"seed": params.seed} | ({} if weights is None else {"weights": weights})
+        networks.save(trained.cpu(), layout.model, backbone=settings.backbone, header=header)
         record.file(layout.history)
         # The checkpoint stays: a kill before DVC has the network must not cost the training; `featurize` discards it.
         resume.finish(artifacts.digest(layout.model))
     console.say(
-        f"represent: {settings.backbone.name}, {network.head.dim} features,"
+        f"represent: {settings.backbone.name}, {trained.head.dim} features,"
         f" {history[-1]['val']:.1%} balanced accuracy on val → {layout.model}"
     )
 
@@ -113,8 +139,8 @@ def _train(
     seed: int,
     resume: ResumeFolder,
     record: tracking.Run,
-) -> list[dict[str, float]]:
-    """Train the network in place; returns the history, a row an epoch."""
+) -> tuple[Network, list[dict[str, float]]]:
+    """Train the network in place; returns what is kept of it, and the history, a row an epoch."""
     import torch
 
     from ltrec import training
@@ -131,8 +157,13 @@ def _train(
 
     sampler = settings.sampler.build(train.labels, seed=seed, epochs=settings.epochs)
     steps = max(len(train.paths) // settings.batch_size, 1)
-    optimizer, schedule = settings.optimizer.build(network.parameters(), steps=settings.epochs * steps)
+    optimizer = settings.optimizer.build(network.backbone.parameters(), network.head.parameters())
+    schedule = settings.schedule.build(optimizer, epochs=settings.epochs, steps=steps)
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule, "sampler": sampler}
+    average = None if settings.ema is None else training.moving_average(network, settings.ema.decay)
+    kept: Network = network if average is None else average.module  # type: ignore[assignment]
+    if average is not None:
+        parts["average"] = average
     history: list[dict[str, float]] = []
     if state := resume.load():
         for name, part in parts.items():
@@ -150,7 +181,7 @@ def _train(
             yield pixels, labels[index]
 
     def on_epoch(report: training.EpochReport) -> None:
-        logits = training.predict_logits(network, val_loader.once())
+        logits = training.predict_logits(kept, val_loader.once())
         # No loss tells of the epoch's last update; what is saved must be fit to go on from.
         largest = float(logits.abs().max())
         require_finite(
@@ -170,5 +201,9 @@ def _train(
 
     with console.progress("represent: epoch", settings.epochs, done=len(history)) as advance:
         remaining = range(len(history), settings.epochs)
-        training.train(network, batches, optimizer, schedule, epochs=remaining, seed=seed, on_epoch=on_epoch)
-    return history
+        training.train(
+            network, batches, optimizer, schedule,
+            epochs=remaining, seed=seed, on_epoch=on_epoch,
+            clip_norm=settings.clip_norm, label_smoothing=settings.label_smoothing, average=average,
+        )  # fmt: skip
+    return kept, history

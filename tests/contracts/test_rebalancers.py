@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from ltrec import heads
 from ltrec.features import FeatureBank
 from ltrec.rebalancers import RebalancerSettings
+from ltrec.samplers import SamplerSettings
 from ltrec.selection import balanced_accuracy
 from tests.contracts.members import examples, through_yaml
 
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
     from tests.conftest import Banks
 
 each = pytest.mark.parametrize("settings", examples(RebalancerSettings), ids=lambda settings: settings.method)
+
+
+trains = pytest.mark.parametrize(
+    "settings",
+    [settings for settings in examples(RebalancerSettings) if "sampler" in type(settings).model_fields],
+    ids=lambda settings: settings.method,
+)  # fmt: skip
+any_sampler = pytest.mark.parametrize("sampler", examples(SamplerSettings), ids=lambda sampler: sampler.name)
 
 
 def fit(settings: Any, banks: Banks, seed: int = 0) -> Fitted:
@@ -61,6 +71,18 @@ def test_twice_the_same_bits(settings: Any, banks: Banks) -> None:
     first, second = fit(settings, banks), fit(settings, copy.deepcopy(banks))
     assert same(first.head, second.head)
     assert (first.chosen, first.curve) == (second.chosen, second.curve)
+
+
+@trains
+@any_sampler
+def test_any_sampler_will_do(settings: Any, sampler: Any, banks: Banks) -> None:
+    content = settings.model_dump(mode="json") | {"sampler": sampler.model_dump(mode="json")}
+    chosen: Any = TypeAdapter[Any](RebalancerSettings).validate_json(json.dumps(content))
+    assert chosen.sampler == sampler
+    first, again = fit(chosen, banks), fit(chosen, banks)
+    assert same(first.head, again.head)
+    # What it learnt depends on it.
+    assert same(first.head, fit(settings, banks).head) is (sampler == settings.sampler)
 
 
 @each

@@ -31,7 +31,7 @@ def build_params(**sections: dict[str, Any]) -> Params:
             "backbone": {"name": "cifar_resnet8"},
             "image": {"size": 8, "resize": 8},
             "augment": {"crop": {"name": "pad", "padding": 1}},
-            "optimizer": {"lr": 0.05},
+            "optimizer": {"name": "sgd", "lr": 0.05},
             "epochs": 4,
             "batch_size": 8,
         },

@@ -180,7 +180,7 @@ def test_other_parameters_or_other_images_do_not_go_on(
     params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     interrupted(monkeypatch, params(), epochs=2)
-    represent.run(params(represent={"optimizer": {"lr": 0.04}}))
+    represent.run(params(represent={"optimizer": {"name": "sgd", "lr": 0.04}}))
     artifacts.write_text(LAYOUT.split_digest("val"), "other images\n")
     represent.run(params())
     assert "going on" not in capsys.readouterr().err
@@ -206,13 +206,13 @@ def test_a_loss_that_is_not_finite_leaves_the_earlier_network_and_the_last_epoch
     with pytest.raises(
         UserError, match=r"^params\.yaml: represent\.optimizer\.lr: the loss is \S+ at epoch \d+, step \d"
     ):
-        represent.run(params(represent={"optimizer": {"lr": 1e30}}))
+        represent.run(params(represent={"optimizer": {"name": "sgd", "lr": 1e30}}))
     assert written() == before
 
 
 def test_the_last_update_of_an_epoch_is_seen(params: Build) -> None:
     # One update an epoch: its loss is finite, only what it leads to is not.
-    wild = params(represent={"optimizer": {"lr": 1e38}, "batch_size": 28, "epochs": 1})
+    wild = params(represent={"optimizer": {"name": "sgd", "lr": 1e38}, "batch_size": 28, "epochs": 1})
     seen = r"the largest logit on val is (nan|inf) at epoch 1, step 1; a lower lr than 1e\+38 may help"
     with pytest.raises(UserError, match=rf"^params\.yaml: represent\.optimizer\.lr: {seen}$"):
         represent.run(wild)

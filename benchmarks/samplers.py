@@ -1,0 +1,104 @@
+"""Draws of every sampler: seconds for 10^6, peak memory at 10^7 images, beside torch's; a table and JSON.
+
+The reference draws from one weight an image, as torch's WeightedRandomSampler does: the expected share of each class
+is the same, but within a class images come with replacement. Each figure comes from a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from machine import ROOT, machine
+
+from ltrec import artifacts
+
+_SAMPLERS: dict[str, dict[str, Any] | None] = {
+    "instance_balanced": {"name": "instance_balanced"},
+    "class_balanced": {"name": "class_balanced"},
+    "square_root": {"name": "square_root"},
+    "power q=0.2": {"name": "power", "q": 0.2},
+    "progressively_balanced": {"name": "progressively_balanced"},
+    "torch, one weight an image": None,
+}
+
+# Labels of a long tail: n_j falls as a power of the class's rank, 1 image at least.
+_LABELS = """
+import json, resource, sys, time
+import numpy as np
+images, classes, repeats, settings = json.loads(sys.argv[1])
+share = np.arange(1, classes + 1) ** -0.8
+counts = np.maximum(1, share / share.sum() * images).astype(np.int64)
+counts[0] += images - counts.sum()
+labels = np.repeat(np.arange(classes), counts)
+peak = lambda: round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+seconds = []
+"""
+_OURS = """
+from pydantic import TypeAdapter
+from ltrec.samplers import SamplerSettings
+sampler = TypeAdapter(SamplerSettings).validate_python(settings).build(labels, seed=0, epochs=repeats)
+for epoch in range(repeats):
+    start = time.perf_counter()
+    sampler.epoch(epoch)
+    seconds.append(time.perf_counter() - start)
+"""
+_TORCH = """
+import torch
+from torch.utils.data import WeightedRandomSampler
+weights = (1 / counts)[labels]
+for epoch in range(repeats):
+    start = time.perf_counter()
+    sum(1 for _ in WeightedRandomSampler(weights, len(labels)))
+    seconds.append(time.perf_counter() - start)
+"""
+_SAID = """
+print(json.dumps({"seconds": seconds, "peak_mb": peak()}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--classes", type=int, default=8142, help="of the long tail (default: iNaturalist's 8142)")
+    parser.add_argument("--repeats", type=int, default=5, help="epochs of 10^6 draws (default: 5)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", default=ROOT / "benchmarks/results/samplers.json",
+        help="the JSON (default: benchmarks/results/samplers.json)",
+    )  # fmt: skip
+    options = parser.parse_args()
+
+    rows = {}
+    print(f"{'sampler':28} {'10^6 draws: median, min, max':>30} {'10^7 draws':>12} {'10^7 images: peak':>18}")
+    for name, settings in _SAMPLERS.items():
+        million = _measured(10**6, options.classes, options.repeats, settings)
+        seconds = million["seconds"]
+        row: dict[str, Any] = {
+            "seconds": {"median": median(seconds), "min": min(seconds), "max": max(seconds)},
+        }
+        large = ""
+        if settings is not None:  # torch's multinomial takes 2^24 weights at most, and boxes every index
+            ten_million = _measured(10**7, options.classes, 2, settings)
+            row |= {"ten_million_seconds": ten_million["seconds"], "ten_million_peak_mb": ten_million["peak_mb"]}
+            large = f"{median(ten_million['seconds']):10.2f} s {ten_million['peak_mb']:15d} MB"
+        rows[name] = row
+        print(f"{name:28} {row['seconds']['median']:12.3f} s {min(seconds):6.3f} s {max(seconds):6.3f} s {large}")
+    result = {"machine": machine(), "classes": options.classes, "repeats": options.repeats, "samplers": rows}
+    artifacts.write_json(options.output, result)
+
+
+def _measured(images: int, classes: int, repeats: int, settings: dict[str, Any] | None) -> dict[str, Any]:
+    """Seconds an epoch and peak memory, labels and interpreter included, of a process that only draws."""
+    code = _LABELS + (_TORCH if settings is None else _OURS) + _SAID
+    command = [sys.executable, "-c", code, json.dumps([images, classes, repeats, settings])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return measured
+
+
+if __name__ == "__main__":
+    main()
