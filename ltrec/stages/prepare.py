@@ -17,6 +17,7 @@ from ltrec.data.folder import FolderSource
 from ltrec.data.inspection import inspect
 from ltrec.data.lists import list_text
 from ltrec.data.long_tail import LongTailSettings
+from ltrec.data.sources import SourceSettings
 from ltrec.data.splits import SplitSettings, carve
 from ltrec.errors import UserError
 from ltrec.metrics import shot_groups
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from ltrec.params import Params
 
     Splits = Mapping[Split, ImageList]
-
-SourceSettings = FolderSource
-"""The union of the sources, told apart by `kind`."""
 
 _SHOWN = 3
 

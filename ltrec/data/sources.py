@@ -1,0 +1,15 @@
+"""Where images come from: the union of the sources, told apart by `kind`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ltrec.data.folder import FolderSource
+from ltrec.data.imagefolder import ImageFolderSource
+
+SourceSettings = Annotated[
+    FolderSource | ImageFolderSource,
+    Field(discriminator="kind"),
+]
