@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from ltrec.artifacts import present
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 # The path may hold blanks, so the last one divides it from the label.
 _LINE = re.compile(r"(?P<path>.*\S.*)[ \t](?P<label>\S+)[ \t]*\r?")
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[\\/]")
+# Lines without any of these, each with its line end before it, can be divided at their last blank without another look.
+_ODD = ("\t", "\r", "  ", "\n ", "\n\n", "..", "\n/", "\n\\", ":/", ":\\")
+_BLOCK = 1 << 20  # bytes
+_MOST_CLASSES = 10**9
+_MOST_DIGITS = 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +50,7 @@ class ImageList:
 
     def where(self, mask: NDArray[np.bool_]) -> ImageList:
         """The images where the mask, (N,), is true; their order stays."""
-        return ImageList(tuple(self.paths[index] for index in np.flatnonzero(mask)), self.labels[mask])
+        return ImageList(tuple(compress(self.paths, mask.tolist())), self.labels[mask])
 
 
 def make_list(pairs: Sequence[tuple[str, int]]) -> ImageList:
@@ -54,30 +60,29 @@ def make_list(pairs: Sequence[tuple[str, int]]) -> ImageList:
 
 def list_text(images: ImageList) -> str:
     """What `read_list` reads back."""
-    return "".join(f"{path} {label}\n" for path, label in zip(images.paths, images.labels, strict=True))
+    return "".join(f"{path} {label}\n" for path, label in zip(images.paths, images.labels.tolist(), strict=True))
 
 
-def read_list(file: Path, classes: int) -> ImageList:
+def read_list(file: Path, classes: int | None) -> ImageList:
     """Read a list; blank lines, CRLF and a byte-order mark do no harm.
 
     Args:
         file: The list.
-        classes: C, the number of classes.
+        classes: C, the number of classes; None: the list does not have to know.
 
     Raises:
         UserError: no such file, no images in it, or a line without a label, with a label that is no
             whole number in 0 … C - 1, or with a path that is absolute or leaves the root.
     """
-    pairs = []
-    for number, line in enumerate(_lines(file), start=1):
-        if line.strip():
-            try:
-                pairs.append(_parse(line, classes))
-            except ValueError as error:
-                raise UserError(str(error), where=f"{file}:{number}") from None
-    if not pairs:
+    paths: list[str] = []
+    labels: list[NDArray[np.int64]] = []
+    for first, lines in _blocks(file):
+        divided = _divide(lines, classes) or _divide_one_by_one(lines, classes, file, first)
+        paths += divided[0]
+        labels.append(np.array(divided[1], dtype=np.int64))
+    if not paths:
         raise UserError("the list has no images", where=str(file))
-    return make_list(pairs)
+    return ImageList(tuple(paths), np.concatenate(labels))
 
 
 def unlistable(path: str) -> str | None:
@@ -98,7 +103,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
     Raises:
         UserError: no such file, or a blank line, or a name that comes twice.
     """
-    names = [line.rstrip("\r") for line in _lines(file)]
+    names = [line.rstrip("\r") for _, lines in _blocks(file) for line in lines]
     while names and not names[-1].strip():
         names.pop()
     if not names:
@@ -113,23 +118,66 @@ def read_classes(file: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _lines(file: Path) -> list[str]:
-    # Not splitlines(): file names may hold what Unicode calls a line separator.
-    try:
-        return present(file).read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=str(file)) from None
+def _blocks(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a UTF-8 file, some thousands at a time, with the number of the first."""
+    begin, first = 0, 1
+    with present(file).open("rb") as opened:
+        while block := opened.read(_BLOCK) + opened.readline():
+            try:
+                text = block.decode("utf-8" if begin else "utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"is not UTF-8 text ({error.reason} at byte {begin + error.start})", where=str(file)
+                ) from None
+            # Not splitlines(): file names may hold what Unicode calls a line separator.
+            lines = text.removesuffix("\n").split("\n")
+            yield first, lines
+            begin, first = begin + len(block), first + len(lines)
 
 
-def _parse(line: str, classes: int) -> tuple[str, int]:
+def _divide(lines: Sequence[str], classes: int | None) -> tuple[Sequence[str], Sequence[int]] | None:
+    """Paths and labels of lines that have nothing odd about them; None: they need `_parse`, each for itself."""
+    text = "\n" + "\n".join(lines)
+    if any(sign in text for sign in _ODD):
+        return None
+    blanks = [line.rfind(" ") for line in lines]
+    paths = [line[:blank] for line, blank in zip(lines, blanks, strict=True)]
+    labels = [line[blank + 1 :] for line, blank in zip(lines, blanks, strict=True)]
+    digits, lengths = "".join(labels), list(map(len, labels))
+    if min(blanks) < 1 or min(lengths) < 1 or max(lengths) > _MOST_DIGITS or any(map(str.isspace, paths)):
+        return None
+    numbers = list(map(int, labels)) if digits.isascii() and digits.isdecimal() else []
+    return (paths, numbers) if numbers and (classes is None or max(numbers) < classes) else None
+
+
+def _divide_one_by_one(
+    lines: Sequence[str], classes: int | None, file: Path, first: int
+) -> tuple[Sequence[str], Sequence[int]]:
+    """As `_divide`, for any lines: what is wrong with one is said with its number."""
+    paths, labels = [], []
+    for number, line in enumerate(lines, start=first):
+        if line.strip():
+            try:
+                path, label = _parse(line, classes)
+            except ValueError as error:
+                raise UserError(str(error), where=f"{file}:{number}") from None
+            paths.append(path)
+            labels.append(label)
+    return paths, labels
+
+
+def _parse(line: str, classes: int | None) -> tuple[str, int]:
     match = _LINE.fullmatch(line)
     if match is None:
         raise ValueError(f"expected `relative/path label`, got '{line.strip()}'")
     path, label = match["path"], match["label"]
     if not re.fullmatch(r"[+-]?[0-9]+", label):
         raise ValueError(f"expected `relative/path label`; '{label}' is no whole number")
-    if not 0 <= int(label) < classes:
-        raise ValueError(f"label {label} is out of range: there are {classes} classes, 0 … {classes - 1}")
+    highest = (_MOST_CLASSES if classes is None else classes) - 1
+    if len(label) > _MOST_DIGITS + 1 or not 0 <= int(label) <= highest:
+        known = f"there are {classes} classes" if classes is not None else "classes count from 0"
+        hint = "; images of no class belong to prepare.openset" if label.startswith("-") else ""
+        raise ValueError(f"label {label} is out of range: {known}, 0 … {highest}{hint}")
     if _ABSOLUTE.match(path):
         raise ValueError(f"'{path}' is absolute; paths are relative to the source's root")
     if ".." in path and posixpath.normpath(path).split("/")[0] == "..":
