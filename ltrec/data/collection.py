@@ -7,6 +7,7 @@ A source is a settings class in a file of its own, with a `kind`, a `root` that 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,8 @@ class Collection:
     classes: tuple[str, ...]
     splits: Mapping[Split, ImageList]
     skipped: tuple[Skipped, ...] = ()
+    supercategories: tuple[str | None, ...] = ()
+    """What each class is a kind of, where the source says so; else empty."""
 
     def keep(self, paths: Container[str], skipped: tuple[Skipped, ...]) -> Collection:
         """Only the images in `paths`; `skipped` says why the others go."""
@@ -45,6 +48,8 @@ class Collection:
 
     def drop(self, reasons: Mapping[int, str]) -> Collection:
         """Without the classes whose labels are in `reasons`; the others are numbered anew."""
+        if not reasons:
+            return self
         kept = np.array([label not in reasons for label in range(len(self.classes))], dtype=np.bool_)
         renumbered = np.cumsum(kept) - 1
         splits = {}
@@ -52,7 +57,8 @@ class Collection:
             remaining = images.where(kept[images.labels])
             splits[split] = replace(remaining, labels=renumbered[remaining.labels].astype(np.int64))
         return Collection(
-            classes=tuple(name for name, stays in zip(self.classes, kept, strict=True) if stays),
+            classes=tuple(compress(self.classes, kept)),
+            supercategories=tuple(compress(self.supercategories, kept)),
             splits=splits,
             skipped=self.skipped + tuple(Skipped(f"{self.classes[at]}/", why) for at, why in reasons.items()),
         )

@@ -149,10 +149,20 @@ def test_a_class_of_junk_alone_is_dropped_and_the_others_numbered_anew(root: Pat
     assert {label for pairs in listed(layout).values() for path, label in pairs if path.startswith("c/")} == {1}
 
 
-def test_without_decoding_only_reading_counts(root: Path, layout: Layout) -> None:
+def test_without_decoding_no_image_is_opened(root: Path, layout: Layout, tmp_path: Path) -> None:
     write_images(root, a=4, b=4)
     (root / "a" / "notes.jpg").write_text("not a picture")
-    assert prepare(root, layout, decode=False)["skipped"] == []
+    (root / "a" / "0.png").chmod(0)
+    stats = prepare(root, layout, decode=False)
+    assert stats["skipped"] == []
+    assert sum(stats["images"].values()) == 9
+    # The digests are over the lists, that is over paths and labels.
+    train = layout.split_list("train").read_bytes()
+    assert layout.split_digest("train").read_text() == hashlib.sha256(train + b"\0").hexdigest() + "\n"
+    (root / "a" / "1.png").write_bytes(b"other bytes")
+    assert prepare(root, Layout(tmp_path / "again"), decode=False) == stats
+    (root / "b" / "0.png").rename(root / "b" / "00.png")
+    assert prepare(root, Layout(tmp_path / "renamed"), decode=False)["digest"] != stats["digest"]
 
 
 def test_given_splits_are_honoured(root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
