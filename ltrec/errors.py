@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SHOWN = 3
+
 
 class UserError(Exception):
     """A mistake of the user: shown as one line without a traceback, exit code 2.
@@ -20,3 +27,9 @@ def one_line(error: Exception, longest: int = 300) -> str:
     """What another library says over many lines, fit for a `UserError`."""
     text = " ".join(str(error).split())
     return text if len(text) <= longest else f"{text[:longest]} …"
+
+
+def some(items: Sequence[str]) -> str:
+    """The first few of many, and how many more there are."""
+    more = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -35,7 +35,7 @@ class Contents:
             for images in lists:
                 whole.update(list_text(images).encode() + b"\0")
             return whole.hexdigest()
-        for path in sorted(path for images in lists for path in images.paths):
+        for path in sorted({path for images in lists for path in images.paths}):
             whole.update(path.encode() + b"\0" + self.digests[path])
         return whole.hexdigest()
 

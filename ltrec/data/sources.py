@@ -8,8 +8,9 @@ from pydantic import Field
 
 from ltrec.data.folder import FolderSource
 from ltrec.data.imagefolder import ImageFolderSource
+from ltrec.data.list_files import ListsSource
 
 SourceSettings = Annotated[
-    FolderSource | ImageFolderSource,
+    FolderSource | ImageFolderSource | ListsSource,
     Field(discriminator="kind"),
 ]

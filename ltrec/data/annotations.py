@@ -1,0 +1,71 @@
+"""What sources share that read annotation files: where the file lies, and what its entries may not be."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
+
+from ltrec import console
+from ltrec.artifacts import present
+from ltrec.data.collection import Skipped
+from ltrec.errors import UserError, some
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ltrec.data.lists import ImageList
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+def annotation_file(root: Path, name: str) -> Path:
+    """The file, whose name is relative to the source's root; one that lies elsewhere is warned of.
+
+    Raises:
+        UserError: no such file.
+    """
+    file = root / name
+    if not root.exists() and file.is_relative_to(root):
+        raise UserError("no such folder; prepare.source.root names where the data lies", where=str(root))
+    if not present(file).resolve().is_relative_to(root.resolve()):
+        console.warn(
+            f"prepare: {file} lies outside {root}, so that `dvc repro` does not see when it changes:"
+            " its stage depends on prepare.source.root only"
+        )
+    return file
+
+
+def without_repeats(images: ImageList, classes: Sequence[str], where: str) -> tuple[ImageList, tuple[Skipped, ...]]:
+    """Each image once, the first time that it comes; the others are skipped.
+
+    Raises:
+        UserError: an image has two classes.
+    """
+    if len(set(images.paths)) == len(images):
+        return images, ()
+    label_of: dict[str, int] = {}
+    first = np.ones(len(images), dtype=np.bool_)
+    conflicts = []
+    for at, (path, label) in enumerate(zip(images.paths, images.labels.tolist(), strict=True)):
+        first[at] = path not in label_of
+        if label_of.setdefault(path, label) != label:
+            conflicts.append(f"'{path}' ('{classes[label_of[path]]}' and '{classes[label]}')")
+    if conflicts:
+        raise UserError(f"{len(conflicts)} image(s) have two classes: {some(conflicts)}", where=where)
+    repeats = images.where(~first).paths
+    return images.where(first), tuple(Skipped(path, "listed again in the same split") for path in repeats)
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """A list of class names holds one a line.
+
+    Raises:
+        UserError: a name is blank or has several lines.
+    """
+    unfit = [f"{name!a}" for name in names if not name.strip() or re.search(r"[\r\n]", name)]
+    if unfit:
+        raise UserError(f"a class name must be text in one line, got {some(unfit)}", where=where)
