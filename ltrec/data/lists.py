@@ -87,6 +87,8 @@ def read_list(file: Path, classes: int | None) -> ImageList:
 
 def unlistable(path: str) -> str | None:
     """Why a list cannot hold a path; None: it can."""
+    if "\n" in path or "\r" in path:
+        return "its name is not text in one line"
     try:
         path.encode("utf-8")
         held = _parse(f"{path} 0", 1)[0]
@@ -94,7 +96,7 @@ def unlistable(path: str) -> str | None:
         return "its name is not UTF-8 text"
     except ValueError as error:
         return str(error)
-    return None if held == path and "\r" not in path else "its name is not text in one line"
+    return None if held == path else "its name is not text in one line"
 
 
 def read_classes(file: Path) -> tuple[str, ...]:

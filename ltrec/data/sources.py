@@ -8,9 +8,11 @@ from pydantic import Field
 
 from ltrec.data.folder import FolderSource
 from ltrec.data.imagefolder import ImageFolderSource
+from ltrec.data.inaturalist import INaturalistSource
 from ltrec.data.list_files import ListsSource
+from ltrec.data.table import CsvSource
 
 SourceSettings = Annotated[
-    FolderSource | ImageFolderSource | ListsSource,
+    FolderSource | ImageFolderSource | ListsSource | CsvSource | INaturalistSource,
     Field(discriminator="kind"),
 ]
