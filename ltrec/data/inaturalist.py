@@ -40,11 +40,17 @@ class INaturalistSource(Settings):
     """Of the validation images; null: carved from train."""
     test: Text | None = None
     """Of the test images, such as val2018.json, since the tests' own labels are not public; null: carved from train."""
+    categories: Text | None = None
+    """A list that takes the place of the files' `categories`, such as 2018's and 2019's categories.json with the names
+    that were withheld during the competitions."""
 
     def scan(self) -> Collection:
         root = Path(self.root)
         files: dict[Split, str | None] = {"train": self.train, "val": self.val, "test": self.test}
-        return collect({split: _read(annotation_file(root, name)) for split, name in files.items() if name is not None})
+        categories = None if self.categories is None else _read_categories(annotation_file(root, self.categories))
+        return collect(
+            {split: _read(annotation_file(root, name), categories) for split, name in files.items() if name is not None}
+        )
 
 
 @dataclass(frozen=True)
@@ -95,25 +101,43 @@ def _names(ids: Sequence[int], categories: Mapping[int, Entry]) -> tuple[str, ..
     return tuple(name if times[name] == 1 else f"{name} ({number})" for name, number in zip(given, ids, strict=True))
 
 
-def _read(file: Path) -> Annotated:
+def _read_categories(file: Path) -> dict[int, Entry]:
+    content = _load(file)
+    return _by_id(content if isinstance(content, dict) else {"categories": content}, str(file))
+
+
+def _by_id(content: Entry, where: str) -> dict[int, Entry]:
+    """The categories of a file."""
+    categories = _entries(content, "categories", where)
+    ids = _column(categories, "id", int, f"{where}: categories")
+    _check_unique(ids, "categories", where)
+    return dict(zip(ids, categories, strict=True))
+
+
+def _read(file: Path, categories: Mapping[int, Entry] | None) -> Annotated:
     """Join a file's annotations to its images, by `image_id`.
+
+    Args:
+        file: Of one split.
+        categories: In place of the file's own.
 
     Raises:
         UserError: not such a file, annotations without an image, or images with two categories.
     """
     where = str(file)
     content = _load(file)
+    if not isinstance(content, dict):
+        raise UserError("must be a mapping with images and annotations", where=where)
+    if not content.get("annotations") and "images" in content:
+        raise UserError("has no annotations; the labels of the competitions' test images are not public", where=where)
     images, annotations = _entries(content, "images", where), _entries(content, "annotations", where)
-    categories = _entries(content, "categories", where) if "categories" in content else []
+    if categories is None:
+        categories = _by_id(content, where) if "categories" in content else {}
     names: list[str] = _column(images, "file_name", str, f"{where}: images")
     ids = _column(images, "id", int | str, f"{where}: images")
     of_annotation = _column(annotations, "image_id", int | str, f"{where}: annotations")
     given = _column(annotations, "category_id", int, f"{where}: annotations")
-    if not annotations:
-        raise UserError("has no annotations; the labels of the competitions' test images are not public", where=where)
     _check_unique(ids, "images", where)
-    category_ids = _column(categories, "id", int, f"{where}: categories")
-    _check_unique(category_ids, "categories", where)
     _check_paths(names, where)
     by_image = _category_of_image(of_annotation, given, dict(zip(ids, names, strict=True)), where)
     labelled = [(name, by_image[number]) for number, name in zip(ids, names, strict=True) if number in by_image]
@@ -122,7 +146,7 @@ def _read(file: Path) -> Annotated:
         paths=[name for name, _ in labelled],
         category_ids=[category for _, category in labelled],
         unlabelled=[name for number, name in zip(ids, names, strict=True) if number not in by_image],
-        categories=dict(zip(category_ids, categories, strict=True)),
+        categories=categories,
     )
 
 
@@ -145,21 +169,18 @@ def _category_of_image(
     return found
 
 
-def _load(file: Path) -> Entry:
+def _load(file: Path) -> Any:
     def slim(entry: dict[str, Any]) -> dict[str, Any]:
         # The files of 2021 hold a dozen more keys for each of 2.7 million images.
         return {key: value for key, value in entry.items() if key in _KEYS}
 
     try:
         with file.open(encoding="utf-8-sig") as opened:
-            content = json.load(opened, object_hook=slim)
+            return json.load(opened, object_hook=slim)
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=str(file)) from None
     except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"is not JSON, or was cut off ({error})", where=str(file)) from None
-    if not isinstance(content, dict):
-        raise UserError("must be a mapping with images and annotations", where=str(file))
-    return content
 
 
 def _entries(content: Entry, section: str, where: str) -> list[Entry]:

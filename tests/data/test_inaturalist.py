@@ -91,6 +91,19 @@ def test_releases_without_names(
     assert (found.classes, found.supercategories) == (names, kinds)
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_file_of_its_own_can_name_the_categories(tmp_path: Path, *, wrapped: bool) -> None:
+    named = [{"id": number, "name": f"name {number}", "supercategory": "Animalia"} for number in (9, 7, 3)]
+    write(tmp_path, "categories.json", {"categories": named} if wrapped else named)
+    write(tmp_path, "train.json", TRAIN)
+    found = INaturalistSource(
+        kind="inaturalist", root=str(tmp_path), train="train.json", categories="categories.json"
+    ).scan()
+    assert found.classes == ("name 3", "name 7", "name 9")
+    assert found.supercategories == ("Animalia",) * 3
+    assert found.splits["train"].labels.tolist() == [1, 0, 1]
+
+
 def test_boxes_of_one_image_agree_and_images_without_annotation_are_skipped(tmp_path: Path) -> None:
     more = {
         **TRAIN,
@@ -130,8 +143,10 @@ def changed(section: str, *more: dict[str, Any]) -> dict[str, Any]:
         (changed("images", {"id": 40, "file_name": "/a.jpg"}), "1 file_name(s) cannot be used: images[3] ('/a.jpg' is"),
         (changed("images", {"id": 40, "file_name": "../a"}), "images[3] ('../a' leaves the source's root)"),
         ({**TRAIN, "annotations": []}, "has no annotations; the labels of the competitions' test images"),
-        ({"images": []}, "must have `annotations`, a list of mappings"),
-        ({"images": 3}, "must have `images`, a list of mappings"),
+        ({"images": []}, "has no annotations; the labels"),
+        ({"annotations": 3}, "must have `images`, a list of mappings"),
+        ({**TRAIN, "annotations": 3}, "must have `annotations`, a list of mappings"),
+        ({**TRAIN, "categories": {"3": "x"}}, "must have `categories`, a list of mappings"),
         ([1, 2], "must be a mapping with images and annotations"),
         (json.dumps(TRAIN)[:-20], "is not JSON, or was cut off ("),
         ("train/a.jpg 0\n", "is not JSON, or was cut off ("),
