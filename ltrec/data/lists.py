@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# The path may hold blanks, so the last one divides it from the label.
-_LINE = re.compile(r"(?P<path>.*\S.*)[ \t](?P<label>\S+)[ \t]*\r?")
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[\\/]")
 # Lines without any of these, each with its line end before it, can be divided at their last blank without another look.
 _ODD = ("\t", "\r", "  ", "\n ", "\n\n", "..", "\n/", "\n\\", ":/", ":\\")
 _BLOCK = 1 << 20  # bytes
 _MOST_CLASSES = 10**9
 _MOST_DIGITS = 9
+_LONGEST = 100  # characters that a message repeats
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,19 +168,26 @@ def _divide_one_by_one(
 
 
 def _parse(line: str, classes: int | None) -> tuple[str, int]:
-    match = _LINE.fullmatch(line)
-    if match is None:
-        raise ValueError(f"expected `relative/path label`, got '{line.strip()}'")
-    path, label = match["path"], match["label"]
+    # The path may hold blanks, so the last one divides it from the label.
+    text = line.removesuffix("\r").rstrip(" \t")
+    blank = max(text.rfind(" "), text.rfind("\t"))
+    path, label = text[: max(blank, 0)], text[blank + 1 :]
+    if not path.strip():
+        raise ValueError(f"expected `relative/path label`, got '{_short(line.strip())}'")
     if not re.fullmatch(r"[+-]?[0-9]+", label):
-        raise ValueError(f"expected `relative/path label`; '{label}' is no whole number")
+        raise ValueError(f"expected `relative/path label`; '{_short(label)}' is no whole number")
     highest = (_MOST_CLASSES if classes is None else classes) - 1
     if len(label) > _MOST_DIGITS + 1 or not 0 <= int(label) <= highest:
         known = f"there are {classes} classes" if classes is not None else "classes count from 0"
         hint = "; images of no class belong to prepare.openset" if label.startswith("-") else ""
-        raise ValueError(f"label {label} is out of range: {known}, 0 … {highest}{hint}")
+        raise ValueError(f"label {_short(label)} is out of range: {known}, 0 … {highest}{hint}")
     if _ABSOLUTE.match(path):
-        raise ValueError(f"'{path}' is absolute; paths are relative to the source's root")
+        raise ValueError(f"'{_short(path)}' is absolute; paths are relative to the source's root")
     if ".." in path and posixpath.normpath(path).split("/")[0] == "..":
-        raise ValueError(f"'{path}' leaves the source's root")
+        raise ValueError(f"'{_short(path)}' leaves the source's root")
     return path, int(label)
+
+
+def _short(text: str) -> str:
+    """What a message repeats of a file that may be anything."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

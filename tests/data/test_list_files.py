@@ -129,3 +129,9 @@ def test_places_lt_as_it_was_published() -> None:
     assert set(found.splits["val"].counts(365)) == {20}
     assert set(found.splits["test"].counts(365)) == {100}
     assert found.skipped == ()
+
+
+def test_imagenet_lts_val_list_alone() -> None:
+    found = ListsSource(kind="lists", root=str(shared("lists")), train="ImageNet_LT_val.txt").scan()
+    assert set(found.splits["train"].counts(1000)) == {20}
+    assert len(found.classes) == 1000
