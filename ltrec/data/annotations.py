@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -15,7 +17,6 @@ from ltrec.errors import UserError, some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from ltrec.data.lists import ImageList
 
@@ -31,7 +32,8 @@ def annotation_file(root: Path, name: str) -> Path:
     file = root / name
     if not root.exists() and file.is_relative_to(root):
         raise UserError("no such folder; prepare.source.root names where the data lies", where=str(root))
-    if not present(file).resolve().is_relative_to(root.resolve()):
+    # By name: DVC follows links inside of the root.
+    if not Path(os.path.abspath(present(file))).is_relative_to(os.path.abspath(root)):  # noqa: PTH100
         console.warn(
             f"prepare: {file} lies outside {root}, so that `dvc repro` does not see when it changes:"
             " its stage depends on prepare.source.root only"

@@ -110,6 +110,9 @@ def test_missing_files_and_files_elsewhere(tmp_path: Path, capsys: pytest.Captur
         assert len(warnings) == 1
         assert "train.txt lies outside" in warnings[0]
         assert "`dvc repro` does not see when it changes" in warnings[0]
+    (root / "linked.txt").symlink_to(tmp_path / "train.txt")
+    ListsSource(kind="lists", root=str(root), train="linked.txt", val="../data/val.txt").scan()
+    assert capsys.readouterr().err == ""
 
 
 def test_places_lt_as_it_was_published() -> None:
