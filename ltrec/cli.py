@@ -132,12 +132,24 @@ def _params(context: typer.Context) -> Params:
 
 
 @app.command()
-def prepare(context: typer.Context) -> None:
-    """List the images, split them, cut the long tail."""
+def prepare(
+    context: typer.Context,
+    *,
+    decode: Annotated[
+        bool | None,
+        typer.Option(
+            "--decode/--no-decode", help="Whether to open the images. [default: from params.yaml]", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """List the images, split them, cut the long tail.
+
+    Without options it is the stage of params.yaml; with them something else, which DVC does not know.
+    """
     params = _params(context)
     from ltrec.stages import prepare
 
-    prepare.run(params)
+    prepare.run(params, decode=decode)
 
 
 @app.command()

@@ -29,7 +29,7 @@ def one_line(error: Exception, longest: int = 300) -> str:
     return text if len(text) <= longest else f"{text[:longest]} …"
 
 
-def some(items: Sequence[str]) -> str:
+def some(items: Sequence[object]) -> str:
     """The first few of many, and how many more there are."""
     more = len(items) - _SHOWN
-    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(str, items[:_SHOWN])) + (f" and {more:,} more" if more > 0 else "")

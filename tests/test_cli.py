@@ -193,6 +193,18 @@ def test_data_cifar_names_a_damaged_archive_in_one_line(name: str, tmp_path: Pat
     assert done.stderr.count("\n") == 1
 
 
+def test_prepare_without_opening_an_image(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(
+        "represent: {backbone: {name: cifar_resnet8}}\nrebalance: {joint: {method: joint}}\n"
+    )
+    for path in ("a/1.png", "a/2.png", "a/3.png", "b/1.png", "b/2.png", "b/3.png"):
+        (tmp_path / "data" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / path).touch()
+    assert "no image could be read" in ltrec("prepare", cwd=tmp_path).stderr
+    assert ltrec("prepare", "--no-decode", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "artifacts/prepare/train.txt").read_text().count("\n") == 2
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGTERM, 143, ""), (signal.SIGINT, 130, "warning: interrupted\n")]
 )

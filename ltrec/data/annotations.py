@@ -1,24 +1,43 @@
-"""Files that stand beside the images and say what they show."""
+"""What sources share that read annotation files: where the file lies, and what its entries may not be."""
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
 
 from ltrec import console
-from ltrec.errors import UserError
+from ltrec.artifacts import present
+from ltrec.data.collection import Skipped
+from ltrec.errors import UserError, some
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ltrec.data.lists import ImageList
+
+Text = Annotated[str, Field(min_length=1)]
 
 
 def annotation_file(root: Path, name: str) -> Path:
-    """Where a file of the source lies, given relative to its root.
+    """The file, whose name is relative to the source's root; one that lies elsewhere is warned of.
 
     Raises:
         UserError: no such file.
     """
-    if Path(name).is_absolute():
-        console.warn(f"prepare: {name} is an absolute path: `dvc repro` does not see when that file changes")
     file = root / name
-    if not file.is_file():
-        raise UserError("no such file; its path is relative to the source's root", where=str(file))
+    if not root.exists() and file.is_relative_to(root):
+        raise UserError("no such folder; prepare.source.root names where the data lies", where=str(root))
+    # By name: DVC follows links inside of the root.
+    if not Path(os.path.abspath(present(file))).is_relative_to(os.path.abspath(root)):  # noqa: PTH100
+        console.warn(
+            f"prepare: {file} lies outside {root}, so that `dvc repro` does not see when it changes:"
+            " its stage depends on prepare.source.root only"
+        )
     return file
 
 
@@ -35,3 +54,35 @@ def lines_of(file: Path) -> list[tuple[int, str]]:
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", where=str(file)) from None
     return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def without_repeats(images: ImageList, classes: Sequence[str], where: str) -> tuple[ImageList, tuple[Skipped, ...]]:
+    """Each image once, the first time that it comes; the others are skipped.
+
+    Raises:
+        UserError: an image has two classes.
+    """
+    if len(set(images.paths)) == len(images):
+        return images, ()
+    label_of: dict[str, int] = {}
+    first = np.ones(len(images), dtype=np.bool_)
+    conflicts = []
+    for at, (path, label) in enumerate(zip(images.paths, images.labels.tolist(), strict=True)):
+        first[at] = path not in label_of
+        if label_of.setdefault(path, label) != label:
+            conflicts.append(f"'{path}' ('{classes[label_of[path]]}' and '{classes[label]}')")
+    if conflicts:
+        raise UserError(f"{len(conflicts)} image(s) have two classes: {some(conflicts)}", where=where)
+    repeats = images.where(~first).paths
+    return images.where(first), tuple(Skipped(path, "listed again in the same split") for path in repeats)
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """A list of class names holds one a line.
+
+    Raises:
+        UserError: a name is blank or has several lines.
+    """
+    unfit = [f"{name!a}" for name in names if not name.strip() or re.search(r"[\r\n]", name)]
+    if unfit:
+        raise UserError(f"a class name must be text in one line, got {some(unfit)}", where=where)

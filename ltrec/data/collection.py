@@ -7,6 +7,7 @@ A source is a settings class in a file of its own, with a `kind`, a `root` that 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,8 @@ class Collection:
     skipped: tuple[Skipped, ...] = ()
     unknown: tuple[str, ...] = ()
     """Paths of images of no class of the task, set apart for val and test."""
+    supercategories: tuple[str | None, ...] = ()
+    """What each class is a kind of, where the source says so; else empty."""
 
     def keep(self, paths: Container[str], skipped: tuple[Skipped, ...]) -> Collection:
         """Only the images in `paths`; `skipped` says why the others go."""
@@ -48,6 +51,8 @@ class Collection:
 
     def drop(self, reasons: Mapping[int, str]) -> Collection:
         """Without the classes whose labels are in `reasons`; the others are numbered anew."""
+        if not reasons:
+            return self
         kept = np.array([label not in reasons for label in range(len(self.classes))], dtype=np.bool_)
         renumbered = np.cumsum(kept) - 1
         splits = {}
@@ -56,7 +61,8 @@ class Collection:
             splits[split] = replace(remaining, labels=renumbered[remaining.labels].astype(np.int64))
         return replace(
             self,
-            classes=tuple(name for name, stays in zip(self.classes, kept, strict=True) if stays),
+            classes=tuple(compress(self.classes, kept)),
+            supercategories=tuple(compress(self.supercategories, kept)),
             splits=splits,
             skipped=self.skipped + tuple(Skipped(f"{self.classes[at]}/", why) for at, why in reasons.items()),
         )

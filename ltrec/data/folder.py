@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -15,11 +15,20 @@ from ltrec.errors import UserError
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ltrec.artifacts import Split
     from ltrec.data.lists import ImageList
 
 _LIKE_SPLITS = frozenset({*SPLITS, "valid", "validation", "dev", "testing", "training"})
 _HINT = "`ltrec data digits` writes sample data; your own goes there as <class>/<image>"
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sorts numbers inside names by value: 2 before 10."""
+    pieces = re.split(r"([0-9]+)", name)
+    # Odd pieces are the numbers, so that only like is compared with like.
+    return [int(piece) if at % 2 else piece.casefold() for at, piece in enumerate(pieces)], name
 
 
 class FolderSource(Settings):
@@ -33,18 +42,22 @@ class FolderSource(Settings):
         return scan_folder(Path(self.root))
 
 
-def scan_folder(root: Path) -> Collection:
+def scan_folder(root: Path, *, order: Callable[[str], Any] = natural_key) -> Collection:
     """Find the images below the class folders, however deep.
 
-    Classes come in natural order (2 before 10), images in the order of their paths, whatever the file system's.
-    Hidden files and systems' litter are passed over; anything else that cannot be an image is listed as skipped.
+    Images come in the order of their paths, whatever the file system's. Hidden files and systems' litter are passed
+    over; anything else that cannot be an image is listed as skipped.
+
+    Args:
+        root: The folder.
+        order: The sort key of class names; by default natural order, 2 before 10.
 
     Raises:
         UserError: no such folder, nothing in it, split folders beside class folders, or a class name that a
             list of names cannot hold.
     """
     by_split, strays = _class_folders(root)
-    classes = _class_names({folder.name for folders in by_split.values() for folder in folders}, root)
+    classes = _class_names({folder.name for folders in by_split.values() for folder in folders}, root, order)
     label = {name: number for number, name in enumerate(classes)}
     skipped = [Skipped(path, "not in a class folder") for path in strays]
     splits: dict[Split, ImageList] = {}
@@ -91,17 +104,10 @@ def _is_split(names: set[str], root: Path) -> bool:
     return False
 
 
-def _class_names(names: set[str], root: Path) -> tuple[str, ...]:
+def _class_names(names: set[str], root: Path, order: Callable[[str], Any]) -> tuple[str, ...]:
     for name in sorted(names):
         if not name.strip() or re.search(r"[\r\n]", name) or not is_text(name):
             raise UserError(
                 f"class folder {name!a}: a class name must be UTF-8 text in one line; rename it", where=str(root)
             )
-    return tuple(sorted(names, key=natural_key))
-
-
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sorts numbers inside names by value: 2 before 10."""
-    pieces = re.split(r"([0-9]+)", name)
-    # Odd pieces are the numbers, so that only like is compared with like.
-    return [int(piece) if at % 2 else piece.casefold() for at, piece in enumerate(pieces)], name
+    return tuple(sorted(names, key=order))

@@ -19,14 +19,13 @@ _FILES_A_TASK = 16
 
 
 def inspect(
-    root: Path, paths: Sequence[str], *, decode: bool, workers: int | None, advance: Advance
+    root: Path, paths: Sequence[str], *, workers: int | None, advance: Advance
 ) -> tuple[dict[str, bytes], tuple[Skipped, ...]]:
     """Decode and digest files in threads (Pillow and hashlib let go of the interpreter lock).
 
     Args:
         root: The folder that the paths are relative to.
         paths: The files.
-        decode: Whether to decode; without it only files that cannot be read are found.
         workers: Threads; None: somewhat more than cores.
         advance: Told of every few files done.
 
@@ -38,7 +37,7 @@ def inspect(
     tasks = [paths[start : start + _FILES_A_TASK] for start in range(0, len(paths), _FILES_A_TASK)]
     pool = ThreadPoolExecutor(workers)
     try:
-        done = pool.map(lambda task: [_look(root / path, decode=decode) for path in task], tasks)
+        done = pool.map(lambda task: [_look(root / path) for path in task], tasks)
         for task, outcomes in zip(tasks, done, strict=True):
             for path, outcome in zip(task, outcomes, strict=True):
                 if isinstance(outcome, bytes):
@@ -52,11 +51,10 @@ def inspect(
     return digests, tuple(skipped)
 
 
-def _look(file: Path, *, decode: bool) -> bytes | str:
+def _look(file: Path) -> bytes | str:
     """The digest, or the reason why the file cannot be used."""
     try:
-        if decode:
-            decode_rgb(file)
+        decode_rgb(file)
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").digest()
     except UnreadableImageError as error:

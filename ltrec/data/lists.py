@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,16 +14,20 @@ from ltrec.artifacts import UNKNOWN, present
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-# The path may hold blanks, so the last one divides it from the label.
-_LINE = re.compile(r"(?P<path>.*\S.*)[ \t](?P<label>\S+)[ \t]*\r?")
 # Nothing in it that needs a closer look, as in nearly all paths of a benchmark; `..` aside.
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[\\/]")
+# Lines without any of these, each with its line end before it, can be divided at their last blank without another look.
+_ODD = ("\t", "\r", "  ", "\n ", "\n\n", "..", "\n/", "\n\\", ":/", ":\\")
+_BLOCK = 1 << 20  # bytes
+_MOST_CLASSES = 10**9
+_MOST_DIGITS = 9
+_LONGEST = 100  # characters that a message repeats
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +55,7 @@ class ImageList:
 
     def where(self, mask: NDArray[np.bool_]) -> ImageList:
         """The images where the mask, (N,), is true; their order stays."""
-        return ImageList(tuple(self.paths[index] for index in np.flatnonzero(mask)), self.labels[mask])
+        return ImageList(tuple(compress(self.paths, mask.tolist())), self.labels[mask])
 
 
 def make_list(pairs: Sequence[tuple[str, int]]) -> ImageList:
@@ -60,31 +65,30 @@ def make_list(pairs: Sequence[tuple[str, int]]) -> ImageList:
 
 def list_text(images: ImageList) -> str:
     """What `read_list` reads back."""
-    return "".join(f"{path} {label}\n" for path, label in zip(images.paths, images.labels, strict=True))
+    return "".join(f"{path} {label}\n" for path, label in zip(images.paths, images.labels.tolist(), strict=True))
 
 
-def read_list(file: Path, classes: int, *, unknown: bool = False) -> ImageList:
+def read_list(file: Path, classes: int | None, *, unknown: bool = False) -> ImageList:
     """Read a list; blank lines, CRLF and a byte-order mark do no harm.
 
     Args:
         file: The list.
-        classes: C, the number of classes.
+        classes: C, the number of classes; None: the list does not have to know.
         unknown: Whether images may have the label -1: of no class of the task.
 
     Raises:
         UserError: no such file, no images in it, or a line without a label, with a label that is no
             whole number in 0 … C - 1, or with a path that is absolute or leaves the root.
     """
-    pairs = []
-    for number, line in enumerate(_lines(file), start=1):
-        if line.strip():
-            try:
-                pairs.append(_parse(line, classes, unknown=unknown))
-            except ValueError as error:
-                raise UserError(str(error), where=f"{file}:{number}") from None
-    if not pairs:
+    paths: list[str] = []
+    labels: list[NDArray[np.int64]] = []
+    for first, lines in _blocks(file):
+        divided = _divide(lines, classes) or _divide_one_by_one(lines, classes, file, first, unknown=unknown)
+        paths += divided[0]
+        labels.append(np.array(divided[1], dtype=np.int64))
+    if not paths:
         raise UserError("the list has no images", where=str(file))
-    return make_list(pairs)
+    return ImageList(tuple(paths), np.concatenate(labels))
 
 
 def read_paths(file: Path) -> frozenset[str]:
@@ -101,6 +105,8 @@ def unlistable(path: str) -> str | None:
     """Why a list cannot hold a path; None: it can."""
     if _PLAIN.fullmatch(path) and ".." not in path:
         return None
+    if "\n" in path or "\r" in path:
+        return "its name is not text in one line"
     try:
         path.encode("utf-8")
         held = _parse(f"{path} 0", 1)[0]
@@ -108,7 +114,7 @@ def unlistable(path: str) -> str | None:
         return "its name is not UTF-8 text"
     except ValueError as error:
         return str(error)
-    return None if held == path and "\r" not in path else "its name is not text in one line"
+    return None if held == path else "its name is not text in one line"
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
@@ -117,7 +123,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
     Raises:
         UserError: no such file, or a blank line, or a name that comes twice.
     """
-    names = [line.rstrip("\r") for line in _lines(file)]
+    names = [line.rstrip("\r") for _, lines in _blocks(file) for line in lines]
     while names and not names[-1].strip():
         names.pop()
     if not names:
@@ -132,26 +138,77 @@ def read_classes(file: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _lines(file: Path) -> list[str]:
-    # Not splitlines(): file names may hold what Unicode calls a line separator.
-    try:
-        return present(file).read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=str(file)) from None
+def _blocks(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a UTF-8 file, some thousands at a time, with the number of the first."""
+    begin, first = 0, 1
+    with present(file).open("rb") as opened:
+        while block := opened.read(_BLOCK) + opened.readline():
+            try:
+                text = block.decode("utf-8" if begin else "utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"is not UTF-8 text ({error.reason} at byte {begin + error.start})", where=str(file)
+                ) from None
+            # Not splitlines(): file names may hold what Unicode calls a line separator.
+            lines = text.removesuffix("\n").split("\n")
+            yield first, lines
+            begin, first = begin + len(block), first + len(lines)
 
 
-def _parse(line: str, classes: int, *, unknown: bool = False) -> tuple[str, int]:
-    match = _LINE.fullmatch(line)
-    if match is None:
-        raise ValueError(f"expected `relative/path label`, got '{line.strip()}'")
-    path, label = match["path"], match["label"]
+def _divide(lines: Sequence[str], classes: int | None) -> tuple[Sequence[str], Sequence[int]] | None:
+    """Paths and labels of lines that have nothing odd about them; None: they need `_parse`, each for itself."""
+    text = "\n" + "\n".join(lines)
+    if any(sign in text for sign in _ODD):
+        return None
+    blanks = [line.rfind(" ") for line in lines]
+    paths = [line[:blank] for line, blank in zip(lines, blanks, strict=True)]
+    labels = [line[blank + 1 :] for line, blank in zip(lines, blanks, strict=True)]
+    digits, lengths = "".join(labels), list(map(len, labels))
+    if min(blanks) < 1 or min(lengths) < 1 or max(lengths) > _MOST_DIGITS or any(map(str.isspace, paths)):
+        return None
+    numbers = list(map(int, labels)) if digits.isascii() and digits.isdecimal() else []
+    return (paths, numbers) if numbers and (classes is None or max(numbers) < classes) else None
+
+
+def _divide_one_by_one(
+    lines: Sequence[str], classes: int | None, file: Path, first: int, *, unknown: bool
+) -> tuple[Sequence[str], Sequence[int]]:
+    """As `_divide`, for any lines: what is wrong with one is said with its number."""
+    paths, labels = [], []
+    for number, line in enumerate(lines, start=first):
+        if line.strip():
+            try:
+                path, label = _parse(line, classes, unknown=unknown)
+            except ValueError as error:
+                raise UserError(str(error), where=f"{file}:{number}") from None
+            paths.append(path)
+            labels.append(label)
+    return paths, labels
+
+
+def _parse(line: str, classes: int | None, *, unknown: bool = False) -> tuple[str, int]:
+    # The path may hold blanks, so the last one divides it from the label.
+    text = line.removesuffix("\r").rstrip(" \t")
+    blank = max(text.rfind(" "), text.rfind("\t"))
+    path, label = text[: max(blank, 0)], text[blank + 1 :]
+    if not path.strip():
+        raise ValueError(f"expected `relative/path label`, got '{_short(line.strip())}'")
     if not re.fullmatch(r"[+-]?[0-9]+", label):
-        raise ValueError(f"expected `relative/path label`; '{label}' is no whole number")
-    if not 0 <= int(label) < classes and not (unknown and int(label) == UNKNOWN):
+        raise ValueError(f"expected `relative/path label`; '{_short(label)}' is no whole number")
+    highest = (_MOST_CLASSES if classes is None else classes) - 1
+    allowed = len(label) <= _MOST_DIGITS + 1 and (0 <= int(label) <= highest or (unknown and int(label) == UNKNOWN))
+    if not allowed:
+        known = f"there are {classes} classes" if classes is not None else "classes count from 0"
         beside = f", and {UNKNOWN} for unknown images" if unknown else ""
-        raise ValueError(f"label {label} is out of range: there are {classes} classes, 0 … {classes - 1}{beside}")
+        hint = "; images of no class belong to prepare.openset" if label.startswith("-") and not unknown else ""
+        raise ValueError(f"label {_short(label)} is out of range: {known}, 0 … {highest}{beside}{hint}")
     if _ABSOLUTE.match(path):
-        raise ValueError(f"'{path}' is absolute; paths are relative to the source's root")
+        raise ValueError(f"'{_short(path)}' is absolute; paths are relative to the source's root")
     if ".." in path and posixpath.normpath(path).split("/")[0] == "..":
-        raise ValueError(f"'{path}' leaves the source's root")
+        raise ValueError(f"'{_short(path)}' leaves the source's root")
     return path, int(label)
+
+
+def _short(text: str) -> str:
+    """What a message repeats of a file that may be anything."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
     from numpy.typing import NDArray
@@ -95,7 +95,7 @@ def draw_ranks(images: ImageList, seed: int) -> NDArray[np.int64]:
     The draw orders images by a hash of seed and path. It depends on neither the file system nor the version of a
     random generator, and a new image or another class moves few of the others.
     """
-    keys = np.array([draw_key(seed, path) for path in images.paths], dtype=np.uint64)
+    keys = np.frombuffer(b"".join(_draw_bytes(seed, images.paths)), dtype=">u8").astype(np.uint64)
     order = np.lexsort((keys, images.labels))
     counts = np.bincount(images.labels)
     rank = np.empty(len(images), dtype=np.int64)
@@ -105,4 +105,13 @@ def draw_ranks(images: ImageList, seed: int) -> NDArray[np.int64]:
 
 def draw_key(seed: int, what: str) -> int:
     """64 bits that order a draw."""
-    return int.from_bytes(hashlib.blake2b(what.encode(), digest_size=8, key=str(seed).encode()).digest(), "big")
+    return int.from_bytes(next(_draw_bytes(seed, [what])), "big")
+
+
+def _draw_bytes(seed: int, each: Iterable[str]) -> Iterator[bytes]:
+    """The eight bytes of `draw_key`, big-endian, for one after the other."""
+    keyed = hashlib.blake2b(digest_size=8, key=str(seed).encode())
+    for what in each:
+        hashed = keyed.copy()  # a third faster than beginning with the key again
+        hashed.update(what.encode())
+        yield hashed.digest()

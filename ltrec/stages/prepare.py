@@ -1,9 +1,8 @@
-"""Find the images, read every file once, split by seed, cut the long tail, write the lists."""
+"""Find the images, decode every file once, split by seed, cut the long tail, write the lists."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 from ltrec import artifacts, console
 from ltrec.artifacts import SPLITS
 from ltrec.data import long_tail
+from ltrec.data.contents import Contents
 from ltrec.data.folder import FolderSource
 from ltrec.data.inspection import inspect
 from ltrec.data.lists import list_text
@@ -25,7 +25,7 @@ from ltrec.metrics import shot_groups
 from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,14 +48,15 @@ class PrepareSettings(Settings):
     openset: OpenSetSettings | None = None
     """Adds images of unknown classes to val and test; null: every image is of a class of the task."""
     decode: bool = True
-    """Decode every file once, so that a damaged one is found here; false: only read it."""
+    """Decode every file once, so that a damaged or missing one is found here; false: open no image file at all."""
     workers: PositiveInt | None = None
-    """Threads that read; null: somewhat more than cores."""
+    """Threads that decode; null: somewhat more than cores."""
 
 
-def run(params: Params) -> None:
-    """Write the lists, the class names and what is in them."""
-    prepare(params.prepare, seed=params.seed, shots=params.evaluate.shots, layout=artifacts.Layout())
+def run(params: Params, *, decode: bool | None = None) -> None:
+    """Write the lists, the class names and what is in them; `decode` replaces the parameter's value."""
+    settings = params.prepare if decode is None else params.prepare.model_copy(update={"decode": decode})
+    prepare(settings, seed=params.seed, shots=params.evaluate.shots, layout=artifacts.Layout())
 
 
 def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout: Layout) -> None:
@@ -68,13 +69,10 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     found = settings.source.scan()
     if settings.openset is not None:
         found = settings.openset.set_apart(found, root)
-    paths = [*(path for images in found.splits.values() for path in images.paths), *found.unknown]
-    with console.progress("prepare: files", len(paths)) as advance:
-        digests, unreadable = inspect(root, paths, decode=settings.decode, workers=settings.workers, advance=advance)
-    if not digests:
-        listed = some([f"{skip.path}: {skip.reason}" for skip in (*unreadable, *found.skipped)])
-        raise UserError(f"no image could be read ({listed or 'its folders are empty'})", where=str(root))
-    collection = _without_untrainable(found.keep(digests, unreadable))
+    contents = Contents(None)
+    if settings.decode:
+        found, contents = _decoded(found, root, settings.workers)
+    collection = _without_untrainable(found)
     collection, splits, carved = _split(collection, settings.split, seed, root)
     drawn = splits
     if settings.long_tail is not None:
@@ -85,12 +83,12 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     own: tuple[Split, ...] = ("train", "test") if settings.split.val == "test" else SPLITS
     _warn_skipped(collection, layout)
     _warn_untested(splits, collection.classes, own)
-    split_digests = {split: _digest([splits[split]], digests) for split in SPLITS}
+    split_digests = {split: contents.digest([splits[split]]) for split in SPLITS}
     stats = {
-        "digest": _digest(splits.values(), digests),
-        **_class_stats(splits, collection.classes, shots),
+        "digest": contents.digest(splits[split] for split in SPLITS),
+        **_class_stats(splits, collection, shots),
         "skipped": [{"path": skip.path, "reason": skip.reason} for skip in collection.skipped],
-        "duplicates_across_splits": _count_leaks({split: splits[split] for split in own}, digests),
+        "duplicates_across_splits": _count_leaks({split: splits[split] for split in own}, contents),
         "unused": len(drawn["train"]) - len(splits["train"]),
         "origin": {
             split: "the test images" if split not in own else "carved from train" if split in carved else "given"
@@ -107,6 +105,19 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
         + "".join(f", {number:,} unknown in {split}" for split, number in stats.get("unknown", {}).items())
         + f", imbalance factor {stats['imbalance_factor']:g} → {layout.stats.parent}"
     )
+
+
+def _decoded(found: Collection, root: Path, workers: int | None) -> tuple[Collection, Contents]:
+    """What can be decoded of what was found."""
+    # A path may stand in two splits.
+    listed = [path for images in found.splits.values() for path in images.paths]
+    paths = list(dict.fromkeys([*listed, *found.unknown]))
+    with console.progress("prepare: files", len(paths)) as advance:
+        digests, unreadable = inspect(root, paths, workers=workers, advance=advance)
+    if not digests:
+        skips = some([f"{skip.path}: {skip.reason}" for skip in (*unreadable, *found.skipped)])
+        raise UserError(f"no image could be read ({skips or 'its folders are empty'})", where=str(root))
+    return found.keep(digests, unreadable), Contents(digests)
 
 
 def _without_untrainable(collection: Collection) -> Collection:
@@ -202,42 +213,34 @@ def _warn_untested(splits: Splits, classes: Sequence[str], own: Sequence[Split])
             console.warn(f"prepare: {len(absent)} of {len(classes)} classes have no {split} image: {some(absent)}")
 
 
-def _count_leaks(splits: Splits, digests: Mapping[str, bytes]) -> int:
+def _count_leaks(splits: Splits, contents: Contents) -> int:
     """Contents that lie in more than one split; said, since they make test figures too good."""
-    first: dict[bytes, tuple[Split, str]] = {}
-    leaks: dict[bytes, str] = {}
-    for split, images in splits.items():
-        for path in images.paths:
-            earlier_split, earlier = first.setdefault(digests[path], (split, path))
-            if earlier_split != split:
-                leaks.setdefault(digests[path], f"{earlier} in {earlier_split} = {path} in {split}")
+    leaks = contents.leaks(splits)
     if leaks:
+        how = "byte for byte " if contents.digests is not None else ""
         console.warn(
-            f"prepare: {len(leaks)} image(s) lie byte for byte in more than one split, which flatters the figures:"
-            f" {some(list(leaks.values()))}"
+            f"prepare: {len(leaks)} image(s) lie {how}in more than one split, which flatters the figures: {some(leaks)}"
         )
     return len(leaks)
 
 
-def _class_stats(splits: Splits, classes: Sequence[str], shots: ShotSettings) -> dict[str, Any]:
-    counts: dict[Split, NDArray[np.int64]] = {split: splits[split].counts(len(classes)) for split in SPLITS}
+def _class_stats(splits: Splits, collection: Collection, shots: ShotSettings) -> dict[str, Any]:
+    counts: dict[Split, NDArray[np.int64]] = {split: splits[split].counts(len(collection.classes)) for split in SPLITS}
     groups = shot_groups(counts["train"], shots.many_above, shots.few_below)
+    kinds = collection.supercategories
     return {
         "classes": [
-            {"name": name, **{split: int(counts[split][label]) for split in SPLITS}, "shot": str(groups[label])}
-            for label, name in enumerate(classes)
+            {
+                "name": name,
+                **({"supercategory": kinds[label]} if kinds else {}),
+                **{split: int(counts[split][label]) for split in SPLITS},
+                "shot": str(groups[label]),
+            }
+            for label, name in enumerate(collection.classes)
         ],
         "images": {split: int(counts[split].sum()) for split in SPLITS},
         "imbalance_factor": float(counts["train"].max() / counts["train"].min()),
     }
-
-
-def _digest(lists: Iterable[ImageList], digests: Mapping[str, bytes]) -> str:
-    """SHA-256 over the paths and contents of the images in some lists, whatever their order."""
-    whole = hashlib.sha256()
-    for path in sorted({path for images in lists for path in images.paths}):
-        whole.update(path.encode() + b"\0" + digests[path])
-    return whole.hexdigest()
 
 
 def _write(

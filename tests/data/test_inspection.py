@@ -22,29 +22,27 @@ def test_digests_and_reasons_keep_the_order_of_files(tmp_path: Path) -> None:
     for n in (3, 17, 40):
         (tmp_path / paths[n]).write_text("no image")
     steps: list[int] = []
-    digests, skipped = inspect(tmp_path, paths, decode=True, workers=3, advance=steps.append)
+    digests, skipped = inspect(tmp_path, paths, workers=3, advance=steps.append)
     assert list(digests) == [path for n, path in enumerate(paths) if n not in {3, 17, 40}]
     assert digests["5.png"] == hashlib.sha256((tmp_path / "5.png").read_bytes()).digest()
     assert [(skip.path, skip.reason) for skip in skipped] == [(paths[n], "not an image") for n in (3, 17, 40)]
     assert sum(steps) == 50
 
 
-def test_without_decoding_files_are_only_read(tmp_path: Path) -> None:
+def test_missing_files_are_listed_with_the_others(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
-    digests, skipped = inspect(
-        tmp_path, ["text.png", "gone.png"], decode=False, workers=None, advance=lambda _n=1: None
-    )
-    assert digests == {"text.png": hashlib.sha256(b"no image").digest()}
+    digests, skipped = inspect(tmp_path, ["gone.png", "text.png"], workers=None, advance=lambda _n=1: None)
+    assert digests == {}
     assert [(skip.path, skip.reason) for skip in skipped] == [
-        ("gone.png", "cannot be read (No such file or directory)")
+        ("gone.png", "cannot be read (No such file or directory)"),
+        ("text.png", "not an image"),
     ]
 
 
 def test_an_interruption_begins_no_more_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def look(file: Path, *, decode: bool) -> bytes | str:
-        assert decode
+    def look(file: Path) -> bytes | str:
         seen.append(file.name)
         if len(seen) == 20:
             raise KeyboardInterrupt
@@ -52,5 +50,5 @@ def test_an_interruption_begins_no_more_files(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(inspection, "_look", look)
     with pytest.raises(KeyboardInterrupt):
-        inspect(tmp_path, [str(n) for n in range(10_000)], decode=True, workers=1, advance=lambda _n=1: None)
+        inspect(tmp_path, [str(n) for n in range(10_000)], workers=1, advance=lambda _n=1: None)
     assert len(seen) < 10_000

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from ltrec.data import lists
 from ltrec.data.lists import list_text, make_list, read_classes, read_list, read_paths, unlistable
 from ltrec.errors import UserError
 
@@ -69,6 +70,35 @@ def test_unknown_images_are_read_where_they_are_expected(tmp_path: Path) -> None
     file.write_text("a.png 1\nb.png -2\n")
     with pytest.raises(UserError, match="label -2 is out of range: there are 3 classes, 0 … 2, and -1 for unknown"):
         read_list(file, 3, unknown=True)
+
+
+@pytest.mark.parametrize("content", ["x" * 3_000_000, "[" + "1, " * 1_000_000 + "1]", f"a {'9' * 3_000_000}"])
+def test_a_file_of_one_endless_line_is_refused_briefly_and_at_once(tmp_path: Path, content: str) -> None:
+    (tmp_path / "list.txt").write_text(content)
+    with pytest.raises(UserError) as caught:
+        read_list(tmp_path / "list.txt", 2)
+    assert len(str(caught.value)) < 500
+
+
+def test_odd_blocks_and_plain_ones_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a line or two: each is either divided as a whole or line by line."""
+    monkeypatch.setattr(lists, "_BLOCK", 20)
+    pairs = [(f"folder {n % 3}/{n}.png", n % 10) for n in range(200)]
+    lines = [f"{path} {label}" for path, label in pairs]
+    file = tmp_path / "list.txt"
+    file.write_bytes("\n".join(lines).encode())
+    plain = read_list(file, 10)
+    lines[50] = lines[50].replace(" ", "\t") + "\r"
+    lines[120] = f"\n{lines[120]}  "
+    pairs[50] = (f"folder\t{50 % 3}/50.png", 0)
+    file.write_bytes("\n".join(lines).encode())
+    odd = read_list(file, None)
+    assert list(zip(odd.paths, odd.labels.tolist(), strict=True)) == pairs
+    assert [index for index in range(200) if plain.paths[index] != odd.paths[index]] == [50]
+    assert plain.labels.tolist() == odd.labels.tolist()
+    file.write_bytes("\n".join([*lines, "end.png 10"]).encode())
+    with pytest.raises(UserError, match=r"list.txt:202: label 10 is out of range"):
+        read_list(file, 10)
 
 
 def test_missing_empty_and_binary_lists_are_the_users_to_mend(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from ltrec.artifacts import SPLITS
 from ltrec.data.lists import ImageList, make_list
-from ltrec.data.splits import SplitSettings, carve
+from ltrec.data.splits import SplitSettings, carve, draw_ranks
 
 BOTH = ["val", "test"]
 
@@ -87,6 +88,18 @@ def test_amounts_that_make_no_sense(given: dict[str, Any], message: str) -> None
     with pytest.raises(ValidationError, match=message) as caught:
         SplitSettings.model_validate(given)
     assert len({error["loc"][:1] for error in caught.value.errors()}) == 1
+
+
+def test_ranks_follow_the_keyed_hash_of_each_path() -> None:
+    whole = images(20, 7)
+
+    def key(path: str) -> bytes:
+        return hashlib.blake2b(path.encode(), digest_size=8, key=b"5").digest()
+
+    for label in (0, 1):
+        own = np.flatnonzero(whole.labels == label)
+        drawn = sorted((whole.paths[index] for index in own), key=key)
+        assert draw_ranks(whole, 5)[own].tolist() == [drawn.index(whole.paths[index]) for index in own]
 
 
 def test_ranks_do_not_follow_the_names() -> None:

@@ -149,10 +149,20 @@ def test_a_class_of_junk_alone_is_dropped_and_the_others_numbered_anew(root: Pat
     assert {label for pairs in listed(layout).values() for path, label in pairs if path.startswith("c/")} == {1}
 
 
-def test_without_decoding_only_reading_counts(root: Path, layout: Layout) -> None:
+def test_without_decoding_no_image_is_opened(root: Path, layout: Layout, tmp_path: Path) -> None:
     write_images(root, a=4, b=4)
     (root / "a" / "notes.jpg").write_text("not a picture")
-    assert prepare(root, layout, decode=False)["skipped"] == []
+    (root / "a" / "0.png").chmod(0)
+    stats = prepare(root, layout, decode=False)
+    assert stats["skipped"] == []
+    assert sum(stats["images"].values()) == 9
+    # The digests are over the lists, that is over paths and labels.
+    train = layout.split_list("train").read_bytes()
+    assert layout.split_digest("train").read_text() == hashlib.sha256(train + b"\0").hexdigest() + "\n"
+    (root / "a" / "1.png").write_bytes(b"other bytes")
+    assert prepare(root, Layout(tmp_path / "again"), decode=False) == stats
+    (root / "b" / "0.png").rename(root / "b" / "00.png")
+    assert prepare(root, Layout(tmp_path / "renamed"), decode=False)["digest"] != stats["digest"]
 
 
 def test_given_splits_are_honoured(root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +174,65 @@ def test_given_splits_are_honoured(root: Path, layout: Layout, capsys: pytest.Ca
     assert len(lists["train"]) == 6
     assert stats["skipped"] == [{"path": "new/", "reason": "no training image (2 in val and test)"}]
     assert "1 of 2 classes have no test image: 'b'" in capsys.readouterr().err
+
+
+def write_lists(root: Path, **lists: list[str]) -> dict[str, Any]:
+    """Lists beside the images, as settings."""
+    for split, lines in lists.items():
+        (root / f"{split}.txt").write_text("".join(f"{line}\n" for line in lines))
+    source = {"kind": "lists", "root": str(root), **{split: f"{split}.txt" for split in lists}}
+    return {"source": source, "split": {"val": 1, "test": 1}}
+
+
+def test_images_that_a_list_names_but_are_not_there_are_listed_together(
+    root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, a=9, b=9)
+    gone = [f"gone/{n}.png 1" for n in range(5)]
+    lists = write_lists(root, train=[f"{name}/{n}.png {label}" for label, name in enumerate("ab") for n in range(9)])
+    stats = prepare(root, layout, **lists)
+    assert (stats["images"], stats["skipped"]) == ({"train": 14, "val": 2, "test": 2}, [])
+    stats = prepare(root, layout, **write_lists(root, train=[f"a/{n}.png {n % 2}" for n in range(9)] + gone))
+    assert [skip["path"] for skip in stats["skipped"]] == [f"gone/{n}.png" for n in range(5)]
+    assert {skip["reason"] for skip in stats["skipped"]} == {"cannot be read (No such file or directory)"}
+    assert "warning: prepare: skipped 5: gone/0.png (cannot be read" in (said := capsys.readouterr().err)
+    assert "and 2 more; all are listed in" in said
+    with pytest.raises(UserError, match=r"data: no image could be read \(gone/x.png: .* and 3 more\)"):
+        prepare(root, layout, **write_lists(root, train=["gone/x.png 0", *gone]) | {"split": {}})
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_an_image_that_two_lists_name_is_said(
+    root: Path, layout: Layout, capsys: pytest.CaptureFixture[str], *, decode: bool
+) -> None:
+    write_images(root, a=5, b=5)
+    train = ["a/0.png 0", "a/1.png 0", "a/2.png 0", "b/0.png 1", "b/1.png 1"]
+    lists = write_lists(root, train=train, val=["a/3.png 0", "b/3.png 1"], test=["a/4.png 0", "b/0.png 1"])
+    assert prepare(root, layout, decode=decode, **lists)["duplicates_across_splits"] == 1
+    how = "byte for byte " if decode else ""
+    assert f"1 image(s) lie {how}in more than one split" in (said := capsys.readouterr().err)
+    assert "b/0.png in train = b/0.png in test" in said
+
+
+def test_supercategories_stand_beside_the_classes_that_stay(root: Path, layout: Layout) -> None:
+    write_images(root, a=4, b=4)
+    images = [{"id": f"{name}{n}", "file_name": f"{name}/{n}.png"} for name in "ab" for n in range(4)]
+    content = {
+        "images": images,
+        "annotations": [{"image_id": each["id"], "category_id": 3 + (each["id"][0] == "b")} for each in images],
+        "categories": [
+            {"id": 2, "name": "none", "supercategory": "X"},
+            {"id": 3, "name": "a", "supercategory": "Y"},
+            {"id": 4, "name": "b", "supercategory": "Z"},
+        ],
+    }
+    (root / "train.json").write_text(json.dumps(content))
+    stats = prepare(root, layout, source={"kind": "inaturalist", "root": str(root), "train": "train.json"})
+    assert stats["classes"] == [
+        {"name": "a", "supercategory": "Y", "train": 2, "val": 1, "test": 1, "shot": "few"},
+        {"name": "b", "supercategory": "Z", "train": 2, "val": 1, "test": 1, "shot": "few"},
+    ]
+    assert stats["skipped"] == [{"path": "none/", "reason": "empty class"}]
 
 
 def test_a_missing_or_empty_split_is_carved_from_train(
