@@ -113,7 +113,7 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
     import pandas as pd
 
     try:
-        names, table = _read_parquet(file, wanted) if file.suffix == ".parquet" else _read_csv(file, wanted)
+        names, table = _read_parquet(file, wanted) if file.suffix.lower() == ".parquet" else _read_csv(file, wanted)
     except pd.errors.ParserWarning:
         raise UserError(
             "cannot be read as a table (rows have more cells than the header; text with commas needs quotes)",
