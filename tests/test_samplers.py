@@ -187,9 +187,7 @@ def slow_turns(seed: int, label: int, labels: NDArray[np.int64], turns: int) -> 
     begin = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
     images = np.flatnonzero(labels == label).tolist()
     return [
-        image
-        for turn in range(turns)
-        for image in sorted(images, key=lambda image: mixed(mixed(begin, turn), image))
+        image for turn in range(turns) for image in sorted(images, key=lambda image: mixed(mixed(begin, turn), image))
     ]
 
 
