@@ -54,9 +54,9 @@ def test_yaml_round_trip(union: Any) -> None:
 @schedules
 def test_it_descends(settings: Any, schedule: Any) -> None:
     descent = Descent(settings.model_copy(update={"lr": 0.01}), schedule)
-    before = float(descent.loss())
+    before = descent.loss().item()
     descent.go(EPOCHS * STEPS)
-    assert float(descent.loss()) < before
+    assert descent.loss().item() < before
 
 
 @optimizers
@@ -74,7 +74,7 @@ def test_a_resume_changes_nothing(settings: Any, schedule: Any) -> None:
 
 
 @schedules
-@pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("warmup", [0, 1])
 def test_the_rate_rises_in_the_warm_up_to_the_one_asked_for_and_only_falls_afterwards(
     schedule: Any, warmup: int
 ) -> None:
