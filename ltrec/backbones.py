@@ -79,7 +79,7 @@ class _Pretrainable(Settings):
         if self.file is not None:
             tensors = read_state_dict(self.file)
             load_exactly(body, tensors, str(self.file), ignored)
-            if left_out := [name for name in tensors if name.startswith(tuple(ignored))]:
+            if left_out := [f"{start}*" for start in ignored if any(name.startswith(start) for name in tensors)]:
                 console.say(f"{self.file}: {', '.join(left_out)} left out; the classifier is learnt anew")
         return body
 

@@ -157,6 +157,14 @@ class StepSchedule(_Schedule):
     """After so many epochs, those of the warm-up among them."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
 
+    @model_validator(mode="after")
+    def _warm_before_the_first(self) -> Self:
+        if self.milestones[0] <= self.warmup_epochs:
+            raise ValueError(
+                f"milestones must come after the warm-up ({self.warmup_epochs} epochs), got {self.milestones}"
+            )
+        return self
+
     def check(self, epochs: int) -> None:
         super().check(epochs)
         if self.milestones[-1] >= epochs:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+import re
+from pathlib import Path
+from typing import Any, get_args
 from urllib.error import URLError
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import save_file
 from torchvision import models
 from torchvision.transforms import v2
 
-from ltrec import network
-from ltrec.backbones import CifarResNetBackbone, CifarResNetName, TorchvisionBackbone, TorchvisionName, feature_dim
+from ltrec import artifacts, network
+from ltrec.backbones import (
+    BackboneSettings,
+    CifarResNetBackbone,
+    CifarResNetName,
+    ResNet10Backbone,
+    TorchvisionBackbone,
+    TorchvisionName,
+    feature_dim,
+)
 from ltrec.data.decoding import Geometry
 from ltrec.errors import UserError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # One of each family that ends differently from the others.
 AWKWARD = {
@@ -89,6 +98,81 @@ def test_cifar_resnets_are_as_large_as_published(depth: int, millions: float) ->
     assert round((sum(p.numel() for p in backbone.parameters()) + classifier) / 1e6, 2) == millions
     # 6n + 2 layers: the classifier is the one that is not a convolution.
     assert sum(isinstance(module, torch.nn.Conv2d) for module in backbone.modules()) == depth - 1
+
+
+PAPERS = {  # blocks of the four stages, and groups
+    "resnet10": ([1, 1, 1, 1], None), "resnet18": ([2, 2, 2, 2], None), "resnet34": ([3, 4, 6, 3], None),
+    "resnet50": ([3, 4, 6, 3], 1), "resnet101": ([3, 4, 23, 3], 1), "resnet152": ([3, 8, 36, 3], 1),
+    "resnext50_32x4d": ([3, 4, 6, 3], 32), "resnext101_32x4d": ([3, 4, 23, 3], 32),
+    "resnext152_32x4d": ([3, 8, 36, 3], 32),
+}  # fmt: skip
+
+
+def parameters_of(stages: list[int], groups: int | None) -> int:
+    """Layer by layer: weights, and two figures a channel of each batch norm (groups None: basic blocks)."""
+
+    def conv(inside: int, outside: int, side: int, groups: int = 1) -> int:
+        return inside // groups * outside * side**2 + 2 * outside
+
+    total, inside = conv(3, 64, 7), 64
+    for stage, blocks in enumerate(stages):
+        planes = 64 * 2**stage
+        outside = planes if groups is None else 4 * planes
+        for block in range(blocks):
+            if groups is None:
+                total += conv(inside, planes, 3) + conv(planes, planes, 3)
+            else:
+                # 32 groups of 4 channels in the first stage, of twice as many in each that follows.
+                width = planes if groups == 1 else 4 * groups * 2**stage
+                total += conv(inside, width, 1) + conv(width, width, 3, groups) + conv(width, outside, 1)
+            if block == 0 and inside != outside:
+                total += conv(inside, outside, 1)
+            inside = outside
+    return total
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_papers_backbones(name: str) -> None:
+    stages, groups = PAPERS[name]
+    settings = TypeAdapter[Any](BackboneSettings).validate_python({"name": name})
+    with torch.device("meta"):
+        backbone = settings.build(224)
+        named = models.get_model("resnet18" if groups is None else "resnext50_32x4d").state_dict()
+    assert feature_dim_on_meta(backbone) == (512 if groups is None else 2048)
+    assert sum(p.numel() for p in backbone.parameters()) == parameters_of(stages, groups)
+    # The names are torchvision's, so that published checkpoints fit: block numbers apart, those of its own.
+    blocks = {f"layer{stage}.{block}" for stage, last in enumerate(stages, 1) for block in range(last)}
+    keys = set(backbone.state_dict())
+    assert {".".join(key.split(".")[:2]) for key in keys if key.startswith("layer")} == blocks
+    kinds = {re.sub(r"^(layer\d\.)\d+", r"\1n", key) for key in keys}
+    expected = {re.sub(r"^(layer\d\.)\d+", r"\1n", key) for key in named if not key.startswith("fc.")}
+    # Of all, only ResNet-10's later basic blocks and a first stage of 64 channels differ in their shortcuts.
+    assert kinds == expected
+
+
+def feature_dim_on_meta(backbone: torch.nn.Module) -> int:
+    with torch.device("meta"):
+        return feature_dim(backbone, 64, "backbone")
+
+
+@pytest.mark.parametrize("depth", [8, 20, 32, 44, 56])
+def test_cifar_resnets_shortcuts_have_no_parameters(depth: int) -> None:
+    # Option A (He et al. 2016, section 4.2): every second pixel, and zeros for the new channels.
+    backbone = CifarResNetBackbone.model_validate({"name": f"cifar_resnet{depth}"}).build(32)
+    n = (depth - 2) // 6
+    convolutions = 3 * 16 + 16 * 16 * 2 * n + 16 * 32 + 32 * 32 * (2 * n - 1) + 32 * 64 + 64 * 64 * (2 * n - 1)
+    norms = 2 * (16 + 16 * 2 * n + 32 * 2 * n + 64 * 2 * n)
+    assert sum(p.numel() for p in backbone.parameters()) == 9 * convolutions + norms
+    block: Any = backbone.get_submodule("layer2.0").eval()
+    for module in block.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.zeros_(module.weight)
+    pixels = torch.rand(2, 16, 6, 6)
+    with torch.no_grad():
+        out = block(pixels)
+    assert torch.equal(out[:, 8:24], pixels[:, :, ::2, ::2])
+    assert not out[:, :8].any()
+    assert not out[:, 24:].any()
 
 
 @pytest.mark.parametrize("name", get_args(CifarResNetName))
@@ -168,3 +252,71 @@ def test_pretrained_weights_and_a_file_of_them_give_torchvisions_features(
         network.save(built, tmp_path / "model.safetensors", backbone=settings, header={})
         monkeypatch.setattr(weights, "get_state_dict", lambda *_given, **_named: pytest.fail("fetched again"))
         assert torch.equal(network.load(tmp_path / "model.safetensors")(images), built(images))
+
+
+@pytest.mark.parametrize(
+    ("weights", "is_file"),
+    [
+        ("weights/resnet152", True), ("resnet152.pth", True), ("resnet152.pt", True), ("a.safetensors", True),
+        ("IMAGENET1K_V1", False), ("DEFAULT", False), (None, False),
+    ],
+)  # fmt: skip
+def test_a_separator_or_a_suffix_makes_a_file(weights: str | None, is_file: bool) -> None:
+    settings = TorchvisionBackbone(name="resnet152", weights=weights)
+    assert settings.file == (Path(weights) if is_file and weights else None)
+
+
+def test_what_torchvision_has_no_weights_for_takes_a_file_only() -> None:
+    with pytest.raises(ValidationError, match=r"weights must be a file \(\.pth, .*\) or null, got 'IMAGENET1K_V1'"):
+        ResNet10Backbone(name="resnet10", weights="IMAGENET1K_V1")
+
+
+@pytest.mark.parametrize("file", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize(
+    ("name", "makers", "classifier"),
+    [
+        ("resnet18", {}, "fc"),
+        ("googlenet", {"init_weights": False, "transform_input": True, "aux_logits": True}, "fc"),
+        ("mobilenet_v3_small", {}, "classifier.3"),
+    ],
+)
+def test_weights_from_a_file_give_torchvisions_features(
+    name: str, makers: dict[str, bool], classifier: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    whole: Any = models.get_model(name, **makers).eval()
+    path = tmp_path / file
+    if file.endswith("pth"):
+        torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in whole.state_dict().items()}}, path)
+    else:
+        save_file(whole.state_dict(), path)
+    settings = build(name, weights=str(path))
+    body = settings.build(80).eval()
+    said = capsys.readouterr().err
+    auxiliary = ", aux1.*, aux2.*" if name == "googlenet" else ""
+    assert said == f"{path}: {classifier}.*{auxiliary} left out; the classifier is learnt anew\n"
+    whole.set_submodule(classifier, torch.nn.Identity())
+    images = torch.randn(2, 3, 80, 80)
+    with torch.no_grad():
+        assert torch.equal(body(images), whole(images))
+    assert settings.digest() == artifacts.digest(path)
+    path.unlink()
+    settings.build(80, pretrained=False)  # ltrec's own file of the network needs the other no more
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_of_another_network_names_what_does_not_fit(tmp_path: Path) -> None:
+    file = tmp_path / "resnet10.pth"
+    torch.save(ResNet10Backbone(name="resnet10").build(64).state_dict() | {"head.bias": torch.ones(1)}, file)
+    expected = (
+        r"resnet10\.pth: does not fit the network: missing: layer1\.1\.\*, layer2\.1\.\*, layer3\.1\.\*,"
+        r" layer4\.1\.\*; unexpected: head\.bias$"
+    )
+    with pytest.raises(UserError, match=expected):
+        build("resnet18", weights=str(file)).build(64)
+
+
+def test_a_file_that_is_not_there_names_the_parameter() -> None:
+    with pytest.raises(UserError, match=r"^params\.yaml: represent\.backbone\.weights: no such file, got a/b\.pth$"):
+        build("resnet18", weights="a/b.pth").digest()
+    assert build("resnet18", weights="DEFAULT").digest() is None

@@ -161,5 +161,7 @@ def test_settings_that_cannot_be_meant() -> None:
     with pytest.raises(ValueError, match=r"schedule has a milestone at 5; all must be below epochs \(5\)"):
         StepSchedule(milestones=[3, 5]).check(5)
     with pytest.raises(ValueError, match=r"schedule warms up for 5 epochs; warmup_epochs must be below epochs \(5\)"):
-        StepSchedule(milestones=[3], warmup_epochs=5).check(5)
+        CosineSchedule(warmup_epochs=5).check(5)
+    with pytest.raises(ValidationError, match=r"milestones must come after the warm-up \(3 epochs\), got \[3, 4\]"):
+        StepSchedule(milestones=[3, 4], warmup_epochs=3)
     CosineSchedule(warmup_epochs=4).check(5)

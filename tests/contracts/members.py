@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
@@ -41,4 +41,8 @@ def _value(annotation: Any, prefer: tuple[str, ...]) -> Any:
     if get_origin(annotation) is Literal:
         allowed = get_args(annotation)
         return next((value for value in allowed if value in prefer), allowed[0])
+    if get_origin(annotation) is Annotated:
+        return _value(get_args(annotation)[0], prefer)
+    if get_origin(annotation) is list:
+        return [_value(get_args(annotation)[0], prefer)]
     return _VALUES[annotation]

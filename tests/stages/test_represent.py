@@ -17,7 +17,7 @@ from ltrec.checkpoints import ResumeFolder
 from ltrec.data.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.stages import featurize, represent
-from ltrec.stages.represent import ImageSettings
+from ltrec.stages.represent import ImageSettings, RepresentSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,6 +114,114 @@ def test_interrupted_and_run_again_it_ends_with_the_same_bytes(
     represent.run(settings)
     assert f"going on after epoch {after}/4" in capsys.readouterr().err
     assert written() == expected
+
+
+EVERYTHING: dict[str, Any] = {
+    "sampler": {"name": "progressively_balanced"},
+    "freeze": {"by": "name", "modules": ["conv1", "bn1"]},
+    "clip_norm": 1.0,
+    "label_smoothing": 0.1,
+    "ema": {"decay": 0.9},
+}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {
+            "optimizer": {"name": "adamw", "lr": 0.01, "head_lr": 0.02},
+            "schedule": {"name": "step", "milestones": [2], "warmup_epochs": 1},
+        },
+        {
+            "optimizer": {"name": "sgd", "lr": 0.05, "nesterov": True},
+            "schedule": {"name": "cosine", "warmup_epochs": 1},
+        },
+    ],
+    ids=["adamw, step", "sgd, cosine"],
+)
+@pytest.mark.parametrize("after", [1, 3])
+def test_interrupted_with_every_option_it_ends_with_the_same_bytes(
+    params: Build, monkeypatch: pytest.MonkeyPatch, after: int, more: dict[str, Any]
+) -> None:
+    settings = params(represent=EVERYTHING | more)
+    represent.run(settings)
+    expected = written()
+    shutil.rmtree(LAYOUT.model.parent)
+    forget()
+    interrupted(monkeypatch, settings, epochs=after)
+    represent.run(settings)
+    assert written() == expected
+
+
+def test_every_option_reaches_the_training(params: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    real = training.train
+
+    def seen(model: Any, batches: Any, optimizer: Any, schedule: Any, **options: Any) -> None:
+        given.update(options, optimizer=optimizer, model=model, rate=optimizer.param_groups[0]["lr"])
+        real(model, batches, optimizer, schedule, **options)
+
+    monkeypatch.setattr(training, "train", seen)
+    adamw = {"name": "adamw", "lr": 0.01, "head_lr": 0.02, "betas": (0.8, 0.9)}
+    schedule = {"name": "step", "milestones": [2], "gamma": 0.1, "warmup_epochs": 1}
+    represent.run(params(represent=EVERYTHING | {"optimizer": adamw, "schedule": schedule}))
+    assert (given["clip_norm"], given["label_smoothing"]) == (1.0, 0.1)
+    assert isinstance(given["optimizer"], torch.optim.AdamW)
+    assert [group["initial_lr"] for group in given["optimizer"].param_groups] == [0.01, 0.02]
+    assert given["optimizer"].defaults["betas"] == (0.8, 0.9)
+    # 3 updates an epoch: the warm-up begins with a third, and the file shows each epoch's first rate.
+    assert given["rate"] == pytest.approx(0.01 / 3)
+    rates = [float(row["lr"]) for row in artifacts.read_csv(LAYOUT.history)]
+    assert rates == pytest.approx([0.01 / 3, 0.01, 0.001, 0.001])
+    # What is kept, and validated, is the average.
+    kept = network.load(LAYOUT.model).state_dict()
+    averaged, last = given["average"].module.state_dict(), given["model"].state_dict()
+    assert all(torch.equal(tensor, averaged[name]) for name, tensor in kept.items())
+    assert not torch.equal(kept["head.weight"], last["head.weight"])
+
+
+def test_what_is_frozen_is_as_the_seed_or_the_file_gave_it(params: Build) -> None:
+    frozen = {"by": "depth", "trained": 1}
+    represent.run(params(represent={"freeze": frozen}))
+    first = network.load(LAYOUT.model).backbone.state_dict()
+    torch.save(first, "weights.pth")
+    backbone = {"name": "cifar_resnet8", "weights": "weights.pth"}
+    represent.run(params(represent={"backbone": backbone, "freeze": frozen, "epochs": 1}))
+    second = network.load(LAYOUT.model).backbone.state_dict()
+    for name, tensor in second.items():
+        assert torch.equal(tensor, first[name]) is not name.startswith("layer3."), name
+    assert int(second["layer1.0.bn1.num_batches_tracked"]) == 0
+
+
+def test_another_file_of_weights_is_another_training(
+    params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = params(represent={"backbone": {"name": "cifar_resnet8", "weights": "weights.pth"}})
+    with pytest.raises(UserError, match=r"represent\.backbone\.weights: no such file, got weights\.pth"):
+        represent.run(settings)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        torch.save(settings.represent.backbone.build(8, pretrained=False).state_dict(), "weights.pth")
+        interrupted(monkeypatch, settings, epochs=2)
+    assert "going on" not in capsys.readouterr().err
+    represent.run(settings)
+    assert "going on after epoch 2/4" in capsys.readouterr().err
+    _, header = artifacts.load_tensors(LAYOUT.model)
+    assert header["weights"] == artifacts.digest(Path("weights.pth"))
+
+
+def test_parts_that_do_not_exist_are_one_line(params: Build) -> None:
+    with pytest.raises(
+        UserError, match=r"represent\.freeze\.modules: 'layer4' matches nothing in the backbone; at its"
+    ):
+        represent.run(params(represent={"freeze": {"by": "name", "modules": ["layer4"]}}))
+
+
+def test_a_schedule_longer_than_the_training_is_refused() -> None:
+    small: dict[str, Any] = {"backbone": {"name": "cifar_resnet8"}, "epochs": 4}
+    for schedule in ({"name": "step", "milestones": [2, 4]}, {"name": "cosine", "warmup_epochs": 4}):
+        with pytest.raises(ValidationError, match=r"schedule .* must be below epochs \(4\)"):
+            RepresentSettings.model_validate(small | {"schedule": schedule})
 
 
 def no_training(*_: object, epochs: range, **_named: object) -> None:
