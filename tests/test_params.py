@@ -243,7 +243,7 @@ BAD = [
         "kind: cifar, root: data",
         (
             "4:18: prepare.source.kind: unknown name, got cifar (did you mean cifar10?);"
-            " allowed: cifar10, cifar100, folder, imagenet, places365"
+            " allowed: cifar10, cifar100, csv, folder, imagefolder, imagenet, inaturalist, lists, places365"
         ),
     ),
     (
