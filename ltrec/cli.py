@@ -253,7 +253,7 @@ def init(
     output: Annotated[Path, typer.Option(metavar="FILE", help="Where to.")] = _PARAMS,
     show: Annotated[bool, typer.Option("--list", help="Show the recipes, with the figures they aim at.")] = False,
 ) -> None:
-    """Write params to begin with: a published recipe, or your own images."""
+    """Write a recipe as params.yaml, to begin with."""
     from ltrec import console, recipes
 
     if show:
