@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ltrec import artifacts, console
+from ltrec import console
 from ltrec.errors import UserError, one_line
 from ltrec.settings import Settings
 
@@ -51,7 +52,7 @@ class _Pretrainable(Settings):
     weights: str | None = None
     """Pretrained weights: a file (`.safetensors`, or `.pth` or `.pt` with a state dict); null: random.
 
-    The resume key and the network's header hold a digest of the file; DVC does not see it change."""
+    The resume key and the network's header hold the file's SHA-256; DVC does not see it change."""
 
     @property
     def file(self) -> Path | None:
@@ -61,7 +62,7 @@ class _Pretrainable(Settings):
         return Path(self.weights)
 
     def digest(self) -> str | None:
-        """Of the file's content; null without one.
+        """SHA-256 of the file's content; None without one.
 
         Raises:
             UserError: there is no such file.
@@ -70,7 +71,8 @@ class _Pretrainable(Settings):
             return None
         if not self.file.is_file():
             raise UserError(f"no such file, got {self.weights}", where=f"{_WHERE}.weights")
-        return artifacts.digest(self.file)
+        with self.file.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _filled(self, body: nn.Module, ignored: Sequence[str] = ()) -> nn.Module:
         """The body with the file's weights, if there is one; the file's own classifier is left out."""
@@ -139,7 +141,7 @@ class TorchvisionBackbone(_Pretrainable):
     """Pretrained weights: torchvision's name, such as `IMAGENET1K_V2` or `DEFAULT`, or a file (`.safetensors`, or
     `.pth` or `.pt` with a state dict); null: random.
 
-    The resume key and the network's header hold a digest of the file; DVC does not see it change."""
+    The resume key and the network's header hold the file's SHA-256; DVC does not see it change."""
 
     def build(self, size: int, *, pretrained: bool = True) -> nn.Module:
         """The network without its classifier; `pretrained` false leaves the weights random.

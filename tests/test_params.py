@@ -59,6 +59,22 @@ BAD = [
             " allowed: lr, momentum, weight_decay, name, head_lr, nesterov"
         ),
     ),
+    ("{name: sgd, lr: 0.1, ", "{lr: 0.1, ", "10:3: represent.optimizer.name: missing; allowed: adamw, sgd"),
+    (
+        "epochs: 40",
+        "epochs: 40\n  schedule: {name: step, milestones: [20, 40]}",
+        "12:13: represent: schedule has a milestone at 40; all must be below epochs (40)",
+    ),
+    (
+        "epochs: 40",
+        "epochs: 40\n  freeze: {by: layer, modules: [layer1]}",
+        "12:16: represent.freeze.by: unknown name, got layer; allowed: depth, name",
+    ),
+    (
+        "{name: cifar_resnet8}",
+        "{name: cifar_resnet8, weights: DEFAULT}",
+        "8:44: represent.backbone: weights must be a file (.pth, .pt, .safetensors) or null, got 'DEFAULT'",
+    ),
     # Wrong types
     (
         "epochs: 40",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,6 +60,14 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "hostile": (
         lambda path: torch.save({"state_dict": TENSORS, "more": Hostile()}, path),
         r"its pickle asks for (posix|nt)\.system, which is not run; allowed: tensors and plain values",
+    ),
+    "hostile, as PyTorch 1.5 wrote it": (
+        lambda path: torch.save({"more": Hostile()}, path, _use_new_zipfile_serialization=False),
+        r"its pickle asks for (posix|nt)\.system, which is not run",
+    ),
+    "hostile, not of PyTorch": (
+        lambda path: path.write_bytes(pickle.dumps(Hostile())),
+        r"damaged, or not what torch\.save writes$",
     ),
     "truncated": (truncated, r"damaged, or not what torch\.save writes"),
     "empty": (lambda path: path.touch(), r"damaged, or not what torch\.save writes"),

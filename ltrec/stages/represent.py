@@ -106,7 +106,8 @@ def run(params: Params) -> None:
     key = artifacts.digest(decisive, weights, params.seed, device.type, project.code_digest(), layout.classes, *inputs)
     with checkpoints.ResumeFolder("represent", key) as resume, tracking.stage_run(params, "represent") as record:
         checkpoints.sweep("represent")
-        record.params({"represent": settings.model_dump(mode="json"), "seed": params.seed, "device": device.type})
+        given = {"seed": params.seed} | ({} if weights is None else {"weights_sha256": weights})
+        record.params({"represent": settings.model_dump(mode="json"), "device": device.type} | given)
         image = settings.image
         network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes))
         if settings.freeze is not None:
@@ -119,8 +120,7 @@ def run(params: Params) -> None:
             network = networks.on_device(network, device)
             trained, history = _train(network, root, train, val, settings, params.seed, resume, record)
         artifacts.write_csv(layout.history, history)
-        header = {"seed": params.seed} | ({} if weights is None else {"weights": weights})
-        networks.save(trained.cpu(), layout.model, backbone=settings.backbone, header=header)
+        networks.save(trained.cpu(), layout.model, backbone=settings.backbone, header=given)
         record.file(layout.history)
         # The checkpoint stays: a kill before DVC has the network must not cost the training; `featurize` discards it.
         resume.finish(artifacts.digest(layout.model))
