@@ -10,8 +10,10 @@ from ltrec.rebalancers.crt import CrtSettings
 from ltrec.rebalancers.joint import JointSettings
 from ltrec.rebalancers.lws import LwsSettings
 from ltrec.rebalancers.ncm import NcmSettings
+from ltrec.rebalancers.published import PublishedSettings
 from ltrec.rebalancers.tau_norm import TauNormSettings
 
 RebalancerSettings = Annotated[
-    JointSettings | NcmSettings | CrtSettings | TauNormSettings | LwsSettings, Field(discriminator="method")
+    JointSettings | NcmSettings | CrtSettings | TauNormSettings | LwsSettings | PublishedSettings,
+    Field(discriminator="method"),
 ]
