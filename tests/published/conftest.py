@@ -27,8 +27,8 @@ def states(*, backbone: nn.Module | None = None, dim: int = DIM, scales: bool = 
     """Both networks' state dicts, every tensor random, so that none can be mistaken for another."""
     generator = torch.Generator().manual_seed(5)
     backbone = backbone or CifarResNetBackbone(name="cifar_resnet8").build(8)
-    classifier = {"fc.weight": torch.empty(CLASSES, dim), "fc.bias": torch.empty(CLASSES)}
-    classifier |= {"scales": torch.empty(CLASSES)} if scales else {}
+    classifier = {"scales": torch.empty(CLASSES)} if scales else {}
+    classifier |= {"fc.weight": torch.empty(CLASSES, dim), "fc.bias": torch.empty(CLASSES)}
 
     def drawn(like: Tensor) -> Tensor:
         if not like.is_floating_point():
