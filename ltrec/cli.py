@@ -86,9 +86,10 @@ def _explain(error: Exception) -> None:
     from ltrec import console
 
     message = error.format_message()  # type: ignore[attr-defined]
-    if "\n" in message:
+    if message.startswith("Usage: "):
         typer.echo(message, err=True)
         return
+    message = " ".join(message.split())
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "ltrec"
     message = message.replace("Value error, ", "").rstrip(".")
