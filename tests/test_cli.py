@@ -124,7 +124,8 @@ def test_no_command_shows_the_help(tmp_path: Path) -> None:
         (
             "checkpoint export --format onnx",
             (
-                "error: Invalid value for '--format': 'onnx' is not one of 'decoupling'; see `ltrec checkpoint export --help`."
+                "error: Invalid value for '--format': 'onnx' is not one of 'decoupling';"
+                " see `ltrec checkpoint export --help`."
             ),
         ),
         (
