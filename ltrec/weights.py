@@ -102,16 +102,15 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, i
 
     expected = module.state_dict()
     given = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(ignore))}
-    for name, tensor in expected.items():
-        if name.endswith(_COUNTER):
-            given.setdefault(name, torch.zeros_like(tensor))
+    counters = {name: torch.zeros_like(tensor) for name, tensor in expected.items() if name.endswith(_COUNTER)}
+    given = counters | given
     misshapen = [
         f"{name} {tuple(given[name].shape)} instead of {tuple(tensor.shape)}"
         for name, tensor in expected.items()
         if name in given and given[name].shape != tensor.shape
     ]
     complaints = {
-        "missing": _condensed([name for name in expected if name not in given], expected),
+        "missing": _condensed([name for name in expected if name not in given], expected.keys() - counters.keys()),
         "unexpected": _condensed([name for name in given if name not in expected], given),
         "of another shape": misshapen,
     }

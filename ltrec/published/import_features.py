@@ -100,7 +100,7 @@ def _array(value: Any, name: str, where: str) -> NDArray[Any]:
     except (ValueError, TypeError, RuntimeError):  # such as a list of rows of different lengths
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "iuf":
-        raise UserError(f"{name} is no array of real numbers but {type(value).__name__}", where=where)
+        raise UserError(f"{name} is no array of real numbers but one of {array.dtype}", where=where)
     return array
 
 

@@ -1,7 +1,8 @@
 """Pickles of others, read without running what is in them.
 
 A pickle names functions and has them called. Here only those are known that put tensors and NumPy arrays
-together again; a file that names anything else is refused before anything of it is called.
+together again; a file that names anything else is refused. NumPy's own are replaced by stand-ins: its dtypes
+believe a pickle that tells them to take bytes for pointers.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from ltrec.artifacts import present
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 # NumPy 2 renamed the package in which its arrays' pickles look for what puts them together.
 _NUMPY_PACKAGES = ("numpy.core", "numpy._core")
@@ -27,7 +29,9 @@ _FORBIDDEN = re.compile(r"GLOBAL (?P<name>[\w.]+)")
 
 
 def read_checkpoint(path: Path) -> object:
-    """What `torch.save` wrote, in either of its formats: tensors, NumPy arrays, and what Python has for them to lie in.
+    """What `torch.save` wrote, in either of its formats: tensors, arrays, and what Python has for them to lie in.
+
+    NumPy's arrays come as something that `numpy.asarray` takes.
 
     Raises:
         UserError: missing, damaged, no such file, or one with anything else in it.
@@ -35,7 +39,8 @@ def read_checkpoint(path: Path) -> object:
     import torch
     from torch.serialization import safe_globals
 
-    with present(path).open("rb") as file, warnings.catch_warnings(), safe_globals(_numpy_globals()):
+    known: list[Any] = [(function, name) for name, function in _numpys().items()]
+    with present(path).open("rb") as file, warnings.catch_warnings(), safe_globals(known):
         warnings.simplefilter("ignore")  # of pickle protocols and of storages' old names
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -44,7 +49,7 @@ def read_checkpoint(path: Path) -> object:
 
 
 def read_pickle(path: Path) -> object:
-    """What `pickle.dump` wrote: NumPy arrays, tensors, and what Python has for them to lie in.
+    """What `pickle.dump` wrote: tensors, arrays, and what Python has for them to lie in; else as `read_checkpoint`.
 
     Raises:
         UserError: missing, damaged, no such file, or one with anything else in it.
@@ -70,42 +75,79 @@ def _refusal(error: Exception, path: Path, otherwise: str) -> UserError:
     return UserError(f"damaged or {otherwise} ({f'{kind}: {said}' if said else kind})", where=str(path))
 
 
-def _numpy_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """What `torch.load` must know of NumPy, under its old and its new name."""
-    from numpy._core import multiarray
+class _Dtype:
+    """Stands for `numpy.dtype`: numbers and text, of which the state may change the byte order only."""
 
-    functions = [
-        (getattr(multiarray, name), f"{package}.multiarray.{name}")
-        for package in _NUMPY_PACKAGES
-        for name in ("_reconstruct", "scalar")
-    ]
-    kinds: list[Callable[..., Any]] = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
-    return [np.ndarray, np.dtype, *kinds, *functions]
+    def __init__(self, kind: str, *_: object) -> None:
+        if not re.fullmatch(r"[biufcSUO][0-9]+", kind):
+            raise pickle.UnpicklingError(f"an array of {kind!r}; only numbers and text are read")
+        self.value = np.dtype(kind)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.value = self.value.newbyteorder(state[1])
+
+    def filled(self, data: Any, shape: tuple[int, ...], order: Any) -> NDArray[Any]:
+        """The array with these bytes; one of Python's objects stays empty, since nothing here needs any."""
+        if self.value.kind == "O":
+            return np.empty(0, dtype=object)
+        raw = data.encode("latin1") if isinstance(data, str) else data
+        return np.frombuffer(raw, self.value).reshape(shape, order=order).copy(order="K")
+
+
+class _Array:
+    """Stands for `numpy.ndarray`, which a pickle makes empty and fills then; `numpy.asarray` takes it."""
+
+    def __init__(self, *_: object) -> None:
+        self._value: NDArray[Any] = np.empty(0)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        self._value = dtype.filled(data, shape, "F" if fortran else "C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self._value, dtype=dtype, copy=copy)
+
+
+def _numpys() -> dict[str, Any]:
+    """What pickles of arrays name, and what is called for it; anew each time, since a pickle may set attributes."""
+
+    def reconstruct(array: type[_Array], *_: object) -> _Array:
+        return array()
+
+    def scalar(dtype: _Dtype, data: Any = b"") -> Any:
+        return dtype.filled(data, (1,), "C")[0]
+
+    def from_buffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: Any, axes: Any = None) -> NDArray[Any]:
+        if order == "K":
+            return dtype.filled(data, shape, "C").transpose(axes)
+        return dtype.filled(data, shape, order)
+
+    functions = {
+        "multiarray._reconstruct": reconstruct,
+        "multiarray.scalar": scalar,
+        "numeric._frombuffer": from_buffer,
+    }
+    return {"numpy.ndarray": _Array, "numpy.dtype": _Dtype} | {
+        f"{package}.{name}": function for package in _NUMPY_PACKAGES for name, function in functions.items()
+    }
 
 
 class _Unpickler(pickle.Unpickler):
     """Knows what puts arrays and tensors together, and nothing else."""
 
     def find_class(self, module: str, name: str, /) -> Any:
-        known = _known()
-        if (module, name) not in known:
+        known = _numpys() | _tensors()
+        if f"{module}.{name}" not in known:
             raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return known[module, name]
+        return known[f"{module}.{name}"]
 
 
-def _known() -> dict[tuple[str, str], Any]:
-    """Made anew each time: a pickle may set attributes of the functions that it is given."""
+def _tensors() -> dict[str, Any]:
+    """What a tensor names that was pickled by `pickle.dump`."""
     from collections import OrderedDict
 
-    from numpy._core import multiarray
-
-    def from_buffer(buffer: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any, axes: Any = None) -> Any:
-        if order == "K":
-            return np.frombuffer(buffer, dtype=dtype).reshape(shape, order="C").transpose(axes)
-        return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
-
-    def encode(text: str, encoding: str = "latin1") -> bytes:
-        return text.encode({"latin1": "latin1"}[encoding])
+    def encode(text: str, _: str) -> bytes:
+        return text.encode("latin1")
 
     def storage(content: bytes) -> Any:
         import torch
@@ -117,20 +159,9 @@ def _known() -> dict[tuple[str, str], Any]:
 
         return _rebuild_tensor_v2(*arguments)  # type: ignore[no-untyped-call]
 
-    numpy_functions = {
-        "multiarray": {"_reconstruct": multiarray._reconstruct, "scalar": multiarray.scalar},  # noqa: SLF001
-        "numeric": {"_frombuffer": from_buffer},
-    }
     return {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("collections", "OrderedDict"): OrderedDict,
-        ("_codecs", "encode"): encode,
-        ("torch._utils", "_rebuild_tensor_v2"): tensor,
-        ("torch.storage", "_load_from_bytes"): storage,
-    } | {
-        (f"{package}.{module}", name): function
-        for package in _NUMPY_PACKAGES
-        for module, functions in numpy_functions.items()
-        for name, function in functions.items()
+        "collections.OrderedDict": OrderedDict,
+        "_codecs.encode": encode,  # before protocol 3, of bytes
+        "torch._utils._rebuild_tensor_v2": tensor,
+        "torch.storage._load_from_bytes": storage,
     }
