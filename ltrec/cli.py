@@ -1,4 +1,4 @@
-"""The `ltrec` command: one thin command for each stage, plus data, params, predict and sync.
+"""The `ltrec` command: one thin command for each stage, plus data, params, checkpoint, features, predict and sync.
 
 Heavy imports happen inside the command that needs them, so that help and usage errors come at once.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from ltrec.artifacts import Layout
+from ltrec.artifacts import Layout, Split
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 
 _PARAMS, _MODEL = Path("params.yaml"), Layout().onnx
+_CHECKPOINT = Path("final_model_checkpoint.pth")  # as the research code calls it
 _USAGE, _INTERRUPTED = 2, 130
 # A full or read-only disk, or something else where a file or a folder should be.
 _OF_THE_DISK = {
@@ -40,6 +41,8 @@ _SETUP = {
 }
 app = typer.Typer(help="Long-tailed image classification by decoupled training.", **_SETUP)  # type: ignore[arg-type]
 data_app = typer.Typer(help="Sample data and benchmarks.", **_SETUP)  # type: ignore[arg-type]
+checkpoint_app = typer.Typer(help="Read and write the research code's checkpoints.", **_SETUP)  # type: ignore[arg-type]
+features_app = typer.Typer(help="Read the research code's feature dumps.", **_SETUP)  # type: ignore[arg-type]
 params_app = typer.Typer(help="Check params.yaml, and describe it to editors.", **_SETUP)  # type: ignore[arg-type]
 
 
@@ -83,9 +86,10 @@ def _explain(error: Exception) -> None:
     from ltrec import console
 
     message = error.format_message()  # type: ignore[attr-defined]
-    if "\n" in message:
+    if message.startswith("Usage: "):
         typer.echo(message, err=True)
         return
+    message = " ".join(message.split())
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "ltrec"
     message = message.replace("Value error, ", "").rstrip(".")
@@ -303,6 +307,59 @@ def cifar100(
     write_cifar100(root)
 
 
+@checkpoint_app.command("import")
+def import_checkpoint(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The checkpoint, a .pth file.")],
+    *,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What network it is. [default: from params.yaml]")
+    ] = None,
+) -> None:
+    """Take a published checkpoint as the representation.
+
+    It stands where `represent` would write: featurize, rebalance, evaluate and export go on from it.
+    """
+    params = _params(context)
+    from ltrec.published import import_checkpoint
+
+    import_checkpoint.run(params, file, backbone=backbone)
+
+
+@checkpoint_app.command("export")
+def export_checkpoint(
+    context: typer.Context,
+    *,
+    layout: Annotated[  # noqa: ARG001
+        Literal["decoupling"], typer.Option("--format", help="The format; there is no other.", show_default=False)
+    ] = "decoupling",
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to.")] = _CHECKPOINT,
+    variant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose classifier. [default: the representation's own]")
+    ] = None,
+) -> None:
+    """Write backbone and classifier as the research code loads them."""
+    params = _params(context)
+    from ltrec.published import export_checkpoint
+
+    export_checkpoint.run(params, output, variant=variant)
+
+
+@features_app.command("import")
+def import_features(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The dump, a .pkl file.")],
+    *,
+    split: Annotated[Split, typer.Option(help="Whose images they are.")],
+) -> None:
+    """Take published features as a split's features.
+
+    They must be of the network that `ltrec checkpoint import` took.
+    """
+    from ltrec.published import import_features
+
+    import_features.run(file, split)
+
+
 @params_app.command()
 def schema() -> None:
     """Print the JSON Schema of params.yaml."""
@@ -327,4 +384,6 @@ def check(
 
 
 app.add_typer(data_app, name="data")
+app.add_typer(checkpoint_app, name="checkpoint")
+app.add_typer(features_app, name="features")
 app.add_typer(params_app, name="params")

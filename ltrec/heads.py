@@ -57,14 +57,19 @@ class Head(nn.Module):
 
 
 class LinearHead(Head):
-    """w_j·x + b_j: the joint classifier, cRT, and τ-normalised weights (without bias)."""
+    """w_j·x + b_j: the joint classifier, cRT, and τ-normalised weights (without bias).
+
+    An imported LWS checkpoint leaves its scales (C,) beside W and b; they take no part in the scores.
+    """
 
     kind = "linear"
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, published_scale: Tensor | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
         self.bias = None if bias is None else nn.Parameter(bias)
+        self.register_buffer("published_scale", published_scale)
+        self.published_scale: Tensor | None
 
     @classmethod
     def drawn(cls, classes: int, dim: int) -> Self:
@@ -74,7 +79,7 @@ class LinearHead(Head):
 
     @classmethod
     def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:  # noqa: ARG003
-        return cls(tensors["weight"], tensors.get("bias"))
+        return cls(tensors["weight"], tensors.get("bias"), tensors.get("published_scale"))
 
     @property
     def dim(self) -> int:

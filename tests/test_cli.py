@@ -79,7 +79,7 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert ltrec("--version", cwd=tmp_path).stdout == f"ltrec {__version__}\n"
     text = ltrec("--help", cwd=tmp_path)
     assert text.returncode == 0
-    for command in [*STAGES, "predict", "sync", "init", "data", "params"]:
+    for command in [*STAGES, "predict", "sync", "init", "checkpoint", "data", "features", "params"]:
         assert re.search(rf"^  {command} +\w[^…]*\.$", text.stdout, re.MULTILINE), f"{command} has a help line"
     assert "..." not in text.stdout.partition("Commands:")[2], "no help line is cut"
 
@@ -116,6 +116,29 @@ def test_no_command_shows_the_help(tmp_path: Path) -> None:
             "--params mine.yaml params check",
             "error: mine.yaml: no such file; run ltrec in the project's folder, or name the file with --params",
         ),
+        ("checkpoint import", "error: Missing argument 'FILE'; see `ltrec checkpoint import --help`."),
+        (
+            "checkpoint import model.pth",
+            "error: params.yaml: no such file; run ltrec in the project's folder, or name the file with --params",
+        ),
+        (
+            "checkpoint export --format onnx",
+            (
+                "error: Invalid value for '--format': 'onnx' is not one of 'decoupling';"
+                " see `ltrec checkpoint export --help`."
+            ),
+        ),
+        (
+            "features import val.pkl",
+            "error: Missing option '--split'. Choose from: train, val, test; see `ltrec features import --help`.",
+        ),
+        (
+            "features import val.pkl --split val",
+            (
+                "error: artifacts/represent/model.safetensors: no such file; features need the network that they are"
+                " of: `ltrec checkpoint import` comes first"
+            ),
+        ),
         (
             "predict digit.png",
             "error: artifacts/export/model.onnx: no such model file; `ltrec export --onnx` writes it",
@@ -145,7 +168,9 @@ def test_places_are_shown_as_they_are(tmp_path: Path) -> None:
     assert "params.yaml:100:1: seeds: unknown key" in ltrec("params", "check", cwd=tmp_path).stderr
 
 
-@pytest.mark.parametrize("arguments", ["--help", "represnt", "params check", "represent", "rebalance --help"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "represnt", "params check", "represent", "rebalance --help", "checkpoint import model.pth"]
+)
 def test_nothing_heavy_is_imported_for_help_and_mistakes(arguments: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: -1\n")
     code = f"""
@@ -170,6 +195,22 @@ def test_params_check(tmp_path: Path) -> None:
     assert ltrec("--quiet", "--params", "good.yaml", "params", "check", cwd=tmp_path).stderr == ""
     resolved = ltrec("--params", "good.yaml", "params", "check", "--resolved", cwd=tmp_path).stdout
     assert Params.model_validate_json(resolved).represent.epochs == 90
+
+
+def test_a_hostile_checkpoint_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("represent: {backbone: {name: resnet50}}\nrebalance: {a: {method: joint}}\n")
+    code = """
+import os, torch
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch mark",)
+torch.save({"state_dict_best": Hostile()}, "model.pth")
+"""
+    assert python(code, tmp_path).communicate(timeout=60)[1] == ""
+    done = ltrec("checkpoint", "import", "model.pth", cwd=tmp_path)
+    line = "error: model.pth: refused before any code of it ran: it names posix.system; only tensors, NumPy arrays,"
+    assert (done.stdout, done.stderr, done.returncode) == ("", f"{line} numbers, text, lists and dicts are read\n", 2)
+    assert not (tmp_path / "mark").exists()
 
 
 def test_params_schema_is_the_committed_one(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ tracking:
   experiment: ltrec
 """
 SECTIONS = "seed, device, prepare, represent, featurize, rebalance, evaluate, export, tracking"
-METHODS = "crt, joint, learnable_tau, lws, ncm, tau_norm"
+METHODS = "crt, joint, learnable_tau, lws, ncm, published, tau_norm"
 NAME_RULE = "not a name for a variant; allowed: lower-case letters, digits, _ and -, a letter first, at most 50"
 
 # What is replaced in GOOD, by what, and the line that must come.

@@ -1,0 +1,1 @@
+"""The files of the published research code: its checkpoints and its feature dumps, read and written."""

@@ -1,0 +1,111 @@
+"""A network of ours becomes a checkpoint as the research code loads it. C classes, D feature dimensions."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import torch
+
+from ltrec import artifacts, console, heads
+from ltrec import network as networks
+from ltrec.errors import UserError
+from ltrec.published import content
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from ltrec.params import Params
+
+
+def run(params: Params, output: Path, *, variant: str | None = None) -> None:
+    """Write a checkpoint as the research code loads it.
+
+    Args:
+        params: Names the variants.
+        output: Where to.
+        variant: Whose head; None: the classifier that the representation was learnt or published with.
+
+    Raises:
+        UserError: no such variant, or a head that the format has no place for.
+    """
+    layout = artifacts.Layout()
+    if output.is_dir():
+        raise UserError("is a folder; a file is wanted", where=str(output))
+    network = networks.load(layout.model)
+    if variant is None:
+        joint = network.head
+        assert isinstance(joint, heads.LinearHead), "the representation is learnt with a linear head"
+        weight, bias, scales = *_linear(joint, where=str(layout.model))[:2], joint.published_scale
+        facts, whose = _facts(layout), "the representation's own classifier"
+    else:
+        path = _head_of(params, layout, variant)
+        networks.replace_head(network, heads.load(path), where=str(path))
+        weight, bias, scales = _linear(network.head, where=str(path))
+        facts, whose = _facts_of_variant(layout, variant), f"the classifier of {variant}"
+    tensors = content.Networks(network.backbone, weight, bias, scales).state_dict()
+    written = io.BytesIO()  # torch's own errors hide that a disk is full
+    torch.save(content.compose(tensors, facts), written)
+    with artifacts.replacing(output) as temporary:
+        temporary.write_bytes(written.getbuffer())
+    for remark in _remarks(network.head):
+        console.say(f"checkpoint export: {remark}")
+    with_scales = "" if scales is None else " with its scales"
+    console.say(f"checkpoint export: the backbone and {whose}{with_scales} → {output}")
+
+
+def _head_of(params: Params, layout: artifacts.Layout, variant: str) -> Path:
+    if variant not in params.rebalance:
+        raise UserError(f"no such variant: {variant}; allowed: {', '.join(params.rebalance)}", where="--variant")
+    return artifacts.present(layout.head(variant))
+
+
+def _linear(head: heads.Head, *, where: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Weight (C, D), bias (C,) and scales (C,) or None, which give the head's logits; its temperature is divided in.
+
+    Raises:
+        UserError: the head is not linear.
+    """
+    if not isinstance(head, heads.LinearHead | heads.ScaledHead):
+        raise UserError(
+            f"a {head.kind} head does not fit the format, which has a place for weights, biases and scales alone",
+            where=where,
+        )
+    with torch.no_grad():
+        bias = torch.zeros(len(head.weight)) if head.bias is None else head.bias
+        if isinstance(head, heads.LinearHead):
+            return head.weight / head.temperature, bias / head.temperature, None
+        scale = head.scale / head.temperature
+        if getattr(head, "scale_bias", True):
+            return head.weight, bias, scale
+        return scale[:, None] * head.weight, bias / head.temperature, None
+
+
+def _remarks(head: heads.Head) -> list[str]:
+    remarks = []
+    if head.bias is None:
+        remarks.append("the head has no bias: written as zeros")
+    if head.temperature != 1:
+        remarks.append(f"its temperature of {float(head.temperature):.3g} is divided into the weights")
+    return remarks
+
+
+def _facts(layout: artifacts.Layout) -> dict[str, float | None]:
+    """Of the representation: what its checkpoint told, or its training's last epoch."""
+    header = artifacts.load_tensors(layout.model)[1]
+    if "published" in header:
+        return dict(header["published"])
+    rows = artifacts.read_csv(layout.history) if layout.history.is_file() else []
+    if not rows:
+        return {}
+    last = int(rows[-1]["epoch"])
+    return {"epoch": last, "best_epoch": last, "best_acc": float(rows[-1]["val"])}
+
+
+def _facts_of_variant(layout: artifacts.Layout, variant: str) -> dict[str, float | None]:
+    """Of a variant: its epoch, if it was trained, and its accuracy on val."""
+    fitted = artifacts.read_json(layout.head_metrics(variant))
+    epoch = fitted["chosen"].get("epoch")
+    return {"epoch": epoch, "best_epoch": epoch, "best_acc": fitted["val"]["all"]}

@@ -1,0 +1,136 @@
+"""A checkpoint of the research code becomes the representation, as if it had been trained here."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+from pydantic import TypeAdapter
+
+from ltrec import artifacts, console, heads, tracking
+from ltrec import network as networks
+from ltrec.backbones import BackboneSettings, feature_dim
+from ltrec.data.lists import read_classes
+from ltrec.errors import UserError
+from ltrec.published import content
+from ltrec.published.unpickling import read_checkpoint
+from ltrec.weights import load_exactly
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from ltrec.params import Params
+
+_COUNTER = "num_batches_tracked"
+# The learning curves' columns: the pipeline's plots expect the table, though no epoch of the training is known.
+_HISTORY = "epoch,loss,accuracy,val,lr\n"
+
+
+def run(params: Params, file: Path, *, backbone: str | None = None) -> None:
+    """Write `artifacts/represent/` from a published checkpoint, as if `represent` had trained it.
+
+    Args:
+        params: Of the section `represent`, the backbone and the image's geometry and normalisation are taken.
+        file: The checkpoint.
+        backbone: A name in place of `represent.backbone`.
+
+    Raises:
+        UserError: no readable checkpoint, or tensors that do not fit the backbone or the classes.
+    """
+    layout, image = artifacts.Layout(), params.represent.image
+    settings = _settings(backbone) if backbone else params.represent.backbone
+    checkpoint = content.parse(read_checkpoint(file), where=str(file))
+    body = settings.build(image.size, pretrained=False)
+    head = _fill(body, checkpoint.tensors, image.size, settings.name, where=str(file))
+    classes = len(head.weight)
+    if layout.classes.is_file() and (named := len(read_classes(layout.classes))) != classes:
+        raise UserError(
+            f"its classifier knows {classes} classes, but {layout.classes} names {named}: another dataset",
+            where=str(file),
+        )
+    network = networks.Network(body, head, image.geometry, image.mean, image.std)
+    facts = {"file": file.name, "digest": artifacts.digest(file), **checkpoint.facts}
+    networks.save(network, layout.model, backbone=settings, header={"published": facts})
+    artifacts.write_text(layout.history, _HISTORY)
+    with tracking.stage_run(params, "represent") as record:
+        record.tags({f"published.{name}": value for name, value in facts.items()})
+    for remark in _remarks(checkpoint, body):
+        console.say(f"checkpoint import: {remark}")
+    console.say(f"checkpoint import: {settings.name}, {head.dim} features, {classes} classes → {layout.model}")
+    console.say(
+        "checkpoint import: go on with `ltrec featurize`, or with DVC: `dvc freeze represent`, then `dvc repro`"
+        " (not frozen, it would train over this)"
+    )
+
+
+def _settings(name: str) -> Any:
+    """A backbone's settings by its name alone."""
+    if name not in (known := _backbones()):
+        near = difflib.get_close_matches(name, known, n=5) or known[:5]
+        raise UserError(
+            f"no such backbone: {name}; allowed: {', '.join(near)} and whatever else `ltrec params schema` lists under"
+            " represent.backbone.name",
+            where="--backbone",
+        )
+    return TypeAdapter[Any](BackboneSettings).validate_python({"name": name})
+
+
+def _backbones() -> list[str]:
+    members = get_args(get_args(BackboneSettings)[0])
+    return [name for member in members for name in get_args(member.model_fields["name"].annotation)]
+
+
+def _fill(body: nn.Module, tensors: Mapping[str, Tensor], size: int, name: str, *, where: str) -> heads.LinearHead:
+    """Put a checkpoint's tensors into the backbone and into a new head, all of them or none."""
+    given = tensors.get(content.WEIGHT)
+    classes = given.shape[0] if given is not None and given.ndim else 1
+    scales = torch.empty(classes) if content.SCALES in tensors else None
+    weight, bias = torch.empty(classes, feature_dim(body, size, name)), torch.empty(classes)
+    try:
+        load_exactly(content.Networks(body, weight, bias, scales), tensors, where)
+    except UserError as error:
+        fitting = _lookalikes(tensors, size)
+        hint = f"; the tensors are those of {' or '.join(fitting)}" if fitting else ""
+        raise UserError(f"{error.what}; represent.backbone is {name}{hint}", where=where) from None
+    return heads.LinearHead(weight, bias, scales)
+
+
+def _lookalikes(tensors: Mapping[str, Tensor], size: int) -> list[str]:
+    """The residual networks whose backbone has exactly these tensors."""
+
+    def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+        return {name: tensor.shape for name, tensor in state.items() if not name.endswith(_COUNTER)}
+
+    prefix = f"{content.BACKBONE}."
+    wanted = shapes({name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)})
+    with torch.device("meta"):
+        return [
+            name
+            for name in _backbones()
+            if "res" in name and shapes(_settings(name).build(size, pretrained=False).state_dict()) == wanted
+        ]
+
+
+def _remarks(checkpoint: content.Checkpoint, body: nn.Module) -> list[str]:
+    """What a user should know of how the checkpoint was taken over."""
+    tensors, remarks = checkpoint.tensors, []
+    counters = [name for name in body.state_dict() if name.endswith(_COUNTER)]
+    if absent := sum(f"{content.BACKBONE}.{name}" not in tensors for name in counters):
+        remarks.append(f"{absent} of {len(counters)} {_COUNTER} were missing and are 0; nothing reads them")
+    converted = {
+        str(t.dtype) for name, t in tensors.items() if t.dtype != torch.float32 and not name.endswith(_COUNTER)
+    }
+    if converted:
+        remarks.append(f"{', '.join(sorted(converted))} became float32")
+    if checkpoint.left_out:
+        remarks.append(f"left out: {', '.join(checkpoint.left_out)}")
+    if content.SCALES in tensors:
+        remarks.append(
+            "an LWS checkpoint: joint is its classifier without the scales; a variant with {method: published} under"
+            " params.yaml: rebalance has them"
+        )
+    return remarks

@@ -1,0 +1,167 @@
+"""A feature dump of the research code becomes a split's feature bank. N images, D feature dimensions, C classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ltrec import artifacts, console, features
+from ltrec import network as networks
+from ltrec.data.lists import read_classes, read_list
+from ltrec.errors import UserError
+from ltrec.metrics import per_class_accuracy
+from ltrec.published.unpickling import read_pickle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ltrec.artifacts import Layout, Split
+    from ltrec.heads import Head
+
+_KEYS = ("feats", "labels", "idxs")
+# Of the way from chance to perfection: a joint classifier on its own network's features is far beyond it.
+_LEAST_SKILL = 0.1
+_IMAGES_AT_ONCE = 4096
+
+
+def run(file: Path, split: Split) -> None:
+    """Write `artifacts/featurize/<split>.safetensors`, in the order of the split's list.
+
+    Args:
+        file: A pickle of a dict with `feats` (N, D), `labels` (N,) and `idxs` (N,): which image of the list a row is.
+        split: Whose images they are.
+
+    Raises:
+        UserError: no readable dump; rows that are not one for each image; labels other than the list's; features
+            that the network in `artifacts/represent/` cannot have given.
+    """
+    layout, where = artifacts.Layout(), str(file)
+    if not layout.model.is_file():
+        raise UserError(
+            "no such file; features need the network that they are of: `ltrec checkpoint import` comes first",
+            where=str(layout.model),
+        )
+    feats, labels, idxs = _arrays(read_pickle(file), where)
+    head = networks.load(layout.model).head
+    _check_rows(idxs, where)
+    _check_features(feats, idxs, head, layout, where)
+    with torch.inference_mode():
+        classes = head(torch.zeros(1, head.dim)).shape[1]
+    of_image = labels[np.argsort(idxs)]
+    _check_labels(of_image, classes, layout, split, where)
+    header: dict[str, object] = {
+        "representation": artifacts.digest(layout.model),
+        "split": split,
+        "published": file.name,
+    }
+    path = layout.features(split)
+    with features.writing(path, of_image, views=1, dim=head.dim, header=header) as bank:
+        bank[0, idxs] = feats
+    accuracy = _accuracy(head, feats, labels, classes)
+    chance = 1 / len(np.unique(labels))
+    if accuracy < chance + _LEAST_SKILL * (1 - chance):
+        console.warn(
+            f"{where}: the network's own classifier gets only {accuracy:.1%} balanced accuracy on these features: are"
+            " they of another network, or of another order of images?"
+        )
+    console.say(
+        f"features import: {len(labels)} {split} images of {head.dim} features, {accuracy:.1%} balanced accuracy by the"
+        f" network's own classifier → {path}"
+    )
+    console.say(
+        "features import: when all three splits are there, go on with `ltrec rebalance`, or with DVC:"
+        " `dvc freeze represent featurize`, then `dvc repro` (not frozen, they would be made anew)"
+    )
+
+
+def _arrays(content: object, where: str) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """The dump's three arrays, in their types and shapes."""
+    if not isinstance(content, Mapping) or not set(_KEYS) <= content.keys():
+        inside = ", ".join(map(str, content)) if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise UserError(f"is no feature dump: holds {inside or 'nothing'}; wanted: {', '.join(_KEYS)}", where=where)
+    feats, labels, idxs = (_array(content[key], key, where) for key in _KEYS)
+    if feats.ndim != 2 or labels.shape != (len(feats),) or idxs.shape != (len(feats),) or not feats.size:
+        shapes = f"feats {feats.shape}, labels {labels.shape}, idxs {idxs.shape}"
+        raise UserError(f"{shapes}; wanted: (N, D), (N,), (N,)", where=where)
+    for name, array in (("labels", labels), ("idxs", idxs)):
+        if not np.array_equal(array, np.round(array)):
+            raise UserError(f"{name} are not whole numbers", where=where)
+    return feats.astype(np.float32, copy=False), labels.astype(np.int64), idxs.astype(np.int64)
+
+
+def _array(value: Any, name: str, where: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+    except (ValueError, TypeError, RuntimeError):  # such as a list of rows of different lengths
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"{name} is no array of real numbers but one of {array.dtype}", where=where)
+    return array
+
+
+def _check_rows(idxs: NDArray[np.int64], where: str) -> None:
+    """Every image once."""
+    count = len(idxs)
+    if (odd := np.flatnonzero((idxs < 0) | (idxs >= count))).size:
+        raise UserError(
+            f"idxs[{odd[0]}] is {idxs[odd[0]]}, but with {count} rows images are 0 … {count - 1}"
+            f" ({odd.size} such rows in all)",
+            where=where,
+        )
+    times = np.bincount(idxs, minlength=count)
+    if (twice := np.flatnonzero(times > 1)).size:
+        rows = np.flatnonzero(idxs == twice[0])
+        raise UserError(
+            f"image {twice[0]} has rows {rows[0]} and {rows[1]}; wanted: one row an image"
+            f" ({twice.size} such images in all)",
+            where=where,
+        )
+
+
+def _check_features(
+    feats: NDArray[np.float32], idxs: NDArray[np.int64], head: Head, layout: Layout, where: str
+) -> None:
+    if feats.shape[1] != head.dim:
+        raise UserError(
+            f"has features of {feats.shape[1]} dimensions, the network in {layout.model} gives {head.dim}", where=where
+        )
+    if (odd := np.flatnonzero(~np.isfinite(feats).all(axis=1))).size:
+        raise UserError(
+            f"has features that are not finite, of {odd.size} images, such as image {idxs[odd[0]]}", where=where
+        )
+
+
+def _check_labels(labels: NDArray[np.int64], classes: int, layout: Layout, split: Split, where: str) -> None:
+    """Classes of the network's and, where `prepare` has listed the images, the listed ones."""
+    if (odd := np.flatnonzero((labels < 0) | (labels >= classes))).size:
+        raise UserError(
+            f"image {odd[0]} has label {labels[odd[0]]}; the network in {layout.model} knows {classes} classes,"
+            f" 0 … {classes - 1}",
+            where=where,
+        )
+    path = layout.split_list(split)
+    if not path.is_file():
+        return
+    listed = read_list(path, len(read_classes(layout.classes)))
+    if len(listed) != len(labels):
+        raise UserError(f"has {len(labels)} images, {path} lists {len(listed)}", where=where)
+    if (odd := np.flatnonzero(listed.labels != labels)).size:
+        first = odd[0]
+        raise UserError(
+            f"image {first} has label {labels[first]}, but {path}:{first + 1} says {listed.labels[first]}"
+            f" ({listed.paths[first]}); {odd.size} of {len(labels)} differ",
+            where=where,
+        )
+
+
+def _accuracy(head: Head, feats: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> float:
+    """Mean of the present classes' accuracies."""
+    blocks = (feats[start : start + _IMAGES_AT_ONCE] for start in range(0, len(feats), _IMAGES_AT_ONCE))
+    with torch.inference_mode():
+        predicted = np.concatenate([head(torch.from_numpy(block)).argmax(dim=1).numpy() for block in blocks])
+    return float(np.nanmean(per_class_accuracy(labels, predicted, classes)))

@@ -1,0 +1,34 @@
+"""The classifier of an imported checkpoint, as it was published."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from ltrec.rebalancers.base import Fitted, Rebalancer
+from ltrec.settings import Settings
+
+if TYPE_CHECKING:
+    from ltrec.features import FeatureBank
+    from ltrec.heads import LinearHead
+
+
+class PublishedSettings(Settings):
+    """What `ltrec checkpoint import` found, nothing learnt: with the scales, if it was an LWS checkpoint."""
+
+    method: Literal["published"]
+
+    def build(self, seed: int) -> Published:  # noqa: ARG002 - nothing is random
+        return Published()
+
+
+class Published(Rebalancer):
+    """s_j·(w_j·x + b_j) with the published s (Kang et al. 2020, eq. 7); without one, W and b as they are."""
+
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
+        from ltrec.heads import LinearHead, ScaledHead
+
+        weight = joint.weight.detach().clone()
+        bias = None if joint.bias is None else joint.bias.detach().clone()
+        if joint.published_scale is None:
+            return Fitted(LinearHead(weight, bias))
+        return Fitted(ScaledHead(weight, bias, joint.published_scale.clone()))
