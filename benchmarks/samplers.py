@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _measured(images: int, classes: int, repeats: int, settings: dict[str, Any] | None) -> dict[str, Any]:
-    """Seconds an epoch and peak memory, labels and interpreter included, of a process that only draws."""
+    """Seconds an epoch and peak memory of a process that only draws; labels, interpreter and imports included."""
     code = _LABELS + (_TORCH if settings is None else _OURS) + _SAID
     command = [sys.executable, "-c", code, json.dumps([images, classes, repeats, settings])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
