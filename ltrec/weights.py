@@ -44,18 +44,20 @@ def read_pickle(path: Path) -> Any:
     Raises:
         UserError: damaged, or a pickle that asks for more than tensors and plain values.
     """
+    from pickle import UnpicklingError
+
     import torch
 
     try:
         with warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - out of a damaged pickle comes almost anything
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        what = (
-            f"its pickle asks for {asked[1]}, which is not run; allowed: tensors and plain values"
-            if asked
-            else f"damaged, or not what torch.save writes ({one_line(error, 80)})"
-        )
+        if asked := re.search(r"GLOBAL (\S+)", str(error)):
+            what = f"its pickle asks for {asked[1]}, which is not run; allowed: tensors and plain values"
+        else:
+            # An unpickling error advises to load it unsafely.
+            why = "" if isinstance(error, UnpicklingError) else f" ({one_line(error, 80)})"
+            what = f"damaged, or not what torch.save writes{why}"
         raise UserError(what, where=str(path)) from None
 
 
