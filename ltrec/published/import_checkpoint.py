@@ -14,6 +14,7 @@ from ltrec.backbones import BackboneSettings, feature_dim
 from ltrec.data.lists import read_classes
 from ltrec.errors import UserError
 from ltrec.published import content
+from ltrec.published.misfits import COUNTER, misfits
 from ltrec.published.unpickling import read_checkpoint
 from ltrec.weights import load_exactly
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from ltrec.params import Params
 
-_COUNTER = "num_batches_tracked"
 # The learning curves' columns: the pipeline's plots expect the table, though no epoch of the training is known.
 _HISTORY = "epoch,loss,accuracy,val,lr\n"
 
@@ -90,12 +90,12 @@ def _fill(body: nn.Module, tensors: Mapping[str, Tensor], size: int, name: str, 
     classes = given.shape[0] if given is not None and given.ndim else 1
     scales = torch.empty(classes) if content.SCALES in tensors else None
     weight, bias = torch.empty(classes, feature_dim(body, size, name)), torch.empty(classes)
-    try:
-        load_exactly(content.Networks(body, weight, bias, scales), tensors, where)
-    except UserError as error:
+    whole = content.Networks(body, weight, bias, scales)
+    if wrong := misfits(tensors, whole.state_dict()):
         fitting = _lookalikes(tensors, size)
-        hint = f"; the tensors are those of {' or '.join(fitting)}" if fitting else ""
-        raise UserError(f"{error.what}; represent.backbone is {name}{hint}", where=where) from None
+        hint = f", the tensors are those of {' or '.join(fitting)}" if fitting else ""
+        raise UserError(f"does not fit: represent.backbone is {name}{hint}; {wrong}", where=where)
+    load_exactly(whole, tensors, where)
     return heads.LinearHead(weight, bias, scales)
 
 
@@ -103,7 +103,7 @@ def _lookalikes(tensors: Mapping[str, Tensor], size: int) -> list[str]:
     """The residual networks whose backbone has exactly these tensors."""
 
     def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-        return {name: tensor.shape for name, tensor in state.items() if not name.endswith(_COUNTER)}
+        return {name: tensor.shape for name, tensor in state.items() if not name.endswith(COUNTER)}
 
     prefix = f"{content.BACKBONE}."
     wanted = shapes({name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)})
@@ -118,12 +118,10 @@ def _lookalikes(tensors: Mapping[str, Tensor], size: int) -> list[str]:
 def _remarks(checkpoint: content.Checkpoint, body: nn.Module) -> list[str]:
     """What a user should know of how the checkpoint was taken over."""
     tensors, remarks = checkpoint.tensors, []
-    counters = [name for name in body.state_dict() if name.endswith(_COUNTER)]
+    counters = [name for name in body.state_dict() if name.endswith(COUNTER)]
     if absent := sum(f"{content.BACKBONE}.{name}" not in tensors for name in counters):
-        remarks.append(f"{absent} of {len(counters)} {_COUNTER} were missing and are 0; nothing reads them")
-    converted = {
-        str(t.dtype) for name, t in tensors.items() if t.dtype != torch.float32 and not name.endswith(_COUNTER)
-    }
+        remarks.append(f"{absent} of {len(counters)} {COUNTER} were missing and are 0; nothing reads them")
+    converted = {str(t.dtype) for name, t in tensors.items() if t.dtype != torch.float32 and not name.endswith(COUNTER)}
     if converted:
         remarks.append(f"{', '.join(sorted(converted))} became float32")
     if checkpoint.left_out:

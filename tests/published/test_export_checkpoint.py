@@ -117,6 +117,17 @@ def test_a_variants_logits(
     assert ("its temperature of 4 is divided into the weights\n" in said) == (temperature == 4)
 
 
+@pytest.mark.parametrize("scale_bias", [True, False])
+def test_scales_with_and_without_the_bias(scale_bias: bool) -> None:
+    # s·(w·x + b) = 2·(3·5 + 4) = 38; s·(w·x) + b = 2·3·5 + 4 = 34.
+    head = ScaledHead(torch.tensor([[3.0]]), torch.tensor([4.0]), torch.tensor([2.0]))
+    head.scale_bias = scale_bias
+    weight, bias, scales = export_checkpoint._linear(head, where="here")
+    logits = torch.tensor([[5.0]]) @ weight.T + bias
+    assert (logits if scales is None else logits * scales).tolist() == [[38.0 if scale_bias else 34.0]]
+    assert any("spare the bias" in remark for remark in export_checkpoint._remarks(head)) == (not scale_bias)
+
+
 def test_a_head_that_does_not_fit_is_one_line(params: Build, write: Write, output: Path) -> None:
     import_checkpoint.run(params(), write(best(states())))
     save_head(NearestMeanHead(draw(CLASSES, DIM), draw(DIM), "l2n", "cosine"), "ncm")
@@ -129,7 +140,7 @@ def test_mistakes(params: Build, write: Write, output: Path) -> None:
     with pytest.raises(UserError, match=r"represent/model\.safetensors: no such file"):
         export_checkpoint.run(params(), output)
     import_checkpoint.run(params(), write(best(states())))
-    with pytest.raises(UserError, match=r"^--variant: no such variant: rct; allowed: joint, ncm, crt, tau_norm, lws$"):
+    with pytest.raises(UserError, match=r"^--variant: no such variant: rct; allowed: joint, ncm, crt"):
         export_checkpoint.run(params(), output, variant="rct")
     with pytest.raises(UserError, match=r"crt/head\.safetensors: no such file; `ltrec rebalance`"):
         export_checkpoint.run(params(), output, variant="crt")
