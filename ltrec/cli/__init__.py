@@ -1,0 +1,86 @@
+"""The `ltrec` command: how it ends, and what it is put together from.
+
+Heavy imports happen inside the command that needs them, so that help and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from ltrec.cli import data, params, published
+from ltrec.cli.commands import app
+from ltrec.errors import UserError
+
+_USAGE, _INTERRUPTED = 2, 130
+# A full or read-only disk, or something else where a file or a folder should be.
+_OF_THE_DISK = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+}  # fmt: skip
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export its own base
+_GLOBAL = frozenset({"--params", "--quiet", "-q", "--verbose", "-v", "--version"})
+
+app.add_typer(data.app, name="data")
+app.add_typer(published.checkpoint_app, name="checkpoint")
+app.add_typer(published.features_app, name="features")
+app.add_typer(params.app, name="params")
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM."""
+    from ltrec import console, process
+
+    process.share_cores()
+    process.end_in_order_on_sigterm()
+    if "DVC_STAGE" in os.environ:
+        process.die_with_parent()
+    try:
+        code = typer.main.get_command(app).main(prog_name="ltrec", standalone_mode=False)
+        sys.stdout.flush()
+    except _UsageError as error:
+        _explain(error)
+        code = _USAGE
+    except UserError as error:
+        for line in str(error).splitlines():
+            console.error(line)
+        code = _USAGE
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has enough; what is still buffered must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        console.error(": ".join(str(part) for part in (error.filename, error.strerror) if part))
+        code = _USAGE
+    if code == _INTERRUPTED:
+        with contextlib.suppress(KeyboardInterrupt):
+            console.warn("interrupted")
+    raise SystemExit(code)
+
+
+def _explain(error: Exception) -> None:
+    """A usage error in one line, and where to read on; a command that lacks a subcommand shows its help."""
+    from ltrec import console
+
+    message = error.format_message()  # type: ignore[attr-defined]
+    if message.startswith("Usage: "):
+        typer.echo(message, err=True)
+        return
+    message = " ".join(message.split())
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "ltrec"
+    message = message.replace("Value error, ", "").rstrip(".")
+    option = getattr(error, "option_name", None)
+    if option in _GLOBAL and command != "ltrec":
+        console.error(f"{option} stands before the command: `ltrec {option} {command.removeprefix('ltrec ')}`.")
+    else:
+        console.error(f"{message}; see `{command} --help`.")

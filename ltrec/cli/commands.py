@@ -1,0 +1,181 @@
+"""The commands without a group: one for each stage, and `init`, `predict` and `sync`."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated, Literal
+
+import typer
+
+from ltrec.artifacts import Layout
+from ltrec.cli.setup import LOOKS, PARAMS, load_params
+from ltrec.errors import UserError
+
+Format = Literal["table", "json", "csv"]
+
+_MODEL = Layout().onnx
+
+app = typer.Typer(help="Long-tailed image classification by decoupled training.", **LOOKS)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ltrec import __version__
+
+        typer.echo(f"ltrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    context: typer.Context,
+    *,
+    params: Annotated[Path, typer.Option(metavar="FILE", help="Where the parameters are.")] = PARAMS,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what is wrong.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    from ltrec.console import Verbosity, set_verbosity
+
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose exclude each other")
+    set_verbosity(Verbosity.QUIET if quiet else Verbosity.VERBOSE if verbose else Verbosity.NORMAL)
+    context.obj = params
+
+
+@app.command()
+def prepare(
+    context: typer.Context,
+    *,
+    decode: Annotated[
+        bool | None,
+        typer.Option(
+            "--decode/--no-decode", help="Whether to open the images. [default: from params.yaml]", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """List the images, split them, cut the long tail.
+
+    Without options it is the stage of params.yaml; with them something else, which DVC does not know.
+    """
+    params = load_params(context)
+    from ltrec.stages import prepare
+
+    prepare.run(params, decode=decode)
+
+
+@app.command()
+def represent(context: typer.Context) -> None:
+    """Train backbone and joint classifier.
+
+    An interrupted training goes on after its last finished epoch.
+    """
+    params = load_params(context)
+    from ltrec.stages import represent
+
+    represent.run(params)
+
+
+@app.command()
+def featurize(context: typer.Context) -> None:
+    """Store the features of every image."""
+    params = load_params(context)
+    from ltrec.stages import featurize
+
+    featurize.run(params)
+
+
+@app.command()
+def rebalance(
+    context: typer.Context,
+    variant: Annotated[str, typer.Argument(metavar="VARIANT", help="A name under rebalance in params.yaml.")],
+) -> None:
+    """Fit one variant's classifier on the features."""
+    params = load_params(context)
+    from ltrec.stages import rebalance
+
+    rebalance.run(params, variant)
+
+
+@app.command()
+def evaluate(context: typer.Context) -> None:
+    """Compare all variants on the test split and name the champion."""
+    params = load_params(context)
+    from ltrec.stages import evaluate
+
+    evaluate.run(params)
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    *,
+    onnx: Annotated[bool, typer.Option("--onnx", help="The format; there is no other.", show_default=False)] = True,  # noqa: ARG001
+    variant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A variant, or champion. [default: from params.yaml]")
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"] | None, typer.Option(help="Of the weights. [default: from params.yaml]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to. [default: the stage's file, or one named after the variant]"),
+    ] = None,
+) -> None:
+    """Write one checked ONNX file of a variant.
+
+    Without options it is the stage of params.yaml; with them something else, which DVC does not know.
+    """
+    params = load_params(context)
+    from ltrec.stages import export
+
+    export.run(params, variant=variant, precision=precision, output=output)
+
+
+@app.command()
+def predict(
+    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Images, folders, or - for a list on stdin.")],
+    *,
+    model: Annotated[Path, typer.Option(metavar="FILE", help="What `ltrec export` wrote.")] = _MODEL,
+    output_format: Annotated[Format, typer.Option("--format", help="Of the answer.")] = "table",
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Classes to name for each image.")] = 5,
+) -> None:
+    """Classify images with an exported model."""
+    from ltrec.serving import run_predict
+
+    run_predict(inputs, model=model, output_format=output_format, top=top)
+
+
+@app.command()
+def sync() -> None:
+    """Send MLflow what could not be sent before."""
+    from ltrec import tracking
+
+    tracking.sync()
+
+
+@app.command()
+def init(
+    recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A name that --list shows.")] = None,
+    *,
+    backbone: Annotated[str | None, typer.Option(metavar="NAME", help="Where the recipe offers some.")] = None,
+    sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Likewise.")] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="Likewise.")] = None,
+    imbalance_factor: Annotated[str | None, typer.Option(metavar="N", help="Likewise.")] = None,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to.")] = PARAMS,
+    show: Annotated[bool, typer.Option("--list", help="Show the recipes, with the figures they aim at.")] = False,
+) -> None:
+    """Write a recipe as params.yaml, to begin with."""
+    from ltrec import console, recipes
+
+    if show:
+        console.show(recipes.table())
+        return
+    if recipe is None:
+        raise UserError("name a recipe; `ltrec init --list` shows them", where="init")
+    given = {"backbone": backbone, "sampler": sampler, "epochs": epochs, "imbalance_factor": imbalance_factor}
+    chosen = {option: value for option, value in given.items() if value is not None}
+    recipes.write(recipes.find(recipe), chosen, output)
+    console.say(f"init: {recipe} → {output}; its first lines say which data it needs, then `dvc repro`")

@@ -1,0 +1,34 @@
+"""`ltrec params`: what may stand in params.yaml, and whether it does."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ltrec.cli.setup import LOOKS, load_params
+
+app = typer.Typer(help="Check params.yaml, and describe it to editors.", **LOOKS)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of params.yaml."""
+    from ltrec import params
+
+    typer.echo(params.schema_text(), nl=False)
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    *,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Print all parameters, defaults too, as JSON.")] = False,
+) -> None:
+    """Check params.yaml without running anything."""
+    from ltrec import console
+
+    params = load_params(context)
+    if resolved:
+        typer.echo(params.model_dump_json(indent=2))
+    console.say(f"{context.find_root().obj}: ok, {len(params.rebalance)} variants: {', '.join(params.rebalance)}")
