@@ -6,7 +6,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from ltrec.device import require_finite
-from ltrec.optim import SgdRecipe, SgdSettings
+from ltrec.optim import CosineSchedule, Sgd, SgdRecipe
 from ltrec.samplers import ClassBalanced, SamplerSettings
 from ltrec.settings import PositiveInt
 
@@ -29,16 +29,14 @@ class HeadTrainingSettings(SgdRecipe):
 
     def trainer(self, seed: int) -> HeadTrainer:
         """The plain object that trains as these settings say."""
-        optimizer = SgdSettings(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        optimizer = Sgd(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         return HeadTrainer(self.sampler, optimizer, epochs=self.epochs, batch_size=self.batch_size, seed=seed)
 
 
 class HeadTrainer:
     """Cross-entropy on resampled features; of all epochs the best on val is kept."""
 
-    def __init__(
-        self, sampler: SamplerSettings, optimizer: SgdSettings, *, epochs: int, batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, sampler: SamplerSettings, optimizer: Sgd, *, epochs: int, batch_size: int, seed: int) -> None:
         self.sampler = sampler
         self.optimizer = optimizer
         self.epochs = epochs
@@ -69,7 +67,8 @@ class HeadTrainer:
         size = min(self.batch_size, len(labels))
         steps = len(labels) // size
         learnt = [parameter for parameter in head.parameters() if parameter.requires_grad]
-        optimizer, schedule = self.optimizer.build(learnt, steps=self.epochs * steps)
+        optimizer = self.optimizer.build([], learnt)
+        schedule = CosineSchedule().build(optimizer, epochs=self.epochs, steps=steps)
         best: tuple[Score, int, dict[str, Tensor]] | None = None
         curve: list[Row] = []
         for epoch in range(self.epochs):

@@ -92,7 +92,7 @@ class LinearHead(Head):
 class ScaledHead(Head):
     """Learnable weight scaling, LWS: only the scales learn.
 
-    s_j·(w_j·x + b_j) with `scale_bias` (eq. 7; the scale covers the bias too), else s_j·(w_j·x) + b_j.
+    s_j·(w_j·x + b_j) with `scale_bias` (eq. 4; the scale covers the bias too), else s_j·(w_j·x) + b_j.
     """
 
     kind = "scaled"
@@ -167,7 +167,7 @@ def transformed(features: Tensor, center: Tensor, transform: Transform) -> Tenso
 
 
 def tau_normalised(weight: Tensor, tau: float) -> Tensor:
-    """w_j / ‖w_j‖^τ for each row (Kang et al. 2020, eq. 4), (C, D)."""
+    """w_j / ‖w_j‖^τ for each row (Kang et al. 2020, eq. 3), (C, D)."""
     norms: Tensor = weight.norm(dim=1, keepdim=True)
     return weight / norms**tau
 

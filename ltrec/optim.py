@@ -32,17 +32,6 @@ class SgdRecipe(Settings):
     weight_decay: WeightDecay = 5e-4
 
 
-class SgdSettings(SgdRecipe):
-    """Stochastic gradient descent with momentum and a cosine schedule to 0, as heads are trained in the paper."""
-
-    def build(self, parameters: Iterable[Parameter], *, steps: int) -> tuple[Optimizer, LRScheduler]:
-        """The optimizer and its schedule over `steps` updates in all."""
-        import torch
-
-        optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        return optimizer, CosineSchedule().build(optimizer, epochs=1, steps=steps)
-
-
 class Sgd(SgdRecipe):
     """Stochastic gradient descent with momentum."""
 

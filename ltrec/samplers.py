@@ -1,4 +1,4 @@
-"""Which training images an epoch shows, and how often: the sampling strategies of Kang et al. 2020, section 4.1.
+"""Which training images an epoch shows, and how often: the sampling strategies of Kang et al. 2020, section 3.
 
 All but the shuffled epoch draw a class first, with probability p_j ∝ n_j^q, and then an image of that class.
 Inside a class images come without replacement until the class is used up, then in a new order; that cycle goes

@@ -11,7 +11,7 @@ import torch
 from ltrec import network
 from ltrec.backbones import CifarResNetBackbone
 from ltrec.data.decoding import Geometry
-from ltrec.optim import SgdSettings
+from ltrec.optim import CosineSchedule, Sgd
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.selection import balanced_accuracy
 from ltrec.training import EpochReport, predict_features, train
@@ -43,7 +43,8 @@ class Training:
             CifarResNetBackbone(name="cifar_resnet8"), Geometry(size=16, resize=16), (0.5,) * 3, (0.3,) * 3, 4
         )
         self.network: Network = network.on_device(built, torch.device("cuda"))
-        optimizer, schedule = SgdSettings(lr=0.05).build(self.network.parameters(), steps=EPOCHS * 4)
+        optimizer = Sgd(lr=0.05).build(self.network.parameters(), [])
+        schedule = CosineSchedule().build(optimizer, epochs=1, steps=EPOCHS * 4)
         self.parts: dict[str, Any] = {"network": self.network, "optimizer": optimizer, "schedule": schedule}
         self.reports: list[EpochReport] = []
         for name, part in self.parts.items() if state else ():

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ltrec.optim import AdamW, CosineSchedule, Sgd, SgdSettings, StepSchedule, cosine
+from ltrec.optim import AdamW, CosineSchedule, Sgd, StepSchedule, cosine
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,8 @@ def rates(optimizer: torch.optim.Optimizer, schedule: Any, steps: int) -> list[l
 
 
 def test_learning_rate_at_the_start_the_middle_and_the_end() -> None:
-    optimizer, schedule = SgdSettings(lr=0.2).build([nn.Parameter(torch.zeros(1))], steps=10)
+    optimizer = Sgd(lr=0.2).build([nn.Parameter(torch.zeros(1))], [])
+    schedule = CosineSchedule().build(optimizer, epochs=1, steps=10)
     seen = [rate for (rate,) in rates(optimizer, schedule, 10)]
     assert seen[0] == pytest.approx(0.2)
     assert seen[5] == pytest.approx(0.1)
@@ -74,13 +75,6 @@ def test_steps_are_torchs() -> None:
     assert scheduled(StepSchedule(milestones=[2, 5], gamma=0.3), epochs=8, steps=1) == pytest.approx(expected)
 
 
-def test_the_cosine_of_a_training_is_that_of_a_head() -> None:
-    _, of_head = SgdSettings(lr=0.3).build(weights(0.0), steps=35)
-    optimizer = Sgd(lr=0.3).build(weights(0.0), [])
-    seen = rates(optimizer, CosineSchedule().build(optimizer, epochs=5, steps=7), 35)
-    assert seen == rates(of_head.optimizer, of_head, 35)
-
-
 @pytest.mark.parametrize("settings", [Sgd(lr=0.01, head_lr=0.1), AdamW(lr=0.01, head_lr=0.1)])
 def test_the_head_has_its_own_learning_rate(settings: Sgd | AdamW) -> None:
     body, head = weights(1.0, 2.0), weights(3.0)
@@ -120,7 +114,7 @@ def descended(optimizer: torch.optim.Optimizer, w: nn.Parameter) -> list[float]:
 
 def test_two_steps_of_momentum_and_weight_decay_by_hand() -> None:
     (w,) = weights(1.0)
-    optimizer, _ = SgdSettings(lr=0.1, momentum=0.5, weight_decay=0.2).build([w], steps=10)
+    optimizer = Sgd(lr=0.1, momentum=0.5, weight_decay=0.2).build([w], [])
     assert descended(optimizer, w) == pytest.approx([1 - 0.1 * (3 + 0.2), 0.68 - 0.1 * (0.5 * 3.2 + 3 + 0.2 * 0.68)])
     (w,) = weights(1.0)
     optimizer = Sgd(lr=0.1, momentum=0.5, weight_decay=0.2).build([w], [])

@@ -85,13 +85,17 @@ def test_its_network_takes_a_step(recipe: Recipe, choice: dict[str, str]) -> Non
         body = settings.backbone.build(size, pretrained=False)
         head = heads.LinearHead.drawn(classes, feature_dim(body, size, settings.backbone.name))
         built = network.Network(body, head, settings.image.geometry, settings.image.mean, settings.image.std)
+        if settings.freeze is not None:
+            built.freeze(settings.freeze.frozen(body))
+        optimizer = settings.optimizer.build(body.parameters(), head.parameters())
         images = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
         before = head.weight.detach().clone()
         done: list[float] = []
         training.train(
             built,
             lambda _epoch: [(images, torch.tensor([0, classes - 1]))],
-            *settings.optimizer.build(built.parameters(), steps=1),
+            optimizer,
+            settings.schedule.build(optimizer, epochs=settings.epochs, steps=1),
             epochs=range(1),
             seed=0,
             on_epoch=lambda report: done.append(report.loss),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ltrec.errors import UserError
-from ltrec.optim import AdamW, CosineSchedule, Sgd, SgdSettings, StepSchedule
+from ltrec.optim import AdamW, CosineSchedule, Sgd, StepSchedule
 from ltrec.training import EpochReport, autocast, moving_average, predict_features, predict_logits, train
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Run:
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         torch.manual_seed(0)
         self.network = Small()
-        self.optimizer, self.schedule = SgdSettings(lr=0.2).build(self.network.parameters(), steps=EPOCHS * 3)
+        self.optimizer = Sgd(lr=0.2).build(self.network.parameters(), [])
+        self.schedule = CosineSchedule().build(self.optimizer, epochs=1, steps=EPOCHS * 3)
         self.reports: list[EpochReport] = []
         self.done = 0
         if state is not None:
@@ -230,7 +231,8 @@ def test_moving_average_of_statistics_and_its_own_copy() -> None:
 def test_reports_by_hand() -> None:
     given = [(torch.zeros(2, 1), torch.tensor([0, 1])), (torch.zeros(1, 1), torch.tensor([0]))]
     network = Constant()
-    optimizer, schedule = SgdSettings(lr=1e-30).build(network.parameters(), steps=4)
+    optimizer = Sgd(lr=1e-30).build(network.parameters(), [])
+    schedule = CosineSchedule().build(optimizer, epochs=1, steps=4)
     reports: list[EpochReport] = []
     train(network, lambda _epoch: given, optimizer, schedule, epochs=range(2), seed=0, on_epoch=reports.append)
     # −log softmax: 0.126928 for label 0, 2.126928 for label 1; the mean is over images, not over batches.

@@ -25,7 +25,7 @@ class CrtSettings(HeadTrainingSettings):
 
 
 class Crt(Rebalancer):
-    """Trains W and b from random values, or on from joint's (Kang et al. 2020, section 4.2, cRT)."""
+    """Trains W and b from random values, or on from joint's (Kang et al. 2020, section 4, cRT)."""
 
     def __init__(self, trainer: HeadTrainer, init: Literal["random", "joint"], seed: int) -> None:
         self.trainer = trainer

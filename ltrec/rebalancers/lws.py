@@ -26,7 +26,7 @@ class LwsSettings(HeadTrainingSettings):
 
 
 class Lws(Rebalancer):
-    """Learns s in s_j·(w_j·x + b_j), or in s_j·(w_j·x) + b_j; W and b stay (Kang et al. 2020, eq. 7)."""
+    """Learns s in s_j·(w_j·x + b_j), or in s_j·(w_j·x) + b_j; W and b stay (Kang et al. 2020, eq. 4)."""
 
     def __init__(self, trainer: HeadTrainer, *, scale_bias: bool) -> None:
         self.trainer = trainer

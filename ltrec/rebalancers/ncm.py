@@ -36,7 +36,7 @@ class NcmSettings(Settings):
 
 
 class Ncm(Rebalancer):
-    """Classifies by the nearest mean of the training features (Kang et al. 2020, section 4.2).
+    """Classifies by the nearest mean of the training features (Kang et al. 2020, section 4).
 
     Means are taken after the transform and not normalised again; queries go through the same transform.
     """

@@ -22,7 +22,7 @@ class PublishedSettings(Settings):
 
 
 class Published(Rebalancer):
-    """s_j·(w_j·x + b_j) with the published s (Kang et al. 2020, eq. 7); without one, W and b as they are."""
+    """s_j·(w_j·x + b_j) with the published s (Kang et al. 2020, eq. 4); without one, W and b as they are."""
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
         from ltrec.heads import LinearHead, ScaledHead

@@ -29,7 +29,7 @@ class TauNormSettings(Settings):
 
 
 class TauNorm(Rebalancer):
-    """Rescales each class's weights by a power of their norm (Kang et al. 2020, eq. 4)."""
+    """Rescales each class's weights by a power of their norm (Kang et al. 2020, eq. 3)."""
 
     def __init__(self, taus: Sequence[float]) -> None:
         self.taus = taus
