@@ -62,8 +62,9 @@ def run(file: Path, split: Split) -> None:
     path = layout.features(split)
     with features.writing(path, of_image, views=1, dim=head.dim, header=header) as bank:
         bank[0, idxs] = feats
-    accuracy = _accuracy(head, feats, labels, classes)
-    chance = 1 / len(np.unique(labels))
+    known = labels != artifacts.UNKNOWN
+    accuracy = _accuracy(head, feats[known], labels[known], classes)
+    chance = 1 / len(np.unique(labels[known]))
     if accuracy < chance + _LEAST_SKILL * (1 - chance):
         console.warn(
             f"{where}: the network's own classifier gets only {accuracy:.1%} balanced accuracy on these features: are"
@@ -137,17 +138,20 @@ def _check_features(
 
 
 def _check_labels(labels: NDArray[np.int64], classes: int, layout: Layout, split: Split, where: str) -> None:
-    """Classes of the network's and, where `prepare` has listed the images, the listed ones."""
-    if (odd := np.flatnonzero((labels < 0) | (labels >= classes))).size:
+    """Classes of the network's and, where `prepare` has listed the images, the listed ones; -1 beside train."""
+    unknown = split != "train"
+    odd = np.flatnonzero((labels < (artifacts.UNKNOWN if unknown else 0)) | (labels >= classes))
+    if odd.size or (labels == artifacts.UNKNOWN).all():
+        first = odd[0] if odd.size else 0
         raise UserError(
-            f"image {odd[0]} has label {labels[odd[0]]}; the network in {layout.model} knows {classes} classes,"
+            f"image {first} has label {labels[first]}; the network in {layout.model} knows {classes} classes,"
             f" 0 … {classes - 1}",
             where=where,
         )
     path = layout.split_list(split)
     if not path.is_file():
         return
-    listed = read_list(path, len(read_classes(layout.classes)))
+    listed = read_list(path, len(read_classes(layout.classes)), unknown=unknown)
     if len(listed) != len(labels):
         raise UserError(f"has {len(labels)} images, {path} lists {len(listed)}", where=where)
     if (odd := np.flatnonzero(listed.labels != labels)).size:

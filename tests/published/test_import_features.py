@@ -163,3 +163,14 @@ def test_without_a_network(dump: Dump) -> None:
     LAYOUT.model.unlink()
     with pytest.raises(UserError, match=r"^artifacts/represent/model\.safetensors: no such file; features need the"):
         run(dump)
+
+
+def test_unknown_images_of_val_and_test_keep_their_label(dump: Dump) -> None:
+    path = LAYOUT.split_list("val")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("".join(f"{line}\n" for line in [*lines[:-1], f"{lines[-1].rpartition(' ')[0]} -1"]), "utf-8")
+    dump["labels"][dump["idxs"] == VAL - 1] = -1
+    run(dump)
+    assert FeatureBank.open(LAYOUT.features("val")).labels.tolist()[-1] == -1
+    with pytest.raises(UserError, match=r"label -1; the network in .* knows 3 classes"):
+        import_features.run(Path("val.pkl"), "train")
