@@ -37,6 +37,7 @@ test: $(INSTALLED)
 bench: $(INSTALLED)
 	python benchmarks/digits.py
 	python benchmarks/threads.py
+	python benchmarks/samplers.py
 
 lock:
 	$(PYTHON) -m venv $(VENV)

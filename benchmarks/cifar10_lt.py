@@ -55,24 +55,21 @@ def main() -> None:
         folder = Path(scratch)
         with tarfile.open(options.images) as archive:
             archive.extractall(folder / "data", filter="data")
-        per_seed = {}
+        about = {
+            "machine": machine() | {"gpu": torch.cuda.get_device_name() if gpu else None},
+            "images": "JPEG copies of CIFAR-10 (lossy)",
+            "epochs": settings.represent.epochs,
+            "full_recipe": settings.represent.epochs == 200,
+        }
+        published, per_seed = dict(recipe.aims[0].figures), {}
         for seed in range(options.seeds):
             per_seed[str(seed)] = run_stages(folder / f"seed-{seed}", folder / "data", settings, seed=seed)
-            print(f"seed {seed}: {_one_line(per_seed[str(seed)])}", file=sys.stderr)
-    published = dict(recipe.aims[0].figures)
-    result = {
-        "machine": machine() | {"gpu": torch.cuda.get_device_name() if gpu else None},
-        "images": "JPEG copies of CIFAR-10 (lossy)",
-        "epochs": settings.represent.epochs,
-        "full_recipe": settings.represent.epochs == 200,
-        "per_seed": per_seed,
-        **_summary(per_seed, published),
-    }
-    text = json.dumps(result, indent=2) + "\n"
-    if options.output:
-        artifacts.write_text(options.output, text)
+            result = about | {"per_seed": per_seed} | _summary(per_seed, published)
+            text = json.dumps(result, indent=2) + "\n"
+            if options.output:  # after each seed: the next takes long
+                artifacts.write_text(options.output, text)
+            _show(result, published)
     sys.stdout.write(text)
-    _show(result, published)
 
 
 def _settings(recipe: recipes.Recipe, epochs: int) -> Params:
@@ -92,7 +89,9 @@ def _settings(recipe: recipes.Recipe, epochs: int) -> Params:
 def _summary(per_seed: Mapping[str, Any], published: Mapping[str, float]) -> dict[str, Any]:
     """Means over the seeds, and what they are held against."""
     variants = [name for name in per_seed["0"] if name != "champion"]
-    mean = {name: {group: fmean(of[name][group] for of in per_seed.values()) for group in GROUPS} for name in variants}
+    # With the usual shot groups CIFAR-10-LT has no few-shot class.
+    groups = [group for group in GROUPS if per_seed["0"]["joint"][group] is not None]
+    mean = {name: {group: fmean(of[name][group] for of in per_seed.values()) for group in groups} for name in variants}
     spread = (
         {name: stdev(of[name]["all"] for of in per_seed.values()) for name in variants} if len(per_seed) > 1 else {}
     )
@@ -113,12 +112,8 @@ def _show(result: Mapping[str, Any], published: Mapping[str, float]) -> None:
         print("shortened: only the order of the methods can be read from it", file=sys.stderr)
     for name, figures in result["mean"].items():
         beside = f"   published (200 epochs) {published[name]:.1f}" if name in published else ""
-        shown = "  ".join(f"{group} {100 * figures[group]:5.1f}" for group in GROUPS if figures[group] is not None)
+        shown = "  ".join(f"{group} {100 * value:5.1f}" for group, value in figures.items())
         print(f"{name:12s} {shown}{beside}", file=sys.stderr)
-
-
-def _one_line(figures: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {100 * of['all']:.1f}" for name, of in figures.items() if name != "champion")
 
 
 if __name__ == "__main__":
