@@ -24,8 +24,9 @@ _VIEW_STREAM = 1 << 32
 class FeaturizeSettings(Settings):
     """What the feature bank holds."""
 
-    views: Count = 0
-    """Augmented views of each training image beside the plain one."""
+    views: Count = 4
+    """Augmented views of each training image beside the plain one; with them a classifier learns from features as it
+    would from images."""
     batch_size: PositiveInt = 256
     workers: Count | None = None
     """Processes that decode; null: none for small images, else one a core."""
