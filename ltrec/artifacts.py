@@ -191,6 +191,8 @@ def present(path: Path) -> Path:
     """
     if path.is_file():
         return path
+    if path.is_dir():
+        raise UserError("is a folder, not a file", where=str(path))
     stage = path.parts[1] if len(path.parts) > 2 and path.parts[0] == "artifacts" else None
     hint = f"; `ltrec {stage}` or `dvc repro` writes it" if stage else ""
     raise UserError(f"no such file{hint}", where=str(path))

@@ -13,10 +13,11 @@ from pydantic import Field
 from ltrec import console
 from ltrec.artifacts import present
 from ltrec.data.collection import Skipped
+from ltrec.data.lists import listable
 from ltrec.errors import UserError, some
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ltrec.data.lists import ImageList
 
@@ -41,19 +42,27 @@ def annotation_file(root: Path, name: str) -> Path:
     return file
 
 
-def lines_of(file: Path) -> list[tuple[int, str]]:
-    """Numbered lines, from 1, stripped; blank ones left out.
+def listed(paths: Iterable[str], entry: str, where: str, *, first: int = 1) -> tuple[str, ...]:
+    """Paths as lists hold them.
+
+    Args:
+        paths: Relative to the source's root.
+        entry: What a path belongs to, such as `row {}`, to be filled with its place.
+        where: The file that they are from.
+        first: The first place.
 
     Raises:
-        UserError: not UTF-8 text, or it cannot be read.
+        UserError: no list can hold some of them.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=str(file)) from None
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", where=str(file)) from None
-    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    usable, refused = [], []
+    for place, path in enumerate(paths, start=first):
+        try:
+            usable.append(listable(path))
+        except ValueError as error:
+            refused.append(f"{entry.format(place)} ({error})")
+    if refused:
+        raise UserError(f"{len(refused):,} path(s) cannot be used: {some(refused)}", where=where)
+    return tuple(usable)
 
 
 def without_repeats(images: ImageList, classes: Sequence[str], where: str) -> tuple[ImageList, tuple[Skipped, ...]]:

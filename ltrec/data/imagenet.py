@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ltrec import console
-from ltrec.data.annotations import annotation_file, lines_of
+from ltrec.data.annotations import annotation_file
 from ltrec.data.collection import Collection, Skipped
-from ltrec.data.lists import make_list
+from ltrec.data.lists import lines_of, make_list
 from ltrec.data.scanning import images_below, images_of_classes, visible_folders
 from ltrec.errors import UserError, one_line, some
 from ltrec.settings import Settings

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ltrec.data.annotations import Text, annotation_file, check_class_names, without_repeats
+from ltrec.data.annotations import Text, annotation_file, check_class_names, listed, without_repeats
 from ltrec.data.collection import Collection, Skipped
-from ltrec.data.lists import ImageList, unlistable
+from ltrec.data.lists import ImageList
 from ltrec.errors import UserError, some
 from ltrec.settings import Settings
 
@@ -133,12 +133,11 @@ def _read(file: Path, categories: Mapping[int, Entry] | None) -> Annotated:
     images, annotations = _entries(content, "images", where), _entries(content, "annotations", where)
     if categories is None:
         categories = _by_id(content, where) if "categories" in content else {}
-    names: list[str] = _column(images, "file_name", str, f"{where}: images")
+    names = listed(_column(images, "file_name", str, f"{where}: images"), "images[{}]", where, first=0)
     ids = _column(images, "id", int | str, f"{where}: images")
     of_annotation = _column(annotations, "image_id", int | str, f"{where}: annotations")
     given = _column(annotations, "category_id", int, f"{where}: annotations")
     _check_unique(ids, "images", where)
-    _check_paths(names, where)
     by_image = _category_of_image(of_annotation, given, dict(zip(ids, names, strict=True)), where)
     labelled = [(name, by_image[number]) for number, name in zip(ids, names, strict=True) if number in by_image]
     return Annotated(
@@ -203,9 +202,3 @@ def _check_unique(ids: Sequence[int | str], section: str, where: str) -> None:
     repeated = [number for number, times in Counter(ids).items() if times > 1]
     if repeated:
         raise UserError(f"`{section}` has {len(repeated):,} id(s) more than once: {some(repeated)}", where=where)
-
-
-def _check_paths(names: Sequence[str], where: str) -> None:
-    refused = [f"images[{at}] ({why})" for at, name in enumerate(names) if (why := unlistable(name))]
-    if refused:
-        raise UserError(f"{len(refused):,} file_name(s) cannot be used: {some(refused)}", where=where)

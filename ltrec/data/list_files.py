@@ -14,9 +14,7 @@ from ltrec.errors import UserError
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from ltrec.artifacts import Split
     from ltrec.data.lists import ImageList
@@ -65,7 +63,7 @@ def scan_lists(root: Path, files: dict[Split, str | None], classes: str | None) 
         if name is not None:
             file = annotation_file(root, name)
             lists[split] = file, read_list(file, None if known is None else len(known))
-    names = known or _numbers((images.labels for _, images in lists.values()), lists["train"][0])
+    names = known or _numbers([*lists.values()])
     unique = {split: without_repeats(images, names, str(file)) for split, (file, images) in lists.items()}
     return Collection(
         names,
@@ -74,9 +72,9 @@ def scan_lists(root: Path, files: dict[Split, str | None], classes: str | None) 
     )
 
 
-def _numbers(labels: Iterable[NDArray[np.int64]], train: Path) -> tuple[str, ...]:
+def _numbers(lists: Sequence[tuple[Path, ImageList]]) -> tuple[str, ...]:
     """Labels as class names."""
-    present = np.unique(np.concatenate(list(labels)))
+    present = np.unique(np.concatenate([images.labels for _, images in lists]))
     classes = int(present[-1]) + 1
     if gaps := classes - len(present):
         # Among so many labels are as many gaps as are shown, however large the largest label.
@@ -85,6 +83,6 @@ def _numbers(labels: Iterable[NDArray[np.int64]], train: Path) -> tuple[str, ...
         raise UserError(
             f"labels have gaps: no list has an image of {', '.join(map(str, first))}{more}, but of {classes - 1};"
             " number the classes from 0 on, or name them all in prepare.source.classes",
-            where=str(train),
+            where=str(next(file for file, images in lists if images.labels.max() == present[-1])),
         )
     return tuple(map(str, range(classes)))

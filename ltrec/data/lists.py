@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Nothing in it that needs a closer look, as in nearly all paths of a benchmark; `..` aside.
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
+# Nothing in it that needs a closer look, as in nearly all paths of a benchmark.
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[\\/]")
 # Lines without any of these, each with its line end before it, can be divided at their last blank without another look.
-_ODD = ("\t", "\r", "  ", "\n ", "\n\n", "..", "\n/", "\n\\", ":/", ":\\")
+_ODD = ("\t", "\r", "  ", "\n ", "\n\n", "..", "./", "//", "\n/", "\n\\", ":/", ":\\")
 _BLOCK = 1 << 20  # bytes
 _MOST_CLASSES = 10**9
 _MOST_DIGITS = 9
@@ -101,20 +101,54 @@ def read_paths(file: Path) -> frozenset[str]:
     return frozenset(line.rpartition(" ")[0] for line in lines if line)
 
 
-def unlistable(path: str) -> str | None:
-    """Why a list cannot hold a path; None: it can."""
-    if _PLAIN.fullmatch(path) and ".." not in path:
-        return None
-    if "\n" in path or "\r" in path:
-        return "its name is not text in one line"
-    try:
-        path.encode("utf-8")
-        held = _parse(f"{path} 0", 1)[0]
-    except UnicodeEncodeError:
-        return "its name is not UTF-8 text"
-    except ValueError as error:
-        return str(error)
-    return None if held == path else "its name is not text in one line"
+def lines_of(file: Path) -> list[tuple[int, str]]:
+    """Numbered lines of a UTF-8 file, from 1, without the blanks at their ends; blank ones left out.
+
+    Raises:
+        UserError: no such file, or not UTF-8 text.
+    """
+    return [
+        (number, line.rstrip())
+        for first, lines in _blocks(file)
+        for number, line in enumerate(lines, start=first)
+        if line.strip()
+    ]
+
+
+def divide_line(line: str) -> tuple[str, str]:
+    """The path, as lists hold it, and whatever stands behind the last blank: paths may hold blanks.
+
+    Raises:
+        ValueError: there are no such two, or no list can hold the path; says why.
+    """
+    text = line.removesuffix("\r").rstrip(" \t")
+    blank = max(text.rfind(" "), text.rfind("\t"))
+    if not text[: max(blank, 0)].strip():
+        raise ValueError(f"expected `relative/path label`, got '{_short(line.strip())}'")
+    return listable(text[:blank]), text[blank + 1 :]
+
+
+def listable(path: str) -> str:
+    """A path as lists hold it: relative to the source's root, each file under one name only (not `./a//b`).
+
+    Raises:
+        ValueError: no list can hold it; says why.
+    """
+    if _PLAIN.fullmatch(path):
+        return path
+    if not path.strip() or "\n" in path or "\r" in path:
+        raise ValueError("its name is not text in one line")
+    if re.search("[\ud800-\udfff]", path):
+        raise ValueError("its name is not UTF-8 text")
+    if _ABSOLUTE.match(path):
+        raise ValueError(f"'{_short(path)}' is absolute; paths are relative to the source's root")
+    if ".." in path and posixpath.normpath(path).split("/")[0] == "..":
+        raise ValueError(f"'{_short(path)}' leaves the source's root")
+    # Not normpath(), which takes `a/..` away, though `a` may be a link to elsewhere.
+    parts = [part for part in path.split("/") if part not in {"", "."}]
+    if not parts:
+        raise ValueError(f"'{path}' names no file")
+    return "/".join(parts)
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
@@ -187,12 +221,7 @@ def _divide_one_by_one(
 
 
 def _parse(line: str, classes: int | None, *, unknown: bool = False) -> tuple[str, int]:
-    # The path may hold blanks, so the last one divides it from the label.
-    text = line.removesuffix("\r").rstrip(" \t")
-    blank = max(text.rfind(" "), text.rfind("\t"))
-    path, label = text[: max(blank, 0)], text[blank + 1 :]
-    if not path.strip():
-        raise ValueError(f"expected `relative/path label`, got '{_short(line.strip())}'")
+    path, label = divide_line(line)
     if not re.fullmatch(r"[+-]?[0-9]+", label):
         raise ValueError(f"expected `relative/path label`; '{_short(label)}' is no whole number")
     highest = (_MOST_CLASSES if classes is None else classes) - 1
@@ -202,10 +231,6 @@ def _parse(line: str, classes: int | None, *, unknown: bool = False) -> tuple[st
         beside = f", and {UNKNOWN} for unknown images" if unknown else ""
         hint = "; images of no class belong to prepare.openset" if label.startswith("-") and not unknown else ""
         raise ValueError(f"label {_short(label)} is out of range: {known}, 0 … {highest}{beside}{hint}")
-    if _ABSOLUTE.match(path):
-        raise ValueError(f"'{_short(path)}' is absolute; paths are relative to the source's root")
-    if ".." in path and posixpath.normpath(path).split("/")[0] == "..":
-        raise ValueError(f"'{_short(path)}' leaves the source's root")
     return path, int(label)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +11,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ltrec import console
-from ltrec.artifacts import UNKNOWN, present
-from ltrec.data.lists import ImageList, unlistable
+from ltrec.artifacts import UNKNOWN
+from ltrec.data.lists import ImageList, divide_line, lines_of
 from ltrec.data.splits import draw_ranks
 from ltrec.errors import UserError
 from ltrec.settings import Fraction, Settings
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 _WHERE = "params.yaml: prepare.openset"
 _SHOWN = 8
-# As in every list, the last blank divides the path from the label, which may be anything here.
-_LINE = re.compile(r"(?P<path>.*\S.*)[ \t]\S+[ \t]*\r?")
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -101,19 +98,12 @@ def _read(root: Path, name: str) -> tuple[str, ...]:
     file = root / name
     if Path(name).is_absolute():
         console.warn(f"prepare: DVC does not see changes in {file}; put it below {root}, and name it from there")
-    try:
-        lines = present(file).read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=str(file)) from None
     paths = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            match = _LINE.fullmatch(line)
-            if match is None:
-                raise UserError(f"expected `relative/path label`, got '{line.strip()}'", where=f"{file}:{number}")
-            if wrong := unlistable(match["path"]):
-                raise UserError(wrong, where=f"{file}:{number}")
-            paths.append(match["path"])
+    for number, line in lines_of(file):
+        try:
+            paths.append(divide_line(line)[0])
+        except ValueError as error:
+            raise UserError(str(error), where=f"{file}:{number}") from None
     if not paths:
         raise UserError("the list has no images", where=str(file))
     return tuple(paths)

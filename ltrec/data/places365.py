@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ltrec.data.annotations import annotation_file, lines_of
+from ltrec.data.annotations import annotation_file
 from ltrec.data.collection import Collection
-from ltrec.data.lists import make_list, unlistable
+from ltrec.data.lists import divide_line, lines_of, make_list
 from ltrec.data.scanning import images_of_classes, visible_folders
 from ltrec.errors import UserError, some
 from ltrec.settings import Settings
@@ -116,14 +116,16 @@ def _images(file: Path, folder: str, classes: int) -> ImageList:
     """Read a published list, by label, then path; its paths begin with `/` or with a name."""
     pairs = []
     for number, line in lines_of(file):
-        path, _, label = line.rpartition(" ")
-        path = f"{folder}/{path.lstrip('/')}"
-        if not label.isdecimal() or path == f"{folder}/" or unlistable(path):
+        try:
+            path, label = divide_line(line.lstrip("/"))
+        except ValueError:
+            path = label = ""
+        if not label.isdecimal():
             raise UserError(f"expected `/a/airfield/00000001.jpg 0`, got '{line}'", where=f"{file}:{number}")
         if int(label) >= classes:
             raise UserError(
                 f"label {label} is out of range: {_CATEGORIES} has {classes} classes, 0 … {classes - 1}",
                 where=f"{file}:{number}",
             )
-        pairs.append((path, int(label)))
+        pairs.append((f"{folder}/{path}", int(label)))
     return make_list(sorted(pairs, key=lambda pair: pair[::-1]))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltrec.data.collection import Skipped
-from ltrec.data.lists import make_list, unlistable
+from ltrec.data.lists import listable, make_list
 from ltrec.errors import UserError, some
 
 if TYPE_CHECKING:
@@ -120,7 +120,15 @@ def _below(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[s
         elif not entry.is_file():  # reading a pipe would wait for ever
             yield _printable(path), "a broken link" if entry.is_symlink() else "not a regular file"
         else:
-            yield _printable(path), unlistable(path)
+            yield _printable(path), _unlistable(path)
+
+
+def _unlistable(path: str) -> str | None:
+    try:
+        listable(path)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _is_litter(name: str) -> bool:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ltrec.data.annotations import Text, annotation_file, check_class_names, without_repeats
+from ltrec.data.annotations import Text, annotation_file, check_class_names, listed, without_repeats
 from ltrec.data.collection import Collection, Skipped
 from ltrec.data.folder import natural_key
-from ltrec.data.lists import ImageList, unlistable
+from ltrec.data.lists import ImageList
 from ltrec.errors import UserError, one_line, some
 from ltrec.settings import Settings
 
@@ -67,9 +67,6 @@ def collect(
         UserError: a path that no list can hold, a negative label, an unknown split, no image to train on, or an
             image with two classes.
     """
-    refused = [f"row {row} ({why})" for row, path in enumerate(paths, start=1) if (why := unlistable(path))]
-    if refused:
-        raise UserError(f"{len(refused)} path(s) cannot be used: {some(refused)}", where=where)
     classes = sorted(set(labels), key=natural_key)
     check_class_names(classes, where)
     if negative := [name for name in classes if re.fullmatch(r"-[0-9]+", name)]:
@@ -79,7 +76,7 @@ def collect(
             where=where,
         )
     label_of = {name: label for label, name in enumerate(classes)}
-    images = ImageList(tuple(paths), np.array([label_of[name] for name in labels], dtype=np.int64))
+    images = ImageList(listed(paths, "row {}", where), np.array([label_of[name] for name in labels], dtype=np.int64))
     found: dict[Split, ImageList] = {}
     skipped: list[Skipped] = []
     for split, mask in _masks(splits, len(images), where).items():
@@ -108,48 +105,65 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
     """Some columns of a table as text.
 
     Raises:
-        UserError: not such a file, a column is not there, it has no rows, or cells are empty or decimal numbers.
+        UserError: not such a file, a column is not there or there twice, it has no rows, or cells are empty or
+            decimal numbers.
     """
     import pandas as pd
 
+    where = str(file)
+    names_of, table_of = (_parquet_names, _parquet) if file.suffix.lower() == ".parquet" else (_csv_names, _csv)
     try:
-        names, table = _read_parquet(file, wanted) if file.suffix.lower() == ".parquet" else _read_csv(file, wanted)
+        _check_names(names_of(file), wanted, where)
+        table = table_of(file, wanted)
     except pd.errors.ParserWarning:
         raise UserError(
             "cannot be read as a table (rows have more cells than the header; text with commas needs quotes)",
-            where=str(file),
+            where=where,
         ) from None
     except ValueError as error:
-        raise UserError(f"cannot be read as a table ({one_line(error)})", where=str(file)) from None
-    if table is None:
-        absent = " and ".join(f"'{name}'" for name in wanted if name not in names)
-        there = ", ".join(f"'{name}'" for name in names)
-        raise UserError(f"has no column {absent} (prepare.source); its columns are {there}", where=str(file))
+        raise UserError(f"cannot be read as a table ({one_line(error)})", where=where) from None
     if not len(table):
-        raise UserError("has no rows", where=str(file))
-    return {name: _as_text(table[name], str(file)) for name in wanted}
+        raise UserError("has no rows", where=where)
+    return {name: _as_text(table[name], where) for name in wanted}
 
 
-def _read_csv(file: Path, wanted: Sequence[str]) -> tuple[list[str], Any]:
-    """The names of the columns, and the table; None where a wanted one is absent."""
+def _check_names(names: Sequence[str], wanted: Sequence[str], where: str) -> None:
+    absent = " and ".join(f"'{name}'" for name in wanted if name not in names)
+    twice = " and ".join(f"'{name}'" for name in wanted if names.count(name) > 1)
+    there = ", ".join(f"'{name}'" for name in names)
+    if absent:
+        raise UserError(f"has no column {absent} (prepare.source); its columns are {there}", where=where)
+    if twice:
+        raise UserError(f"has more than one column {twice}; its columns are {there}", where=where)
+
+
+def _csv_names(file: Path) -> list[str]:
+    import pandas as pd
+
+    # As a row: of two columns with the same name pandas would call the second another one.
+    return list(pd.read_csv(file, dtype=str, keep_default_na=False, header=None, nrows=1, encoding="utf-8-sig").iloc[0])
+
+
+def _csv(file: Path, _: Sequence[str]) -> Any:
     import pandas as pd
 
     with warnings.catch_warnings():
         # A row with a comma too many, as in a path without quotes, would move or drop cells.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         # A class may be called NA or null, and 007 is not 7.
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-    names = list(table.columns)
-    return names, table if {*wanted} <= {*names} else None
+        return pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
 
 
-def _read_parquet(file: Path, wanted: Sequence[str]) -> tuple[list[str], Any]:
-    """As `_read_csv`."""
-    import pandas as pd
+def _parquet_names(file: Path) -> list[str]:
     from pyarrow import parquet
 
-    names = list(parquet.read_schema(file).names)
-    return names, pd.read_parquet(file, columns=list(wanted)) if {*wanted} <= {*names} else None
+    return list(parquet.read_schema(file).names)
+
+
+def _parquet(file: Path, wanted: Sequence[str]) -> Any:
+    import pandas as pd
+
+    return pd.read_parquet(file, columns=list(wanted))
 
 
 def _as_text(column: Any, where: str) -> list[str]:

@@ -117,6 +117,12 @@ def _decoded(found: Collection, root: Path, workers: int | None) -> tuple[Collec
     if not digests:
         skips = some([f"{skip.path}: {skip.reason}" for skip in (*unreadable, *found.skipped)])
         raise UserError(f"no image could be read ({skips or 'its folders are empty'})", where=str(root))
+    for split, images in found.splits.items():
+        # A split that was given and is gone is not one that the data lacks, to be carved from train.
+        given = frozenset(images.paths)
+        if given and given.isdisjoint(digests):
+            skips = some([f"{skip.path}: {skip.reason}" for skip in unreadable if skip.path in given])
+            raise UserError(f"none of the {len(given):,} {split} images can be read ({skips})", where=str(root))
     return found.keep(digests, unreadable), Contents(digests)
 
 
@@ -150,17 +156,15 @@ def _split(
         raise UserError(
             f"too few images to split in {len(small)} of {len(counts)} classes: {named}; a class needs {needed}"
             f" ({', '.join(f'{split} {getattr(settings, split)}' for split in missing)}, 1 or more for train):"
-            " ask for less, add images, or set small_classes: drop",
+            f" ask for less, add images, or set small_classes: drop{_beside(collection)}",
             where="params.yaml: prepare.split",
         )
     collection = collection.drop(
         {label: f"too few images to split ({count}; {needed} are needed)" for label, count in small.items()}
     )
     if len(collection.classes) < 2:
-        skipped = some([f"{skip.path} {skip.reason}" for skip in collection.skipped if skip.path.endswith("/")])
         raise UserError(
-            f"{len(collection.classes)} class(es) with enough images; a classifier needs two"
-            + (f" (left out: {skipped})" if skipped else ""),
+            f"{len(collection.classes)} class(es) with enough images; a classifier needs two{_beside(collection)}",
             where=str(root),
         )
     train = collection.splits["train"]
@@ -174,6 +178,17 @@ def _split(
         _warn_selected_on_test(len(splits.get("val", ())))
         splits["val"] = splits["test"]
     return collection, splits, per_class
+
+
+def _beside(collection: Collection) -> str:
+    """What was skipped, which may be why too little is left."""
+    classes = [f"{skip.path} {skip.reason}" for skip in collection.skipped if skip.path.endswith("/")]
+    files = [f"{skip.path} {skip.reason}" for skip in collection.skipped if not skip.path.endswith("/")]
+    return "".join(
+        f"; {len(skips):,} {what} skipped: {some(skips)}"
+        for skips, what in ((classes, "class(es)"), (files, "file(s)"))
+        if skips
+    )
 
 
 def _warn_selected_on_test(unused: int) -> None:

@@ -140,7 +140,7 @@ def changed(section: str, *more: dict[str, Any]) -> dict[str, Any]:
         (changed("images", {"id": 40}), "images[3]: file_name must be text, got 'None'"),
         (changed("annotations", {"image_id": 10}), "annotations[3]: category_id must be a whole number, got 'None'"),
         (changed("annotations", {"image_id": [1], "category_id": 3}), "image_id must be a number or text, got '[1]'"),
-        (changed("images", {"id": 40, "file_name": "/a.jpg"}), "1 file_name(s) cannot be used: images[3] ('/a.jpg' is"),
+        (changed("images", {"id": 40, "file_name": "/a.jpg"}), "1 path(s) cannot be used: images[3] ('/a.jpg' is"),
         (changed("images", {"id": 40, "file_name": "../a"}), "images[3] ('../a' leaves the source's root)"),
         ({**TRAIN, "annotations": []}, "has no annotations; the labels of the competitions' test images"),
         ({"images": []}, "has no annotations; the labels"),

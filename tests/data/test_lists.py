@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltrec.data import lists
-from ltrec.data.lists import list_text, make_list, read_classes, read_list, read_paths, unlistable
+from ltrec.data.lists import list_text, listable, make_list, read_classes, read_list, read_paths
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,6 +104,11 @@ def test_odd_blocks_and_plain_ones_read_the_same(tmp_path: Path, monkeypatch: py
 def test_missing_empty_and_binary_lists_are_the_users_to_mend(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_list(tmp_path / "none.txt", 2)
+    with pytest.raises(UserError, match="is a folder"):
+        read_list(tmp_path, 2)
+    (tmp_path / "old.txt").write_bytes(b"a.png 0\rb.png 1\r")
+    with pytest.raises(UserError, match=r"old.txt:1: .*one line"):
+        read_list(tmp_path / "old.txt", 2)
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(UserError, match="no images"):
         read_list(tmp_path / "empty.txt", 2)
@@ -135,17 +140,33 @@ def test_paths_are_read_whatever_the_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "path", ["train/n01440764/n01440764_10026.JPEG", "a b/ä.png", "a/..b/c..png", "a/../b.png", " a.png", "a./b..png"]
+)
+def test_a_list_holds_a_path_as_it_is(path: str, tmp_path: Path) -> None:
+    assert listable(path) == path
+    (tmp_path / "list").write_text(f"{path} 1\n", encoding="utf-8")
+    assert read_list(tmp_path / "list", 2).paths == (path,)
+
+
+@pytest.mark.parametrize("path", ["./m/a.png", "m//a.png", "m/./a.png", "././m///a.png"])
+def test_a_file_has_one_name_in_every_list(path: str, tmp_path: Path) -> None:
+    assert listable(path) == "m/a.png"
+    (tmp_path / "list").write_text(f"m/b.png 0\n{path} 1\n")
+    assert read_list(tmp_path / "list", 2).paths == ("m/b.png", "m/a.png")
+
+
+@pytest.mark.parametrize(
     ("path", "why"),
     [
-        ("train/n01440764/n01440764_10026.JPEG", None),
-        ("a b/ä.png", None),
-        ("a/..b/c..png", None),
         ("a/../../b.png", "leaves the source's root"),
         ("/a.png", "is absolute"),
         ("C:/a.png", "is absolute"),
         ("a\rb.png", "not text in one line"),
         ("a\udce9.png", "not UTF-8"),
+        (" ", "not text in one line"),
+        ("./", "names no file"),
     ],
 )
-def test_which_paths_a_list_can_hold(path: str, why: str | None) -> None:
-    assert unlistable(path) is None if why is None else why in (unlistable(path) or "")
+def test_which_paths_no_list_can_hold(path: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        listable(path)

@@ -80,6 +80,7 @@ def test_bad_parquet_is_one_line(tmp_path: Path, columns: Any, message: str) -> 
     ("text", "message"),
     [
         ("file,label,split\na,x,train\n", "has no column 'path' (prepare.source); its columns are 'file', 'label', 's"),
+        ("path,label,path,split\na,x,b,train\n", "has more than one column 'path'; its columns are 'path', 'label'"),
         ("a;b\n1;2\n", "has no column 'path' and 'label' and 'split' (prepare.source); its columns are 'a;b'"),
         (HEADER, "has no rows"),
         ("", "cannot be read as a table (No columns"),

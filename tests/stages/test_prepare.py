@@ -201,6 +201,31 @@ def test_images_that_a_list_names_but_are_not_there_are_listed_together(
         prepare(root, layout, **write_lists(root, train=["gone/x.png 0", *gone]) | {"split": {}})
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_given_split_whose_images_are_all_gone_is_not_carved_anew(root: Path, layout: Layout, split: str) -> None:
+    write_images(root, a=9, b=9)
+    lines = {
+        "train": [f"{name}/{n}.png {label}" for label, name in enumerate("ab") for n in range(7)],
+        "val": ["a/7.png 0", "b/7.png 1"],
+        "test": ["a/8.png 0", "b/8.png 1"],
+    }
+    lists = write_lists(root, **lines | {split: [f"gone/{n}.png {n % 2}" for n in range(5)]})
+    message = rf"data: none of the 5 {split} images can be read \(gone/0.png: cannot be read .* and 2 more\)$"
+    with pytest.raises(UserError, match=message):
+        prepare(root, layout, **lists)
+    assert not layout.stats.exists()
+
+
+def test_where_too_few_images_are_left_it_is_said_what_was_skipped(root: Path, layout: Layout) -> None:
+    write_images(root, a=9, b=1)
+    lists = write_lists(root, train=[f"a/{n}.png 0" for n in range(9)] + [f"b/{n}.png 1" for n in range(5)])
+    with pytest.raises(UserError, match=r"small_classes: drop; 4 file\(s\) skipped: b/1.png cannot be read .* 1 more$"):
+        prepare(root, layout, **lists)
+    lists["split"]["small_classes"] = "drop"
+    with pytest.raises(UserError, match=r"needs two; 1 class\(es\) skipped: 1/ too few .*; 4 file\(s\) skipped: b/1"):
+        prepare(root, layout, **lists)
+
+
 @pytest.mark.parametrize("decode", [True, False])
 def test_an_image_that_two_lists_name_is_said(
     root: Path, layout: Layout, capsys: pytest.CaptureFixture[str], *, decode: bool
