@@ -75,7 +75,7 @@ class _Complaint:
             "union_tag_not_found": self._missing_tag,
             "union_tag_invalid": self._unknown_tag,
             "value_error": self._rule,
-            "cross_section": self._rule_across_sections,
+            "several_settings": self._rule_of_several,
         }
         return translate.get(self.error, self._unfit)()
 
@@ -127,9 +127,9 @@ class _Complaint:
         seen = "" if value is None or "got" in self.message else f", got {self._seen(self.path)}"
         return self._at(self.path, self.message + seen)
 
-    def _rule_across_sections(self) -> Problem:
-        """A rule of the whole file; it says itself which parameter it is about."""
-        return self._at(self.details["ctx"]["path"], self.message)
+    def _rule_of_several(self) -> Problem:
+        """A rule of several parameters; it says itself which of those below it is about."""
+        return self._at((*self.path, *self.details["ctx"]["path"]), self.message)
 
     def _unfit(self) -> Problem:
         """A value of the wrong type or out of bounds."""

@@ -102,9 +102,7 @@ class _Schedule(Settings):
     def check(self, epochs: int) -> None:
         """Raise ValueError if a training of `epochs` epochs is too short for it."""
         if self.warmup_epochs >= epochs:
-            raise ValueError(
-                f"schedule warms up for {self.warmup_epochs} epochs; warmup_epochs must be below epochs ({epochs})"
-            )
+            raise ValueError(f"warms up for {self.warmup_epochs} epochs; warmup_epochs must be below epochs ({epochs})")
 
     def shape(self, step: int, *, epochs: int, steps: int) -> float:
         """The factor at an update after the warm-up, counted from the training's first."""
@@ -157,7 +155,7 @@ class StepSchedule(_Schedule):
     def check(self, epochs: int) -> None:
         super().check(epochs)
         if self.milestones[-1] >= epochs:
-            raise ValueError(f"schedule has a milestone at {self.milestones[-1]}; all must be below epochs ({epochs})")
+            raise ValueError(f"has a milestone at {self.milestones[-1]}; all must be below epochs ({epochs})")
 
     def shape(self, step: int, *, epochs: int, steps: int) -> float:  # noqa: ARG002 - one signature
         return self.gamma ** bisect_right(self.milestones, step // steps)

@@ -8,13 +8,12 @@ from pathlib import Path  # noqa: TC003
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from ltrec import complaints, yaml_source
 from ltrec.device import DeviceName
 from ltrec.rebalancers import RebalancerSettings
 from ltrec.schema_words import Schema
-from ltrec.settings import Settings
+from ltrec.settings import Settings, conflict
 from ltrec.stages.evaluate import EvaluateSettings
 from ltrec.stages.export import ExportSettings
 from ltrec.stages.featurize import FeaturizeSettings
@@ -63,10 +62,9 @@ class Params(Settings):
     def _exported_variant_exists(self) -> Self:
         allowed = ["champion", *self.rebalance]
         if self.export.variant not in allowed:
-            raise PydanticCustomError(
-                "cross_section",
-                "no such variant in rebalance, got {variant}; allowed: {allowed}",
-                {"path": ("export", "variant"), "variant": self.export.variant, "allowed": ", ".join(allowed)},
+            raise conflict(
+                ("export", "variant"),
+                f"no such variant in rebalance, got {self.export.variant}; allowed: {', '.join(allowed)}",
             )
         return self
 

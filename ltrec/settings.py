@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 
 class Settings(BaseModel):
@@ -22,6 +23,12 @@ class Settings(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
     )
+
+
+def conflict(path: tuple[str, ...], what: str) -> PydanticCustomError:
+    """For a validator to raise over several parameters of its section: `path` leads to the one to point at."""
+    # As a value, since braces in what the user wrote are no placeholders.
+    return PydanticCustomError("several_settings", "{what}", {"path": path, "what": what})
 
 
 PositiveInt = Annotated[int, Field(gt=0)]

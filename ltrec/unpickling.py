@@ -37,11 +37,15 @@ def read_checkpoint(path: Path) -> object:
         UserError: missing, damaged, no such file, or one with anything else in it.
     """
     import torch
-    from torch.serialization import safe_globals
+    from torch.serialization import MAGIC_NUMBER, safe_globals
 
     known: list[Any] = [(function, name) for name, function in _numpys().items()]
     with present(path).open("rb") as file, warnings.catch_warnings(), safe_globals(known):
         warnings.simplefilter("ignore")  # of pickle protocols and of storages' old names
+        magic = pickle.dumps(MAGIC_NUMBER, protocol=2)  # in front of what torch.save wrote before it took to zip files
+        if (begin := file.read(len(magic))).startswith(pickle.PROTO) and begin != magic:
+            raise UserError("is a pickle, but none that torch.save wrote; no code of it was run", where=str(path))
+        file.seek(0)
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - out of a damaged pickle comes almost anything

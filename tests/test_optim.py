@@ -152,9 +152,9 @@ def test_settings_that_cannot_be_meant() -> None:
         Sgd(nesterov=True, momentum=0.0)
     with pytest.raises(ValidationError, match=r"milestones must rise, got \[3, 3\]"):
         StepSchedule(milestones=[3, 3])
-    with pytest.raises(ValueError, match=r"schedule has a milestone at 5; all must be below epochs \(5\)"):
+    with pytest.raises(ValueError, match=r"has a milestone at 5; all must be below epochs \(5\)"):
         StepSchedule(milestones=[3, 5]).check(5)
-    with pytest.raises(ValueError, match=r"schedule warms up for 5 epochs; warmup_epochs must be below epochs \(5\)"):
+    with pytest.raises(ValueError, match=r"warms up for 5 epochs; warmup_epochs must be below epochs \(5\)"):
         CosineSchedule(warmup_epochs=5).check(5)
     with pytest.raises(ValidationError, match=r"milestones must come after the warm-up \(3 epochs\), got \[3, 4\]"):
         StepSchedule(milestones=[3, 4], warmup_epochs=3)

@@ -63,7 +63,7 @@ BAD = [
     (
         "epochs: 40",
         "epochs: 40\n  schedule: {name: step, milestones: [20, 40]}",
-        "12:13: represent: schedule has a milestone at 40; all must be below epochs (40)",
+        "12:13: represent.schedule: has a milestone at 40; all must be below epochs (40)",
     ),
     (
         "epochs: 40",

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from ltrec.errors import UserError
-from ltrec.published.unpickling import read_checkpoint, read_pickle
+from ltrec.unpickling import read_checkpoint, read_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Callable

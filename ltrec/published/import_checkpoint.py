@@ -13,9 +13,9 @@ from ltrec import network as networks
 from ltrec.backbones import BackboneSettings, feature_dim
 from ltrec.data.lists import read_classes
 from ltrec.errors import UserError
+from ltrec.misfits import COUNTER, misfits
 from ltrec.published import content
-from ltrec.published.misfits import COUNTER, misfits
-from ltrec.published.unpickling import read_checkpoint
+from ltrec.unpickling import read_checkpoint
 from ltrec.weights import load_exactly
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def _fill(body: nn.Module, tensors: Mapping[str, Tensor], size: int, name: str, 
     whole = content.Networks(body, weight, bias, scales)
     if wrong := misfits(tensors, whole.state_dict()):
         fitting = _lookalikes(tensors, size)
-        hint = f", the tensors are those of {' or '.join(fitting)}" if fitting else ""
+        another = fitting and name not in fitting
+        hint = f", the tensors are those of {' or '.join(fitting)}" if another else ""
         raise UserError(f"does not fit: represent.backbone is {name}{hint}; {wrong}", where=where)
     load_exactly(whole, tensors, where)
     return heads.LinearHead(weight, bias, scales)

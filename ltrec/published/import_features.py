@@ -13,7 +13,7 @@ from ltrec import network as networks
 from ltrec.data.lists import read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.metrics import per_class_accuracy
-from ltrec.published.unpickling import read_pickle
+from ltrec.unpickling import read_pickle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Layout, Split
+    from ltrec.data.lists import ImageList
     from ltrec.heads import Head
 
 _KEYS = ("feats", "labels", "idxs")
@@ -48,12 +49,17 @@ def run(file: Path, split: Split) -> None:
         )
     feats, labels, idxs = _arrays(read_pickle(file), where)
     head = networks.load(layout.model).head
+    listed = _listed(layout, split)
+    if listed is not None and len(listed) != len(labels):
+        raise UserError(f"has {len(labels):,} images, {layout.split_list(split)} lists {len(listed):,}", where=where)
     _check_rows(idxs, where)
     _check_features(feats, idxs, head, layout, where)
     with torch.inference_mode():
         classes = head(torch.zeros(1, head.dim)).shape[1]
     of_image = labels[np.argsort(idxs)]
     _check_labels(of_image, classes, layout, split, where)
+    if listed is not None:
+        _check_listed(of_image, listed, layout.split_list(split), where)
     header: dict[str, object] = {
         "representation": artifacts.digest(layout.model),
         "split": split,
@@ -138,7 +144,7 @@ def _check_features(
 
 
 def _check_labels(labels: NDArray[np.int64], classes: int, layout: Layout, split: Split, where: str) -> None:
-    """Classes of the network's and, where `prepare` has listed the images, the listed ones; -1 beside train."""
+    """Classes of the network's; -1 beside train."""
     unknown = split != "train"
     odd = np.flatnonzero((labels < (artifacts.UNKNOWN if unknown else 0)) | (labels >= classes))
     if odd.size or (labels == artifacts.UNKNOWN).all():
@@ -148,12 +154,16 @@ def _check_labels(labels: NDArray[np.int64], classes: int, layout: Layout, split
             f" 0 … {classes - 1}",
             where=where,
         )
-    path = layout.split_list(split)
-    if not path.is_file():
-        return
-    listed = read_list(path, len(read_classes(layout.classes)), unknown=unknown)
-    if len(listed) != len(labels):
-        raise UserError(f"has {len(labels)} images, {path} lists {len(listed)}", where=where)
+
+
+def _listed(layout: Layout, split: Split) -> ImageList | None:
+    """What `prepare` has listed, if it has."""
+    if not (path := layout.split_list(split)).is_file():
+        return None
+    return read_list(path, len(read_classes(layout.classes)), unknown=split != "train")
+
+
+def _check_listed(labels: NDArray[np.int64], listed: ImageList, path: Path, where: str) -> None:
     if (odd := np.flatnonzero(listed.labels != labels)).size:
         first = odd[0]
         raise UserError(

@@ -14,7 +14,7 @@ from ltrec.data.decoding import Geometry
 from ltrec.freezing import FreezeSettings
 from ltrec.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
 from ltrec.samplers import InstanceBalanced, SamplerSettings
-from ltrec.settings import Count, Fraction, PositiveInt, Settings
+from ltrec.settings import Count, Fraction, PositiveInt, Settings, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +83,10 @@ class RepresentSettings(Settings):
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
-        self.schedule.check(self.epochs)
+        try:
+            self.schedule.check(self.epochs)
+        except ValueError as error:
+            raise conflict(("schedule",), str(error)) from None
         return self
 
 

@@ -159,6 +159,12 @@ def test_more_images_than_listed(dump: Dump) -> None:
     refused(dump, r"has 6 images, artifacts/prepare/val\.txt lists 5$")
 
 
+def test_a_row_too_few_is_told_by_the_lists_length(dump: Dump) -> None:
+    for name, column in dump.items():
+        dump[name] = column[1:]
+    refused(dump, r"val.pkl: has 5 images, artifacts/prepare/val\.txt lists 6$")
+
+
 def test_without_a_network(dump: Dump) -> None:
     LAYOUT.model.unlink()
     with pytest.raises(UserError, match=r"^artifacts/represent/model\.safetensors: no such file; features need the"):
@@ -172,5 +178,6 @@ def test_unknown_images_of_val_and_test_keep_their_label(dump: Dump) -> None:
     dump["labels"][dump["idxs"] == VAL - 1] = -1
     run(dump)
     assert FeatureBank.open(LAYOUT.features("val")).labels.tolist()[-1] == -1
+    LAYOUT.split_list("train").unlink()
     with pytest.raises(UserError, match=r"label -1; the network in .* knows 3 classes"):
         import_features.run(Path("val.pkl"), "train")
