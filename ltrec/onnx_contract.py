@@ -44,6 +44,7 @@ class ModelCard:
         precision: Of the backbone.
         commit: Git's, or `unknown`.
         version: Of the ltrec that exported.
+        unknown_below: An image whose largest probability is smaller shows no class of the task; None: all do.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +56,7 @@ class ModelCard:
     precision: Precision = "fp32"
     commit: str = "unknown"
     version: str = __version__
+    unknown_below: float | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """As ONNX keeps it: strings, here with JSON in those that are not plain."""
@@ -74,6 +76,7 @@ class ModelCard:
             "variant": self.variant,
             "precision": self.precision,
             "commit": self.commit,
+            **({} if self.unknown_below is None else {"unknown_below": repr(self.unknown_below)}),
         }
 
     @classmethod
@@ -105,6 +108,7 @@ class ModelCard:
                 precision=metadata["precision"],  # type: ignore[arg-type]
                 commit=metadata["commit"],
                 version=metadata["ltrec.version"],
+                unknown_below=float(metadata["unknown_below"]) if "unknown_below" in metadata else None,
             )
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise UserError(

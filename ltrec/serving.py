@@ -42,6 +42,8 @@ class Prediction:
     file: Path
     probabilities: NDArray[np.float32] | None
     problem: str = ""
+    unknown: bool = False
+    """Whether it shows none of the classes, as far as the model's threshold tells."""
 
 
 class Predictor:
@@ -78,6 +80,7 @@ class Predictor:
             self._session.get_modelmeta().custom_metadata_map,
             where=str(path),
         )
+        self._least = -np.inf if self.card.unknown_below is None else self.card.unknown_below
         self._check_shapes(path)
 
     def _check_shapes(self, path: Path) -> None:
@@ -120,10 +123,11 @@ class Predictor:
     def _batch(self, group: list[tuple[Path, Future[Decoded]]]) -> Iterator[Prediction]:
         decoded = [(file, future.result()) for file, future in group]
         images = [image for _, image in decoded if isinstance(image, np.ndarray)]
-        rows = iter(self.run(np.stack(images))[1] if images else ())
+        rows: Iterator[NDArray[np.float32]] = iter(self.run(np.stack(images))[1] if images else ())
         for file, image in decoded:
             if isinstance(image, np.ndarray):
-                yield Prediction(file, next(rows))
+                probabilities = next(rows)
+                yield Prediction(file, probabilities, unknown=float(probabilities.max()) < self._least)
             else:
                 yield Prediction(file, None, str(image))
 
@@ -148,7 +152,7 @@ def run_predict(inputs: list[str], *, model: Path, output_format: Format = "tabl
     tally = _Tally()
     # Names that are no UTF-8 leave as they came.
     _reconfigure(sys.stdout)
-    _WRITERS[output_format](tally.readable(predictor.predict(tally.files(inputs))), predictor.card.classes, top)
+    _WRITERS[output_format](tally.readable(predictor.predict(tally.files(inputs))), predictor.card, top)
     sys.stdout.flush()
     tally.settle()
 
@@ -219,7 +223,7 @@ def _ranked(prediction: Prediction, classes: tuple[str, ...], top: int) -> list[
     return [(classes[label], round(float(prediction.probabilities[label]), _DIGITS)) for label in best]
 
 
-def _write_table(predictions: Iterable[Prediction], classes: tuple[str, ...], top: int) -> None:
+def _write_table(predictions: Iterable[Prediction], card: ModelCard, top: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -228,8 +232,9 @@ def _write_table(predictions: Iterable[Prediction], classes: tuple[str, ...], to
     for column in table.columns:
         column.overflow = "fold"
     for prediction in predictions:
-        (best, probability), *others = _ranked(prediction, classes, top)
-        cells = [_printable(prediction.file), best, f"{probability:.1%}"]
+        (best, probability), *others = _ranked(prediction, card.classes, top)
+        said = f"unknown ({best}?)" if prediction.unknown else best
+        cells = [_printable(prediction.file), said, f"{probability:.1%}"]
         if top > 1:
             cells.append(", ".join(f"{name} {value:.1%}" for name, value in others))
         table.add_row(*(Text(cell) for cell in cells))
@@ -237,24 +242,25 @@ def _write_table(predictions: Iterable[Prediction], classes: tuple[str, ...], to
         console.show(table)
 
 
-def _write_json(predictions: Iterable[Prediction], classes: tuple[str, ...], top: int) -> None:
+def _write_json(predictions: Iterable[Prediction], card: ModelCard, top: int) -> None:
     before = "[\n"
     for prediction in predictions:
-        ranked = [{"class": name, "probability": value} for name, value in _ranked(prediction, classes, top)]
-        entry: dict[str, Any] = {"path": str(prediction.file), **ranked[0], "top": ranked}
+        ranked = [{"class": name, "probability": value} for name, value in _ranked(prediction, card.classes, top)]
+        unknown = {} if card.unknown_below is None else {"unknown": prediction.unknown}
+        entry: dict[str, Any] = {"path": str(prediction.file), **ranked[0], **unknown, "top": ranked}
         sys.stdout.write(f"{before}  {json.dumps(entry, ensure_ascii=False)}")
         before = ",\n"
     sys.stdout.write("[]\n" if before == "[\n" else "\n]\n")
 
 
-def _write_csv(predictions: Iterable[Prediction], classes: tuple[str, ...], top: int) -> None:
+def _write_csv(predictions: Iterable[Prediction], card: ModelCard, top: int) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(
-        ["path", *(heading for place in _places(top) for heading in (f"class{place}", f"probability{place}"))]
-    )
+    headings = [heading for place in _places(top) for heading in (f"class{place}", f"probability{place}")]
+    rejects = card.unknown_below is not None
+    writer.writerow(["path", *headings, *(["unknown"] if rejects else [])])
     for prediction in predictions:
-        ranked = _ranked(prediction, classes, top)
-        writer.writerow([str(prediction.file), *(cell for pair in ranked for cell in pair)])
+        ranked = [cell for pair in _ranked(prediction, card.classes, top) for cell in pair]
+        writer.writerow([str(prediction.file), *ranked, *([int(prediction.unknown)] if rejects else [])])
 
 
 _WRITERS = {"table": _write_table, "json": _write_json, "csv": _write_csv}

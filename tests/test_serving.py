@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -155,6 +156,23 @@ def test_table_names_image_class_and_probability(
     assert "blue, or so" in out
     assert "86.5%" in out
     assert "red 6.8%" in out
+
+
+def test_what_the_threshold_rejects_is_called_unknown(
+    tmp_path: Path, red: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dark = paint(tmp_path / "dark.png", (0, 0, 0))  # a third for each class
+    card = dataclasses.replace(CARD, unknown_below=0.5)
+    model = write_model(tmp_path / "open.onnx", metadata=card.to_metadata())
+    assert Predictor(model).card == card
+    run_predict([red, dark], model=model, output_format="json")
+    assert [(each["class"], each["unknown"]) for each in as_json(capsys)] == [("red", False), ("red", True)]
+    run_predict([red, dark], model=model, output_format="csv", top=1)
+    header, first, second = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert (header[-1], first[-1], second[-1]) == ("unknown", "0", "1")
+    monkeypatch.chdir(tmp_path)
+    run_predict(["dark.png"], model=model)
+    assert "unknown (red?)" in capsys.readouterr().out
 
 
 def test_top_is_at_most_every_class(model: Path, red: str, capsys: pytest.CaptureFixture[str]) -> None:

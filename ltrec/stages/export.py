@@ -186,8 +186,17 @@ def _assemble(params: Params, layout: Layout, variant: str, precision: Precision
         variant=variant,
         precision=precision,
         commit=git_state().commit or "unknown",
+        unknown_below=_threshold(layout, variant),
     )
     return network, card
+
+
+def _threshold(layout: Layout, variant: str) -> float | None:
+    """On the largest probability, as `evaluate` chose it on val; None without an open set or an evaluation."""
+    if not layout.evaluation_metrics.is_file():
+        return None
+    of_variant = artifacts.read_json(layout.evaluation_metrics).get(variant, {})
+    return of_variant["openset"]["msp"]["threshold"] if "openset" in of_variant else None
 
 
 def _images(

@@ -10,7 +10,7 @@ from ltrec.artifacts import Layout
 from ltrec.data.lists import read_classes, read_list
 from ltrec.features import FeatureBank
 from ltrec.selection import balanced_accuracy
-from ltrec.stages import evaluate, featurize, prepare, rebalance, represent
+from ltrec.stages import evaluate, export, featurize, prepare, rebalance, represent
 from tests.stages.conftest import METHODS, build_params
 
 LAYOUT = Layout()
@@ -56,4 +56,7 @@ def test_unknown_images_go_through_all_stages(monkeypatch: pytest.MonkeyPatch) -
         energy = torch.logsumexp(head(test.plain).double(), dim=1)
         ahead = (energy[:6, None] > energy[None, 6:]).double() + 0.5 * (energy[:6, None] == energy[None, 6:])
         assert found[variant]["openset"]["energy"]["auroc"] == pytest.approx(float(ahead.mean()), abs=1e-6)
+    # What is deployed rejects by the threshold that was chosen on val.
+    _, card = export._assemble(params, LAYOUT, "joint", "fp32")
+    assert card.unknown_below == found["joint"]["openset"]["msp"]["threshold"]
     assert "6 known and 6 unknown test images" in (LAYOUT.evaluation / "table.md").read_text(encoding="utf-8")
