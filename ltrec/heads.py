@@ -106,9 +106,7 @@ class ScaledHead(Head):
 
     @classmethod
     def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:
-        # Heads saved before there was a choice scale the bias.
-        scale_bias = options.get("scale_bias", True)
-        return cls(tensors["weight"], tensors.get("bias"), tensors["scale"], scale_bias=scale_bias)
+        return cls(tensors["weight"], tensors.get("bias"), tensors["scale"], scale_bias=options["scale_bias"])
 
     def options(self) -> dict[str, Any]:
         return {"scale_bias": self.scale_bias}

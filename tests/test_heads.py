@@ -126,12 +126,6 @@ def test_tau_normalised_by_hand() -> None:
     assert torch.equal(tau_normalised(WEIGHT, 0.0), WEIGHT)
 
 
-def test_scaled_heads_saved_before_there_was_a_choice_scale_the_bias() -> None:
-    head = ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0]))
-    old = heads.from_state(head.state_dict(), {"head": "scaled", "options": {}}, where="here")
-    assert torch.equal(old(FEATURES), head(FEATURES))
-
-
 @pytest.mark.parametrize("index", range(len(of_every_kind())))
 def test_a_saved_head_comes_back(tmp_path: Path, index: int) -> None:
     head = of_every_kind()[index]

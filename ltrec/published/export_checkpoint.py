@@ -78,21 +78,16 @@ def _linear(head: heads.Head, *, where: str) -> tuple[Tensor, Tensor, Tensor | N
         if isinstance(head, heads.LinearHead):
             return head.weight / head.temperature, bias / head.temperature, None
         scale = head.scale / head.temperature
-        if _scales_bias(head):
+        if head.scale_bias:
             return head.weight, bias, scale
         return scale[:, None] * head.weight, bias / head.temperature, None
-
-
-def _scales_bias(head: heads.ScaledHead) -> bool:
-    """The format's scales multiply w_j·x + b_j; a head may spare b_j."""
-    return bool(getattr(head, "scale_bias", True))
 
 
 def _remarks(head: heads.Head) -> list[str]:
     remarks = []
     if head.bias is None:
         remarks.append("the head has no bias: written as zeros")
-    if isinstance(head, heads.ScaledHead) and not _scales_bias(head):
+    if isinstance(head, heads.ScaledHead) and not head.scale_bias:
         remarks.append("its scales spare the bias, which the format's do not: multiplied into the weights")
     if head.temperature != 1:
         remarks.append(f"its temperature of {float(head.temperature):.3g} is divided into the weights")
