@@ -31,6 +31,7 @@ def conflict(path: tuple[str, ...], what: str) -> PydanticCustomError:
     return PydanticCustomError("several_settings", "{what}", {"path": path, "what": what})
 
 
+Text = Annotated[str, Field(min_length=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
 from ltrec import console
 from ltrec.artifacts import present
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ltrec.data.lists import ImageList
-
-Text = Annotated[str, Field(min_length=1)]
 
 
 def annotation_file(root: Path, name: str) -> Path:

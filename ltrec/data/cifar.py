@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Literal
 
 from ltrec.data.collection import Collection, Skipped
-from ltrec.data.scanning import entries, images_below, visible_folders
+from ltrec.data.scanning import entries, images_of_classes, visible_folders
 from ltrec.errors import UserError, some
-from ltrec.settings import Settings
+from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +66,7 @@ class Cifar10Source(Settings):
     """CIFAR-10 as `root/train/<class>/*` and `root/test/<class>/*`; `ltrec data cifar10` writes it so."""
 
     kind: Literal["cifar10"]
-    root: Annotated[str, Field(min_length=1)] = "data"
+    root: Text = "data"
     """The folder."""
 
     def scan(self) -> Collection:
@@ -79,7 +77,7 @@ class Cifar100Source(Settings):
     """CIFAR-100 as `root/train/<class>/*` and `root/test/<class>/*`; `ltrec data cifar100` writes it so."""
 
     kind: Literal["cifar100"]
-    root: Annotated[str, Field(min_length=1)] = "data"
+    root: Text = "data"
     """The folder."""
 
     def scan(self) -> Collection:
@@ -95,6 +93,7 @@ def scan_cifar(root: Path, cifar: Cifar) -> Collection:
     hint = f"`ltrec data {cifar.command} --root {root}` writes {cifar.name} there"
     if not root.is_dir():
         raise UserError(f"{'is a file, not a folder' if root.exists() else 'no such folder'}; {hint}", where=str(root))
+    labels = {name: label for label, name in enumerate(cifar.classes)}
     splits: dict[Split, ImageList] = {}
     skipped = [
         Skipped(entry.name, f"no part of {cifar.name}")
@@ -109,11 +108,10 @@ def scan_cifar(root: Path, cifar: Cifar) -> Collection:
                 f" below {root}: {hint}",
                 where=str(folder),
             )
-        folders, strays = visible_folders(folder, root)
-        _check_classes(folder, {at.name for at in folders}, cifar)
-        splits[split], unfit = images_below([(at, cifar.classes.index(at.name)) for at in folders], root)
+        _check_classes(folder, {at.name for at in visible_folders(folder, root)[0]}, cifar)
+        splits[split], unfit = images_of_classes(folder, root, labels)
         _check_counts(folder, splits[split], per_class, cifar)
-        skipped += [Skipped(path, "not in a class folder") for path in strays] + unfit
+        skipped += unfit
     return Collection(cifar.classes, splits, tuple(sorted(skipped, key=lambda skip: skip.path)))
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, Literal
 
 from ltrec.artifacts import SPLITS
 from ltrec.data.collection import Collection, Skipped
 from ltrec.data.scanning import images_below, is_text, visible_folders
 from ltrec.errors import UserError
-from ltrec.settings import Settings
+from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +33,7 @@ class FolderSource(Settings):
     """A folder with one sub-folder for each class, or with `train`, `val` and `test` above the classes."""
 
     kind: Literal["folder"] = "folder"
-    root: Annotated[str, Field(min_length=1)] = "data"
+    root: Text = "data"
     """The folder."""
 
     def scan(self) -> Collection:

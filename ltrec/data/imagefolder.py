@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Literal
 
 from ltrec.data.folder import scan_folder
-from ltrec.settings import Settings
+from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
     from ltrec.data.collection import Collection
@@ -18,7 +16,7 @@ class ImageFolderSource(Settings):
     """As `folder`, but classes are numbered as torchvision's ImageFolder does: by name, 10 before 2, Z before a."""
 
     kind: Literal["imagefolder"]
-    root: Annotated[str, Field(min_length=1)] = "data"
+    root: Text = "data"
     """The folder."""
 
     def scan(self) -> Collection:

@@ -10,9 +10,7 @@ import csv
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Literal
 
 from ltrec import console
 from ltrec.data.annotations import annotation_file
@@ -20,7 +18,7 @@ from ltrec.data.collection import Collection, Skipped
 from ltrec.data.lists import lines_of, make_list
 from ltrec.data.scanning import images_below, images_of_classes, visible_folders
 from ltrec.errors import UserError, one_line, some
-from ltrec.settings import Settings
+from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,23 +28,21 @@ if TYPE_CHECKING:
 _WNID = re.compile(r"n[0-9]{8}")
 _LAYOUT = "ImageNet is train/<wnid>/* and val/<wnid>/* or val/*; params.yaml: prepare.source.train and .val name them"
 
-Name = Annotated[str, Field(min_length=1)]
-
 
 class ImageNetSource(Settings):
     """ImageNet-1k: folders of WordNet ids below train; the official val is the test split."""
 
     kind: Literal["imagenet"]
-    root: Name = "data"
+    root: Text = "data"
     """The folder that train and val lie in."""
-    train: Name = "train"
+    train: Text = "train"
     """The training images, `<wnid>/*`, relative to root; Kaggle's are in `ILSVRC/Data/CLS-LOC/train`."""
-    val: Name = "val"
+    val: Text = "val"
     """The official validation images, relative to root: `<wnid>/*`, or without class folders if val_labels is given."""
-    val_labels: Name | None = None
+    val_labels: Text | None = None
     """What a val without class folders shows, relative to root: Kaggle's `LOC_val_solution.csv`, or the development
     kit's `ILSVRC2012_validation_ground_truth.txt` with its `meta.mat` beside it."""
-    names: Name | None = None
+    names: Text | None = None
     """Names of the classes, relative to root, `<wnid> <name>` a line as in `LOC_synset_mapping.txt`; null: the ids."""
 
     def scan(self) -> Collection:

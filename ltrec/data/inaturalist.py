@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ltrec.data.annotations import Text, annotation_file, check_class_names, listed, without_repeats
+from ltrec.data.annotations import annotation_file, check_class_names, listed, without_repeats
 from ltrec.data.collection import Collection, Skipped
 from ltrec.data.lists import ImageList
 from ltrec.errors import UserError, some
-from ltrec.settings import Settings
+from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ltrec.data.annotations import Text, annotation_file, without_repeats
+from ltrec.data.annotations import annotation_file, without_repeats
 from ltrec.data.collection import Collection
 from ltrec.data.lists import read_classes, read_list
 from ltrec.errors import UserError
-from ltrec.settings import Settings
+from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

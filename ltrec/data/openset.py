@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from ltrec import console
 from ltrec.artifacts import UNKNOWN
 from ltrec.data.lists import ImageList, divide_line, lines_of
 from ltrec.data.splits import draw_ranks
 from ltrec.errors import UserError
-from ltrec.settings import Fraction, Settings
+from ltrec.settings import Fraction, Settings, Text
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -27,15 +27,13 @@ if TYPE_CHECKING:
 _WHERE = "params.yaml: prepare.openset"
 _SHOWN = 8
 
-Name = Annotated[str, Field(min_length=1)]
-
 
 class OpenSetSettings(Settings):
     """Which images are unknown: of no class of the task, for val and test alone."""
 
-    classes: tuple[Name, ...] = ()
+    classes: tuple[Text, ...] = ()
     """Classes of the source that are no classes of the task; all their images, of whatever split, are unknown."""
-    list: Name | None = None
+    list: Text | None = None
     """A published list of unknown images, `path label` a line; relative to the source's root, as its paths are.
     The labels do not matter. Images of the source that stand in it leave their classes."""
     val: Fraction = 0.2

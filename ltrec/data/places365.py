@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Literal
 
 from ltrec.data.annotations import annotation_file
 from ltrec.data.collection import Collection
 from ltrec.data.lists import divide_line, lines_of, make_list
 from ltrec.data.scanning import images_of_classes, visible_folders
 from ltrec.errors import UserError, some
-from ltrec.settings import Settings
+from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
     from ltrec.data.lists import ImageList
 
 _CATEGORIES, _TRAIN, _VAL = "categories_places365.txt", "places365_train_standard.txt", "places365_val.txt"
 _LETTER = re.compile(r"/[a-z]/")
-
-Name = Annotated[str, Field(min_length=1)]
 
 
 class Places365Source(Settings):
@@ -34,11 +30,11 @@ class Places365Source(Settings):
     """
 
     kind: Literal["places365"]
-    root: Name = "data"
+    root: Text = "data"
     """The folder that lists and images lie in."""
-    train: Name = "data_256_standard"
+    train: Text = "data_256_standard"
     """Where the lists' training images are, relative to root; `data_large_standard` for the large ones."""
-    val: Name = "val_256"
+    val: Text = "val_256"
     """Where the lists' validation images are, relative to root; `val_large` for the large ones."""
 
     def scan(self) -> Collection:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ltrec.data.annotations import Text, annotation_file, check_class_names, listed, without_repeats
+from ltrec.data.annotations import annotation_file, check_class_names, listed, without_repeats
 from ltrec.data.collection import Collection, Skipped
 from ltrec.data.folder import natural_key
 from ltrec.data.lists import ImageList
 from ltrec.errors import UserError, one_line, some
-from ltrec.settings import Settings
+from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
