@@ -18,10 +18,10 @@ from ltrec.cli.commands import app
 from ltrec.errors import UserError
 
 _USAGE, _INTERRUPTED = 2, 130
-# A full or read-only disk, or something else where a file or a folder should be.
+# A full, read-only or failing disk, or something else where a file or a folder should be.
 _OF_THE_DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
-    errno.EEXIST, errno.ENOTDIR, errno.EISDIR,
+    errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE,
 }  # fmt: skip
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer does not export its own base
 _GLOBAL = frozenset({"--params", "--quiet", "-q", "--verbose", "-v", "--version"})

@@ -9,13 +9,13 @@ import typer
 
 from ltrec.cli.setup import LOOKS
 
+Root = Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")]
+
 app = typer.Typer(help="Sample data and benchmarks.", **LOOKS)
 
 
 @app.command()
-def digits(
-    root: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("data"),
-) -> None:
+def digits(root: Root = Path("data")) -> None:
     """Write 1,797 handwritten digits as image folders."""
     from ltrec.data.digits import write_digits
 
@@ -23,9 +23,7 @@ def digits(
 
 
 @app.command()
-def cifar10(
-    root: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("data"),
-) -> None:
+def cifar10(root: Root = Path("data")) -> None:
     """Download CIFAR-10 and write its 60,000 images as image folders.
 
     Nothing is downloaded where cifar-10-python.tar.gz lies in the folder already.
@@ -36,9 +34,7 @@ def cifar10(
 
 
 @app.command()
-def cifar100(
-    root: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("data"),
-) -> None:
+def cifar100(root: Root = Path("data")) -> None:
     """Download CIFAR-100 and write its 60,000 images as image folders.
 
     Nothing is downloaded where cifar-100-python.tar.gz lies in the folder already.

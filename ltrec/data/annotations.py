@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import AfterValidator
 
 from ltrec import console
 from ltrec.artifacts import present
 from ltrec.data.collection import Skipped
 from ltrec.data.lists import listable
 from ltrec.errors import UserError, some
+from ltrec.settings import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ltrec.data.lists import ImageList
+
+
+Below = Annotated[Text, AfterValidator(listable)]
+"""A folder relative to the source's root, and inside of it."""
 
 
 def annotation_file(root: Path, name: str) -> Path:
@@ -81,14 +86,3 @@ def without_repeats(images: ImageList, classes: Sequence[str], where: str) -> tu
         raise UserError(f"{len(conflicts)} image(s) have two classes: {some(conflicts)}", where=where)
     repeats = images.where(~first).paths
     return images.where(first), tuple(Skipped(path, "listed again in the same split") for path in repeats)
-
-
-def check_class_names(names: Sequence[str], where: str) -> None:
-    """A list of class names holds one a line.
-
-    Raises:
-        UserError: a name is blank or has several lines.
-    """
-    unfit = [f"{name!a}" for name in names if not name.strip() or re.search(r"[\r\n]", name)]
-    if unfit:
-        raise UserError(f"a class name must be text in one line, got {some(unfit)}", where=where)

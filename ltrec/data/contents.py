@@ -17,13 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contents:
-    """The images that can be used, and what is in them."""
+    """What is in the images."""
 
     digests: Mapping[str, bytes] | None
-    """SHA-256 of each readable file by its path; None: no file was opened, and every image counts as readable."""
-
-    def __contains__(self, path: object) -> bool:
-        return self.digests is None or path in self.digests
+    """SHA-256 of each readable file by its path; None: no file was opened."""
 
     def digest(self, lists: Iterable[ImageList]) -> str:
         """SHA-256 over the paths and contents of the images in some lists, whatever their order.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ltrec.artifacts import SPLITS
 from ltrec.data.collection import Collection, Skipped
-from ltrec.data.scanning import images_below, is_text, visible_folders
+from ltrec.data.scanning import images_below, visible_folders
 from ltrec.errors import UserError
 from ltrec.settings import Settings, Text
 
@@ -51,17 +51,19 @@ def scan_folder(root: Path, *, order: Callable[[str], Any] = natural_key) -> Col
         order: The sort key of class names; by default natural order, 2 before 10.
 
     Raises:
-        UserError: no such folder, nothing in it, split folders beside class folders, or a class name that a
-            list of names cannot hold.
+        UserError: no such folder, nothing in it, or split folders beside class folders.
     """
     by_split, strays = _class_folders(root)
-    classes = _class_names({folder.name for folders in by_split.values() for folder in folders}, root, order)
+    classes = tuple(sorted({folder.name for folders in by_split.values() for folder in folders}, key=order))
     label = {name: number for number, name in enumerate(classes)}
     skipped = [Skipped(path, "not in a class folder") for path in strays]
     splits: dict[Split, ImageList] = {}
     for split, folders in by_split.items():
-        splits[split], unfit = images_below([(folder, label[folder.name]) for folder in folders], root)
+        images, unfit = images_below([(folder, label[folder.name]) for folder in folders], root)
         skipped += unfit
+        # An empty folder is as good as none.
+        if split == "train" or len(images) or unfit:
+            splits[split] = images
     if not skipped and not any(len(images) for images in splits.values()):
         raise UserError(f"its class folders are empty; {_HINT}", where=str(root))
     return Collection(classes, splits, tuple(sorted(skipped, key=lambda entry: entry.path)))
@@ -100,12 +102,3 @@ def _is_split(names: set[str], root: Path) -> bool:
             where=str(root),
         )
     return False
-
-
-def _class_names(names: set[str], root: Path, order: Callable[[str], Any]) -> tuple[str, ...]:
-    for name in sorted(names):
-        if not name.strip() or re.search(r"[\r\n]", name) or not is_text(name):
-            raise UserError(
-                f"class folder {name!a}: a class name must be UTF-8 text in one line; rename it", where=str(root)
-            )
-    return tuple(sorted(names, key=order))

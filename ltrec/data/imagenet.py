@@ -6,17 +6,17 @@ carved from train, as ImageNet-LT's was (Liu et al. 2019: 20 images a class that
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ltrec import console
-from ltrec.data.annotations import annotation_file
+from ltrec.data.annotations import Below, annotation_file
 from ltrec.data.collection import Collection, Skipped
 from ltrec.data.lists import lines_of, make_list
 from ltrec.data.scanning import images_below, images_of_classes, visible_folders
+from ltrec.data.table import read_columns
 from ltrec.errors import UserError, one_line, some
 from ltrec.settings import Settings, Text
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ltrec.data.lists import ImageList
 
+_KAGGLE = ("ImageId", "PredictionString")
 _WNID = re.compile(r"n[0-9]{8}")
 _LAYOUT = "ImageNet is train/<wnid>/* and val/<wnid>/* or val/*; params.yaml: prepare.source.train and .val name them"
 
@@ -35,9 +36,9 @@ class ImageNetSource(Settings):
     kind: Literal["imagenet"]
     root: Text = "data"
     """The folder that train and val lie in."""
-    train: Text = "train"
+    train: Below = "train"
     """The training images, `<wnid>/*`, relative to root; Kaggle's are in `ILSVRC/Data/CLS-LOC/train`."""
-    val: Text = "val"
+    val: Below = "val"
     """The official validation images, relative to root: `<wnid>/*`, or without class folders if val_labels is given."""
     val_labels: Text | None = None
     """What a val without class folders shows, relative to root: Kaggle's `LOC_val_solution.csv`, or the development
@@ -94,14 +95,13 @@ def val_wnids(file: Path) -> dict[str, str]:
         UserError: neither of the two, or damaged.
     """
     lines = lines_of(file)
-    if lines and lines[0][1].startswith("ImageId,"):
-        rows = [(number, row) for number, row in zip(lines, csv.reader(line for _, line in lines), strict=True)][1:]
+    if lines and lines[0][1].startswith(f"{_KAGGLE[0]},"):
         # `ILSVRC2012_val_00048981,n03995372 85 1 499 272`: the class stands before each box.
-        found = {row[0]: row[1].partition(" ")[0] for _, row in rows if len(row) == 2}
-        wrong = [number for (number, _), row in rows if len(row) != 2 or not _WNID.fullmatch(found[row[0]])]
-        if wrong:
-            raise UserError("expected `image,n01440764 …`", where=f"{file}:{wrong[0]}")
-        return found
+        images, boxes = read_columns(file, _KAGGLE).values()
+        for row, box in enumerate(boxes, start=1):
+            if not _WNID.fullmatch(box.split()[0]):
+                raise UserError(f"row {row} is no `image,n01440764 …`, got '{box[:60]}'", where=str(file))
+        return {image: box.split()[0] for image, box in zip(images, boxes, strict=True)}
     by_number = _synsets(file.with_name("meta.mat"))
     found = {}
     for place, (number, line) in enumerate(lines, start=1):

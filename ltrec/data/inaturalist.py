@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ltrec.data.annotations import annotation_file, check_class_names, listed, without_repeats
+from ltrec.data.annotations import annotation_file, listed, without_repeats
 from ltrec.data.collection import Collection, Skipped
 from ltrec.data.lists import ImageList
 from ltrec.errors import UserError, some
@@ -84,7 +84,6 @@ def collect(files: Mapping[Split, Annotated]) -> Collection:
             )
     ids = sorted(categories or {number for each in files.values() for number in each.category_ids})
     names = _names(ids, categories)
-    check_class_names(names, next(iter(files.values())).file)
     kinds = tuple(categories.get(number, {}).get("supercategory") or None for number in ids)
     splits, skipped = {}, []
     for split, each in files.items():

@@ -68,13 +68,14 @@ def list_text(images: ImageList) -> str:
     return "".join(f"{path} {label}\n" for path, label in zip(images.paths, images.labels.tolist(), strict=True))
 
 
-def read_list(file: Path, classes: int | None, *, unknown: bool = False) -> ImageList:
+def read_list(file: Path, classes: int | None, *, unknown: bool = False, below: str | None = None) -> ImageList:
     """Read a list; blank lines, CRLF and a byte-order mark do no harm.
 
     Args:
         file: The list.
         classes: C, the number of classes; None: the list does not have to know.
         unknown: Whether images may have the label -1: of no class of the task.
+        below: A folder that the paths are relative to, with or without a `/` at their beginning; it is put before them.
 
     Raises:
         UserError: no such file, no images in it, or a line without a label, with a label that is no
@@ -83,22 +84,13 @@ def read_list(file: Path, classes: int | None, *, unknown: bool = False) -> Imag
     paths: list[str] = []
     labels: list[NDArray[np.int64]] = []
     for first, lines in _blocks(file):
-        divided = _divide(lines, classes) or _divide_one_by_one(lines, classes, file, first, unknown=unknown)
+        own = lines if below is None else [line.strip() and f"{below}/{line.lstrip('/')}" for line in lines]
+        divided = _divide(own, classes) or _divide_one_by_one(own, classes, file, first, unknown=unknown)
         paths += divided[0]
         labels.append(np.array(divided[1], dtype=np.int64))
     if not paths:
         raise UserError("the list has no images", where=str(file))
     return ImageList(tuple(paths), np.concatenate(labels))
-
-
-def read_paths(file: Path) -> frozenset[str]:
-    """The images of a list that prepare wrote, whatever their labels.
-
-    Raises:
-        UserError: no such file.
-    """
-    lines = present(file).read_bytes().decode("utf-8", "surrogateescape").split("\n")
-    return frozenset(line.rpartition(" ")[0] for line in lines if line)
 
 
 def lines_of(file: Path) -> list[tuple[int, str]]:
@@ -147,7 +139,7 @@ def listable(path: str) -> str:
     # Not normpath(), which takes `a/..` away, though `a` may be a link to elsewhere.
     parts = [part for part in path.split("/") if part not in {"", "."}]
     if not parts:
-        raise ValueError(f"'{path}' names no file")
+        raise ValueError(f"'{path}' names nothing below the source's root")
     return "/".join(parts)
 
 

@@ -12,9 +12,10 @@ from pydantic import model_validator
 
 from ltrec import console
 from ltrec.artifacts import UNKNOWN
+from ltrec.data.annotations import annotation_file
 from ltrec.data.lists import ImageList, divide_line, lines_of
 from ltrec.data.splits import draw_ranks
-from ltrec.errors import UserError
+from ltrec.errors import UserError, some
 from ltrec.settings import Fraction, Settings, Text
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ltrec.data.collection import Collection
 
 _WHERE = "params.yaml: prepare.openset"
-_SHOWN = 8
 
 
 class OpenSetSettings(Settings):
@@ -85,17 +85,14 @@ def _labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     label = {name: number for number, name in enumerate(classes)}
     for name in names:
         if name not in label:
-            some = ", ".join(f"'{known}'" for known in classes[:_SHOWN])
-            more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
-            raise UserError(f"the source has no class '{name}'; it has {some}{more}", where=f"{_WHERE}.classes")
+            known = some([f"'{each}'" for each in classes])
+            raise UserError(f"the source has no class '{name}'; it has {known}", where=f"{_WHERE}.classes")
     return [label[name] for name in dict.fromkeys(names)]
 
 
 def _read(root: Path, name: str) -> tuple[str, ...]:
     """The paths in a list of unknown images."""
-    file = root / name
-    if Path(name).is_absolute():
-        console.warn(f"prepare: DVC does not see changes in {file}; put it below {root}, and name it from there")
+    file = annotation_file(root, name)
     paths = []
     for number, line in lines_of(file):
         try:
@@ -116,8 +113,8 @@ def _without(known: Collection, listed: Container[str], name: str) -> Collection
     left = sum(map(len, known.splits.values())) - sum(map(len, splits.values()))
     if left:
         console.say(f"prepare: {left} image(s) leave their classes: {name} says that they are unknown")
-    # The list itself may lie among the images, and is none.
-    return replace(known, splits=splits, skipped=tuple(skip for skip in known.skipped if skip.path != name))
+    own = Path(name).as_posix()  # the list itself may lie among the images, and is none
+    return replace(known, splits=splits, skipped=tuple(skip for skip in known.skipped if skip.path != own))
 
 
 def _joined(first: ImageList, second: ImageList) -> ImageList:

@@ -9,14 +9,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.data.annotations import annotation_file
-from ltrec.data.collection import Collection
-from ltrec.data.lists import divide_line, lines_of, make_list
+from ltrec.data.annotations import Below, annotation_file, without_repeats
+from ltrec.data.collection import Collection, Skipped
+from ltrec.data.lists import lines_of, read_list
 from ltrec.data.scanning import images_of_classes, visible_folders
 from ltrec.errors import UserError, some
 from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
+    from ltrec.artifacts import Split
     from ltrec.data.lists import ImageList
 
 _CATEGORIES, _TRAIN, _VAL = "categories_places365.txt", "places365_train_standard.txt", "places365_val.txt"
@@ -32,9 +33,9 @@ class Places365Source(Settings):
     kind: Literal["places365"]
     root: Text = "data"
     """The folder that lists and images lie in."""
-    train: Text = "data_256_standard"
+    train: Below = "data_256_standard"
     """Where the lists' training images are, relative to root; `data_large_standard` for the large ones."""
-    val: Text = "val_256"
+    val: Below = "val_256"
     """Where the lists' validation images are, relative to root; `val_large` for the large ones."""
 
     def scan(self) -> Collection:
@@ -62,13 +63,15 @@ def scan_lists(root: Path, train: str, val: str) -> Collection:
                 f"no such folder; params.yaml: prepare.source.{setting} names the one that the images are in",
                 where=str(root / folder),
             )
-    return Collection(
-        classes,
-        {
-            "train": _images(annotation_file(root, _TRAIN), train, len(classes)),
-            "test": _images(annotation_file(root, _VAL), val, len(classes)),
-        },
-    )
+    splits: dict[Split, ImageList] = {}
+    skipped: list[Skipped] = []
+    lists: tuple[tuple[Split, str, str], ...] = (("train", _TRAIN, train), ("test", _VAL, val))
+    for split, name, folder in lists:
+        file = annotation_file(root, name)
+        images = read_list(file, len(classes), below=folder)
+        splits[split], repeats = without_repeats(images, classes, str(file))
+        skipped += repeats
+    return Collection(classes, splits, tuple(skipped))
 
 
 def scan_folders(root: Path) -> Collection:
@@ -106,22 +109,3 @@ def categories(file: Path) -> tuple[str, ...]:
     if twice or not names:
         raise UserError(f"has {some(twice)} twice" if twice else "names no class", where=str(file))
     return tuple(names)
-
-
-def _images(file: Path, folder: str, classes: int) -> ImageList:
-    """Read a published list, by label, then path; its paths begin with `/` or with a name."""
-    pairs = []
-    for number, line in lines_of(file):
-        try:
-            path, label = divide_line(line.lstrip("/"))
-        except ValueError:
-            path = label = ""
-        if not label.isdecimal():
-            raise UserError(f"expected `/a/airfield/00000001.jpg 0`, got '{line}'", where=f"{file}:{number}")
-        if int(label) >= classes:
-            raise UserError(
-                f"label {label} is out of range: {_CATEGORIES} has {classes} classes, 0 … {classes - 1}",
-                where=f"{file}:{number}",
-            )
-        pairs.append((f"{folder}/{path}", int(label)))
-    return make_list(sorted(pairs, key=lambda pair: pair[::-1]))

@@ -15,7 +15,7 @@ from ltrec.data.lists import listable, make_list
 from ltrec.errors import UserError, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ltrec.data.lists import ImageList
 
@@ -79,9 +79,9 @@ def visible_folders(folder: Path, root: Path) -> tuple[list[Path], list[str]]:
         UserError: the folder cannot be read.
     """
     listed = list(entries(folder))
-    folders = [Path(entry.path) for entry in listed if entry.is_dir()]
+    folders = [Path(entry.path) for entry in listed if _holds(entry.is_dir)]
     prefix = _prefix(folder, root)
-    return folders, [_printable(prefix + entry.name) for entry in listed if not entry.is_dir()]
+    return folders, [_printable(prefix + entry.name) for entry in listed if not _holds(entry.is_dir)]
 
 
 def entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
@@ -115,12 +115,20 @@ def _below(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[s
         return
     for entry in entries(folder):
         path = prefix + entry.name
-        if entry.is_dir():
+        if _holds(entry.is_dir):
             yield from _below(entry.path, f"{path}/", (*above, real))
-        elif not entry.is_file():  # reading a pipe would wait for ever
+        elif not _holds(entry.is_file):  # reading a pipe would wait for ever
             yield _printable(path), "a broken link" if entry.is_symlink() else "not a regular file"
         else:
             yield _printable(path), _unlistable(path)
+
+
+def _holds(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; a link to itself is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _unlistable(path: str) -> str | None:
@@ -141,5 +149,6 @@ def _prefix(folder: Path, root: Path) -> str:
 
 
 def _printable(path: str) -> str:
-    """With odd bytes spelt out."""
-    return path if is_text(path) else path.encode("utf-8", "backslashreplace").decode()
+    """In one line, with odd bytes spelt out."""
+    text = path if is_text(path) else path.encode("utf-8", "backslashreplace").decode()
+    return text.replace("\n", "\\n").replace("\r", "\\r")

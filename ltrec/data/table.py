@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ltrec.data.annotations import annotation_file, check_class_names, listed, without_repeats
+from ltrec.data.annotations import annotation_file, listed, without_repeats
 from ltrec.data.collection import Collection, Skipped
 from ltrec.data.folder import natural_key
 from ltrec.data.lists import ImageList
@@ -68,7 +68,6 @@ def collect(
             image with two classes.
     """
     classes = sorted(set(labels), key=natural_key)
-    check_class_names(classes, where)
     if negative := [name for name in classes if re.fullmatch(r"-[0-9]+", name)]:
         raise UserError(
             f"negative label(s) {some(negative)}: classes count from 0 or have names;"
@@ -120,7 +119,7 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
             "cannot be read as a table (rows have more cells than the header; text with commas needs quotes)",
             where=where,
         ) from None
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # Arrow calls a damaged page an OSError
         raise UserError(f"cannot be read as a table ({one_line(error)})", where=where) from None
     if not len(table):
         raise UserError("has no rows", where=where)
@@ -161,9 +160,10 @@ def _parquet_names(file: Path) -> list[str]:
 
 
 def _parquet(file: Path, wanted: Sequence[str]) -> Any:
-    import pandas as pd
+    from pyarrow import parquet
 
-    return pd.read_parquet(file, columns=list(wanted))
+    # Without pandas' own notes in the file, which may call a column an index.
+    return parquet.read_table(file, columns=list(wanted)).to_pandas(ignore_metadata=True)
 
 
 def _as_text(column: Any, where: str) -> list[str]:

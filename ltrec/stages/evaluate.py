@@ -74,7 +74,7 @@ def _drop_unnamed(layout: artifacts.Layout, named: Iterable[str]) -> None:
 def _compare(params: Params, layout: artifacts.Layout) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
     from ltrec import heads
-    from ltrec.data.lists import read_classes, read_list, read_paths
+    from ltrec.data.lists import read_classes, read_list
     from ltrec.features import FeatureBank
     from ltrec.openset_report import Images, OpenSetReport
     from ltrec.report import Report, Result
@@ -118,8 +118,14 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     rejected = None
     if val is not None:
         rejected = OpenSetReport(rejection, champion, Images.of(whole.labels.numpy()), Images.of(val.labels.numpy()))
-    on = selected_on(*(read_paths(layout.split_list(split)) for split in ("val", "test")))
+    on = selected_on(*(_paths(layout.split_list(split), len(names)) for split in ("val", "test")))
     return Report(names, counts, groups, labels, results, champion, reference, openset=rejected, selected_on=on)
+
+
+def _paths(file: Path, classes: int) -> frozenset[str]:
+    from ltrec.data.lists import read_list
+
+    return frozenset(read_list(file, classes, unknown=True).paths)
 
 
 def selected_on(val: AbstractSet[str], test: AbstractSet[str]) -> SelectedOn:

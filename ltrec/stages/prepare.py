@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from ltrec.data.inspection import inspect
 from ltrec.data.lists import list_text
 from ltrec.data.long_tail import LongTailSettings
 from ltrec.data.openset import OpenSetSettings
+from ltrec.data.scanning import is_text
 from ltrec.data.sources import SourceSettings
 from ltrec.data.splits import SplitSettings, carve
 from ltrec.errors import UserError, some
@@ -67,6 +70,7 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     """
     root = Path(settings.source.root)
     found = settings.source.scan()
+    _check_names(found, root)
     if settings.openset is not None:
         found = settings.openset.set_apart(found, root)
     contents = Contents(None)
@@ -107,6 +111,22 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     )
 
 
+def _check_names(found: Collection, root: Path) -> None:
+    """Names that a list of classes, one a line, can hold."""
+    unfit = [
+        name
+        for name in (*found.classes, *filter(None, found.supercategories))
+        if not name.strip() or not is_text(name) or re.search(r"[\r\n]", name)
+    ]
+    if unfit:
+        raise UserError(
+            f"a class name must be UTF-8 text in one line, got {some([f'{name!a}' for name in unfit])}", where=str(root)
+        )
+    twice = [f"'{name}'" for name, times in Counter(found.classes).items() if times > 1]
+    if twice:
+        raise UserError(f"classes must have different names; more than one is called {some(twice)}", where=str(root))
+
+
 def _decoded(found: Collection, root: Path, workers: int | None) -> tuple[Collection, Contents]:
     """What can be decoded of what was found."""
     # A path may stand in two splits.
@@ -117,12 +137,6 @@ def _decoded(found: Collection, root: Path, workers: int | None) -> tuple[Collec
     if not digests:
         skips = some([f"{skip.path}: {skip.reason}" for skip in (*unreadable, *found.skipped)])
         raise UserError(f"no image could be read ({skips or 'its folders are empty'})", where=str(root))
-    for split, images in found.splits.items():
-        # A split that was given and is gone is not one that the data lacks, to be carved from train.
-        given = frozenset(images.paths)
-        if given and given.isdisjoint(digests):
-            skips = some([f"{skip.path}: {skip.reason}" for skip in unreadable if skip.path in given])
-            raise UserError(f"none of the {len(given):,} {split} images can be read ({skips})", where=str(root))
     return found.keep(digests, unreadable), Contents(digests)
 
 
@@ -147,7 +161,7 @@ def _split(
     Returns:
         The classes that stay, the splits, and how many images of each class each carved split took.
     """
-    missing: list[Split] = [split for split in settings.carved if not len(collection.splits.get(split, ()))]
+    missing: list[Split] = [split for split in settings.carved if split not in collection.splits]
     counts = collection.splits["train"].counts(len(collection.classes))
     needed = settings.needed(missing)
     small = {label: int(count) for label, count in enumerate(counts) if not settings.suffices(int(count), missing)}
@@ -167,6 +181,10 @@ def _split(
             f"{len(collection.classes)} class(es) with enough images; a classifier needs two{_beside(collection)}",
             where=str(root),
         )
+    for split, images in collection.splits.items():
+        # Carving in its place would give another split than the one asked for.
+        if not len(images):
+            raise UserError(f"of the given {split} split no image is left{_beside(collection)}", where=str(root))
     train = collection.splits["train"]
     per_class = settings.per_class(int(train.counts(len(collection.classes)).min()), missing)
     if missing:

@@ -35,8 +35,3 @@ def test_with_files_the_same_bytes_are_the_same_image() -> None:
 def test_without_files_the_digest_is_over_paths_and_labels() -> None:
     assert Contents(None).digest([VAL]) == hashlib.sha256(b"v/0 0\nshared 1\n\0").hexdigest()
     assert Contents(None).digest([VAL]) != Contents(None).digest([make_list([("v/0", 1), ("shared", 1)])])
-
-
-def test_every_image_counts_as_readable_where_none_was_opened() -> None:
-    assert "gone" in Contents(None)
-    assert "gone" not in Contents({"here": b"x"})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ltrec.data import lists
-from ltrec.data.lists import list_text, listable, make_list, read_classes, read_list, read_paths
+from ltrec.data.lists import list_text, listable, make_list, read_classes, read_list
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -132,11 +132,12 @@ def test_class_names_are_lines(tmp_path: Path) -> None:
         read_classes(file)
 
 
-def test_paths_are_read_whatever_the_labels(tmp_path: Path) -> None:
-    (tmp_path / "list").write_text("a b/1.png 3\nc.png -1\n \x85.png 0\n", encoding="utf-8")
-    assert read_paths(tmp_path / "list") == {"a b/1.png", "c.png", " \x85.png"}
-    with pytest.raises(UserError, match="no such file"):
-        read_paths(tmp_path / "none")
+def test_a_list_of_paths_below_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("/a/1.png 1\n\nb 2.png 0\n", encoding="utf-8")
+    assert read_list(tmp_path / "list", 2, below="val").paths == ("val/a/1.png", "val/b 2.png")
+    (tmp_path / "list").write_text("/../../1.png 1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"list:1: 'val/../../1.png' leaves the source's root"):
+        read_list(tmp_path / "list", 2, below="val")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_a_file_has_one_name_in_every_list(path: str, tmp_path: Path) -> None:
         ("a\rb.png", "not text in one line"),
         ("a\udce9.png", "not UTF-8"),
         (" ", "not text in one line"),
-        ("./", "names no file"),
+        ("./", "names nothing below"),
     ],
 )
 def test_which_paths_no_list_can_hold(path: str, why: str) -> None:

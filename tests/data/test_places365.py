@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import ValidationError
 
 from ltrec.artifacts import SPLITS, Layout, read_json
 from ltrec.data.lists import read_list
@@ -48,13 +49,26 @@ def test_lists_with_the_folders_that_their_paths_are_in(root: Path) -> None:
     assert found.classes == ("airfield", "bakery/shop", "balcony")
     assert set(found.splits) == {"train", "test"}
     assert found.splits["train"].paths == (
-        "data_256_standard/a/airfield/00000001.jpg",
         "data_256_standard/b/bakery/shop/00000002.jpg",
+        "data_256_standard/a/airfield/00000001.jpg",
         "data_256_standard/b/balcony/00000003.jpg",
     )
-    assert found.splits["train"].labels.tolist() == [0, 1, 2]
-    assert found.splits["test"].paths[0] == "val_256/Places365_val_00000002.jpg"
-    assert found.splits["test"].labels.tolist() == [0, 1, 2]
+    assert found.splits["train"].labels.tolist() == [1, 0, 2]
+    assert found.splits["test"].paths[0] == "val_256/Places365_val_00000001.jpg"
+    assert found.splits["test"].labels.tolist() == [2, 0, 1]
+
+
+def test_an_image_that_a_list_names_twice_counts_once(root: Path) -> None:
+    (root / "places365_train_standard.txt").write_text(TRAIN + TRAIN)
+    found = scan(root)
+    assert len(found.splits["train"]) == len(found.skipped) == 3
+
+
+def test_folders_are_inside_of_the_root(root: Path) -> None:
+    assert scan(root, val="./val_256/").splits["test"].paths[0] == "val_256/Places365_val_00000001.jpg"
+    for outside in ("/val_256", "../val_256"):
+        with pytest.raises(ValidationError, match="source's root"):
+            scan(root, val=outside)
 
 
 def test_the_large_images_by_their_settings(root: Path) -> None:
@@ -63,16 +77,16 @@ def test_the_large_images_by_their_settings(root: Path) -> None:
     with pytest.raises(UserError, match=r"data_256_standard: no such folder; params.yaml: prepare.source.train names"):
         scan(root)
     found = scan(root, train="data_large_standard", val="val_large")
-    assert found.splits["train"].paths[0] == "data_large_standard/a/airfield/00000001.jpg"
+    assert found.splits["train"].paths[1] == "data_large_standard/a/airfield/00000001.jpg"
 
 
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
         ("places365_train_standard.txt", "/a/airfield/1.jpg 0\n/a/x.jpg 3\n", r":2: label 3 is out of range: .* 0 … 2"),
-        ("places365_train_standard.txt", "/a/airfield/1.jpg\n", ":1: expected `/a/airfield/00000001.jpg 0`, got '/a"),
-        ("places365_train_standard.txt", "/../../secret.jpg 0\n", ":1: expected"),
-        ("places365_val.txt", "a.jpg -1\n", ":1: expected"),
+        ("places365_train_standard.txt", "/a/airfield/1.jpg\n", ":1: expected `relative/path label`, got 'data"),
+        ("places365_train_standard.txt", "/../../secret.jpg 0\n", ":1: .* leaves the source's root"),
+        ("places365_val.txt", "a.jpg -1\n", ":1: label -1 is out of range"),
         (
             "categories_places365.txt",
             "/a/airfield 0\n/b/balcony 2\n",

@@ -60,6 +60,11 @@ def test_parquet(tmp_path: Path, labels: Any) -> None:
     assert found.splits["train"].labels.tolist() == [1, 0, 0]
 
 
+def test_a_parquet_file_whose_paths_are_its_index(tmp_path: Path) -> None:
+    pd.DataFrame({"path": ["a", "b"], "label": ["x", "y"]}).set_index("path").to_parquet(tmp_path / "t.parquet")
+    assert CsvSource(kind="csv", root=str(tmp_path), file="t.parquet").scan().splits["train"].paths == ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -91,7 +96,6 @@ def test_bad_parquet_is_one_line(tmp_path: Path, columns: Any, message: str) -> 
         (HEADER + "/a,x,train\n../b,y,train\n", "2 path(s) cannot be used: row 1 ('/a' is absolute; "),
         (HEADER + "b,x,train\na/../../b,y,train\n", "row 2 ('a/../../b' leaves the source's root)"),
         (HEADER + '"a\nb",x,train\n', "1 path(s) cannot be used: row 1"),
-        (HEADER + 'a,"x\ny",train\n', "a class name must be text in one line, got 'x\\ny'"),
         (HEADER + "a,0,train\nb,-1,train\n", "negative label(s) -1: classes count from 0 or have names"),
         (HEADER + "a,x,train\na,y,train\n", "1 image(s) have two classes: 'a' ('x' and 'y')"),
         (HEADER + "a,x,train\na,b.jpg,x,train\n", "cannot be read as a table (Error tokenizing data."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from subprocess import run as run_process
@@ -210,10 +211,41 @@ def test_a_given_split_whose_images_are_all_gone_is_not_carved_anew(root: Path, 
         "test": ["a/8.png 0", "b/8.png 1"],
     }
     lists = write_lists(root, **lines | {split: [f"gone/{n}.png {n % 2}" for n in range(5)]})
-    message = rf"data: none of the 5 {split} images can be read \(gone/0.png: cannot be read .* and 2 more\)$"
+    left = "of the given val" if split == "val" else "of the given test" if split == "test" else "0 class"
+    message = rf"data: {left}.* 5 file\(s\) skipped: gone/0.png cannot be read .* and 2 more$"
     with pytest.raises(UserError, match=message):
         prepare(root, layout, **lists)
     assert not layout.stats.exists()
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_given_split_that_loses_its_classes_is_not_carved_anew(root: Path, layout: Layout, *, decode: bool) -> None:
+    write_images(root, train__a=9, train__b=9, train__c=9, test__c=2)
+    with pytest.raises(UserError, match=r"data: of the given test split no image is left$"):
+        prepare(root, layout, decode=decode, openset={"classes": ("c",)})
+    (root / "train" / "c").rename(root / "train" / "d")
+    with pytest.raises(UserError, match=r"test split no image is left; 1 class\(es\) skipped: c/ no training image"):
+        prepare(root, layout, decode=decode)
+
+
+@pytest.mark.parametrize("name", ["bad\nclass", os.fsdecode(b"caf\xe9"), " "])
+def test_a_class_name_that_no_list_can_hold(root: Path, layout: Layout, name: str) -> None:
+    write_images(root, a=9, b=9)
+    (root / "b").rename(root / name)
+    with pytest.raises(UserError, match="data: a class name must be UTF-8 text in one line, got '") as caught:
+        prepare(root, layout)
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_have_different_names(root: Path, layout: Layout) -> None:
+    write_images(root, a=9)
+    categories = [{"id": number, "name": name} for number, name in enumerate(["x", "x", "x (1)"])]
+    images = [{"id": number, "file_name": f"a/{number}.png"} for number in range(9)]
+    annotations = [{"image_id": number, "category_id": number % 3} for number in range(9)]
+    content = {"categories": categories, "images": images, "annotations": annotations}
+    (root / "train.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"more than one is called 'x \(1\)'"):
+        prepare(root, layout, source={"kind": "inaturalist", "root": str(root), "train": "train.json"})
 
 
 def test_where_too_few_images_are_left_it_is_said_what_was_skipped(root: Path, layout: Layout) -> None:

@@ -221,7 +221,7 @@ def test_parts_that_do_not_exist_are_one_line(params: Build) -> None:
 def test_a_schedule_longer_than_the_training_is_refused() -> None:
     small: dict[str, Any] = {"backbone": {"name": "cifar_resnet8"}, "epochs": 4}
     for schedule in ({"name": "step", "milestones": [2, 4]}, {"name": "cosine", "warmup_epochs": 4}):
-        with pytest.raises(ValidationError, match=r"schedule .* must be below epochs \(4\)"):
+        with pytest.raises(ValidationError, match=r"must be below epochs \(4\)"):
             RepresentSettings.model_validate(small | {"schedule": schedule})
 
 
