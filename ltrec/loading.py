@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,7 +105,7 @@ class Batches:
     def __init__(self, images: Images, batch_size: int, workers: int | None = None, *, pin: bool = False) -> None:
         # Nothing here points back at this object: in a cycle the garbage collector takes the queues
         # before the loader, and every worker process is then waited for in vain.
-        self._order = _Order()
+        self._order = _Order(batch_size)
         self._batch_size = batch_size
         self._count = len(images)
         if workers is None:
@@ -131,8 +132,7 @@ class Batches:
         """
         size = self._batch_size
         end = len(indices) // size * size if drop_last and len(indices) >= size else len(indices)
-        pairs = list(zip(indices[:end].tolist(), seeds[:end].tolist(), strict=True))
-        self._order.batches = [pairs[start : start + size] for start in range(0, end, size)]
+        self._order.drawn = indices[:end], seeds[:end]
         for batch in self._loader:
             if isinstance(batch, UserError):
                 raise UserError(batch.what, where=batch.where)  # not itself: its traceback would hold this frame
@@ -145,16 +145,24 @@ class Batches:
 
 
 class _Order:
-    """The batch sampler: (index, seed) of each batch's images, set for each epoch."""
+    """The batch sampler: (index, seed) of each batch's images, made when its turn comes: an epoch may have 10^7.
 
-    def __init__(self) -> None:
-        self.batches: list[list[tuple[int, int]]] = []
+    Attributes:
+        drawn: The epoch's indices and seeds, (M,) each.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.drawn = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.batches)
+        indices, seeds = self.drawn
+        for start in range(0, len(indices), self.size):
+            batch = slice(start, start + self.size)
+            yield list(zip(indices[batch].tolist(), seeds[batch].tolist(), strict=True))
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return math.ceil(len(self.drawn[0]) / self.size)
 
 
 def _collate(items: list[tuple[Tensor, int] | UserError]) -> tuple[Tensor, Tensor] | UserError:

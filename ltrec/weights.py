@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING
 
 from ltrec.artifacts import present
@@ -45,7 +46,7 @@ def _state_dict(content: object, *, where: str) -> dict[str, Tensor]:
     import torch
 
     if not isinstance(content, dict) or not content:
-        raise UserError(f"no state dict: its content is {type(content).__name__}, {_brief(content)}", where=where)
+        raise UserError(f"no state dict: its content is {type(content).__name__}, {reprlib.repr(content)}", where=where)
     if not set(_PUBLISHED).isdisjoint(content):
         raise UserError(
             "is a checkpoint of the research code, of backbone and classifier: `ltrec checkpoint import` takes it over",
@@ -98,8 +99,3 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(present(path))
     except SafetensorError as error:
         raise UserError(f"damaged or not a safetensors file ({one_line(error, 80)})", where=str(path)) from None
-
-
-def _brief(content: object) -> str:
-    text = one_line(ValueError(repr(content)), 60)
-    return text or "empty"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import shutil
 import weakref
 from pathlib import Path
@@ -16,7 +17,7 @@ from ltrec import loading
 from ltrec.augment import AugmentSettings
 from ltrec.data.decoding import Geometry, decode_rgb, square
 from ltrec.errors import UserError
-from ltrec.loading import Batches, Images, view_seeds
+from ltrec.loading import Batches, Images, _Order, view_seeds
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
 
@@ -173,3 +174,12 @@ def test_view_seeds_differ_by_image_epoch_and_seed() -> None:
     assert len(np.unique(seeds)) == 400
     assert np.array_equal(view_seeds(1, 1, 100), seeds[300:])
     assert seeds.min() >= 0
+
+
+def test_batches_are_made_when_their_turn_comes() -> None:
+    order = _Order(3)
+    assert list(order) == []
+    order.drawn = np.arange(7), np.arange(7) * 10
+    assert len(order) == 3
+    assert list(order) == [[(0, 0), (1, 10), (2, 20)], [(3, 30), (4, 40), (5, 50)], [(6, 60)]]
+    assert inspect.isgenerator(iter(order)), "10^7 pairs at once are 1.6 GB"

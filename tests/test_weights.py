@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import pickle
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.touch(), r"damaged or not a checkpoint that torch\.save wrote"),
     "text": (lambda path: path.write_text("no weights"), r"damaged or not a checkpoint that torch\.save wrote"),
     "a tensor": (lambda path: torch.save(torch.ones(2), path), r"no state dict: its content is Tensor"),
+    "lists in lists, 10^12 in all": (
+        lambda path: torch.save(functools.reduce(lambda inner, _: [inner] * 10, range(12), [0]), path),
+        r"no state dict: its content is list, \[\[\[",
+    ),
     "nothing": (lambda path: torch.save({}, path), r"no state dict: its content is dict, \{\}"),
     "no tensors": (
         lambda path: torch.save({"encoder": TENSORS, "epoch": 3, "fc.bias": torch.ones(1)}, path),
