@@ -38,6 +38,7 @@ bench: $(INSTALLED)
 	python benchmarks/digits.py
 	python benchmarks/threads.py
 	python benchmarks/samplers.py
+	python benchmarks/lists.py
 
 lock:
 	$(PYTHON) -m venv $(VENV)

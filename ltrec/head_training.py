@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ltrec.features import FeatureBank
     from ltrec.rebalancers.base import Row
-    from ltrec.selection import Score
+    from ltrec.selection import Candidate
 
 
 class HeadTrainingSettings(SgdRecipe):
@@ -60,7 +60,7 @@ class HeadTrainer:
         import torch
         import torch.nn.functional as F
 
-        from ltrec.selection import score
+        from ltrec.selection import Candidate
 
         labels = train.labels
         sampler = self.sampler.build(labels.cpu().numpy(), seed=self.seed, epochs=self.epochs)
@@ -69,7 +69,7 @@ class HeadTrainer:
         learnt = [parameter for parameter in head.parameters() if parameter.requires_grad]
         optimizer = self.optimizer.build([], learnt)
         schedule = CosineSchedule().build(optimizer, epochs=self.epochs, steps=steps)
-        best: tuple[Score, int, dict[str, Tensor]] | None = None
+        best: tuple[Candidate, int, dict[str, Tensor]] | None = None
         curve: list[Row] = []
         for epoch in range(self.epochs):
             drawn = sampler.epoch(epoch)
@@ -89,10 +89,10 @@ class HeadTrainer:
             # No loss tells of the epoch's last update.
             largest = float(logits.abs().max())
             require_finite(largest, "the largest logit on val", epoch=epoch, step=steps - 1, lr=self.optimizer.lr)
-            result = score(logits, val.labels)
-            curve.append({"epoch": epoch + 1, "loss": total / steps, "val": result.balanced})
-            if best is None or result > best[0]:
-                best = (result, epoch + 1, copy.deepcopy(head.state_dict()))
+            candidate = Candidate(logits, val.labels)
+            curve.append({"epoch": epoch + 1, "loss": total / steps, "val": candidate.balanced})
+            if best is None or candidate > best[0]:
+                best = (candidate, epoch + 1, copy.deepcopy(head.state_dict()))
         assert best is not None, "there is at least one epoch"
         head.load_state_dict(best[2])
         return best[1], curve

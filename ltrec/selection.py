@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,11 @@ from scipy.optimize import minimize_scalar
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 class Score(NamedTuple):
@@ -22,11 +27,45 @@ class Score(NamedTuple):
     log_likelihood: float
 
 
-def score(logits: Tensor, labels: Tensor) -> Score:
-    """Of logits (N, C) against labels (N,); logits that are not finite are right nowhere and come last."""
-    if not torch.isfinite(logits).all():
-        return Score(0.0, -math.inf)
-    return Score(balanced_accuracy(logits, labels), -calibrated(logits, labels)[1])
+class Candidate:
+    """Logits (N, C) against labels (N,), ordered as `Score`; those that are not finite are right nowhere and come last.
+
+    The likelihood takes dozens of passes over the logits, so that it is fitted only where accuracies are equal.
+    """
+
+    def __init__(self, logits: Tensor, labels: Tensor) -> None:
+        self._logits, self._labels = logits, labels
+        self._finite = bool(torch.isfinite(logits).all())
+        self.balanced = balanced_accuracy(logits, labels) if self._finite else 0.0
+
+    @cached_property
+    def log_likelihood(self) -> float:
+        return -calibrated(self._logits, self._labels)[1] if self._finite else -math.inf
+
+    def __gt__(self, other: Candidate) -> bool:
+        if self.balanced != other.balanced:
+            return self.balanced > other.balanced
+        return self.log_likelihood > other.log_likelihood
+
+
+def best(candidates: Iterable[tuple[Item, Tensor]], labels: Tensor) -> tuple[Item, list[float]]:
+    """The item with the best logits, the first of equals, and the balanced accuracy of each.
+
+    Only two candidates' logits are held at a time.
+
+    Args:
+        candidates: Items with their logits (N, C) on val; one at least.
+        labels: Of val, (N,).
+    """
+    chosen: tuple[Item, Candidate] | None = None
+    balanced = []
+    for item, logits in candidates:
+        candidate = Candidate(logits, labels)
+        balanced.append(candidate.balanced)
+        if chosen is None or candidate > chosen[1]:
+            chosen = item, candidate
+    assert chosen is not None, "there is at least one candidate"
+    return chosen[0], balanced
 
 
 def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:

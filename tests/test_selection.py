@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ltrec import selection
 from ltrec.errors import UserError
-from ltrec.selection import Score, balanced_accuracy, calibrated, score
+from ltrec.selection import Candidate, Score, balanced_accuracy, best, calibrated
 
 
 def one_hot(*classes: int) -> torch.Tensor:
@@ -49,14 +50,36 @@ def test_accuracy_goes_before_likelihood_and_likelihood_before_order() -> None:
     # Both are right on both images; the second is surer where it should be than where it should not.
     even = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
     uneven = torch.tensor([[9.0, 1.0], [1.0, 1.1]])
-    assert score(even, labels).balanced == score(uneven, labels).balanced == 1.0
-    assert score(even, labels) > score(uneven, labels)
+    assert Candidate(even, labels).balanced == Candidate(uneven, labels).balanced == 1.0
+    assert Candidate(even, labels) > Candidate(uneven, labels)
+
+
+def test_the_best_is_the_first_of_equals_and_likelihood_is_fitted_for_ties_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fitted = []
+
+    def counted(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+        fitted.append(logits)
+        return calibrated(logits, labels)
+
+    monkeypatch.setattr(selection, "calibrated", counted)
+    labels = torch.tensor([0, 1])
+    wrong, right = one_hot(1, 1), one_hot(0, 1)
+    assert best([("a", wrong), ("b", right), ("c", wrong)], labels) == ("b", [0.5, 1.0, 0.5])
+    assert not fitted
+    uneven = torch.tensor([[9.0, 1.0], [1.0, 1.1]])
+    even = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+    assert best([("a", uneven), ("b", even), ("c", even)], labels) == ("b", [1.0, 1.0, 1.0])
+    assert len(fitted) == 3
 
 
 def test_the_scale_of_the_logits_is_no_merit() -> None:
     logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(3))
     labels = torch.arange(60) % 3
-    assert score(logits, labels).log_likelihood == pytest.approx(score(50 * logits, labels).log_likelihood, abs=1e-5)
+    assert Candidate(logits, labels).log_likelihood == pytest.approx(
+        Candidate(50 * logits, labels).log_likelihood, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -64,6 +87,7 @@ def test_logits_that_are_not_finite_come_last_and_are_refused_alone(bad: float) 
     labels = torch.tensor([0, 1])
     wrong = torch.tensor([[-9.0, 9.0], [9.0, -9.0]])
     right = torch.tensor([[9.0, -9.0], [bad, 9.0]])
-    assert score(right, labels) < score(wrong, labels)
+    assert Candidate(wrong, labels) > Candidate(right, labels)
+    assert not Candidate(right, labels) > Candidate(wrong, labels)
     with pytest.raises(UserError, match="the logits on val are not finite"):
         calibrated(right, labels)

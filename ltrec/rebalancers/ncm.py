@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,14 +12,13 @@ from ltrec.rebalancers.base import Fitted, Rebalancer
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
     from ltrec.features import FeatureBank
     from ltrec.heads import LinearHead, NearestMeanHead
     from ltrec.rebalancers.base import Row
-    from ltrec.selection import Score
 
 _IMAGES_AT_ONCE = 16384
 
@@ -50,29 +50,34 @@ class Ncm(Rebalancer):
         self.distances = distances
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
+        from ltrec.selection import best, calibrated
+
+        head, balanced = best(
+            ((head, head(val.plain)) for head in self._heads(train, joint.weight.shape[0])), val.labels
+        )
+        temperature, _ = calibrated(head(val.plain), val.labels)
+        head.temperature.fill_(temperature)
+        settings = itertools.product(self.transforms, self.distances)
+        curve: list[Row] = [
+            {"transform": transform, "distance": distance, "val": value}
+            for (transform, distance), value in zip(settings, balanced, strict=True)
+        ]
+        return Fitted(head, {**head.options(), "temperature": temperature}, curve)
+
+    def _heads(self, train: FeatureBank, classes: int) -> Iterator[NearestMeanHead]:
+        """One for each setting; which comes first decides between equals."""
         from ltrec.heads import NearestMeanHead, transformed
-        from ltrec.selection import calibrated, score
 
         center = train.features.mean(dim=(0, 1))
-        candidates: list[tuple[Score, NearestMeanHead]] = []
-        curve: list[Row] = []
         for transform in self.transforms:
             means = class_means(
                 train.features.flatten(0, 1),
                 train.labels.repeat(train.views),
-                classes=joint.weight.shape[0],
+                classes=classes,
                 transform=partial(transformed, center=center, transform=transform),
             )
             for distance in self.distances:
-                head = NearestMeanHead(means, center, transform, distance)
-                result = score(head(val.plain), val.labels)
-                candidates.append((result, head))
-                curve.append({"transform": transform, "distance": distance, "val": result.balanced})
-        # max keeps the first of equals: the order of the settings decides.
-        best = max(candidates, key=lambda candidate: candidate[0])[1]
-        temperature, _ = calibrated(best(val.plain), val.labels)
-        best.temperature.fill_(temperature)
-        return Fitted(best, {**best.options(), "temperature": temperature}, curve)
+                yield NearestMeanHead(means, center, transform, distance)
 
 
 def class_means(features: Tensor, labels: Tensor, classes: int, transform: Callable[[Tensor], Tensor]) -> Tensor:

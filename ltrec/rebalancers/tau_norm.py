@@ -36,16 +36,14 @@ class TauNorm(Rebalancer):
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
         from ltrec.heads import LinearHead, tau_normalised
-        from ltrec.selection import calibrated, score
+        from ltrec.selection import best, calibrated
 
         weight = joint.weight.detach()
         # Columns of one product are rescaled for each τ: w_j·x / ‖w_j‖^τ.
         product, norms = val.plain @ weight.T, weight.norm(dim=1)
-        scores = [score(product / norms**tau, val.labels) for tau in self.taus]
-        best = max(range(len(scores)), key=scores.__getitem__)
-        tau = self.taus[best]
+        tau, balanced = best(((tau, product / norms**tau) for tau in self.taus), val.labels)
         head = LinearHead(tau_normalised(weight, tau), None)
         temperature, _ = calibrated(head(val.plain).detach(), val.labels)
         head.temperature.fill_(temperature)
-        curve: list[Row] = [{"tau": t, "val": s.balanced} for t, s in zip(self.taus, scores, strict=True)]
+        curve: list[Row] = [{"tau": t, "val": value} for t, value in zip(self.taus, balanced, strict=True)]
         return Fitted(head, {"tau": tau, "temperature": temperature}, curve)
