@@ -7,11 +7,13 @@ believe a pickle that tells them to take bytes for pointers.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import re
 import warnings
-from typing import TYPE_CHECKING, Any
+import zipfile
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,9 +24,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
 # NumPy 2 renamed the package in which its arrays' pickles look for what puts them together.
 _NUMPY_PACKAGES = ("numpy.core", "numpy._core")
+_REAL = (
+    "float16", "bfloat16", "float32", "float64",
+    "bool", "uint8", "int8", "int16", "int32", "int64",
+)  # fmt: skip
 _FORBIDDEN = re.compile(r"GLOBAL (?P<name>[\w.]+)")
 
 
@@ -47,6 +54,7 @@ def read_checkpoint(path: Path) -> object:
             raise UserError("is a pickle, but none that torch.save wrote; no code of it was run", where=str(path))
         file.seek(0)
         try:
+            _refuse_packed(file)
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - out of a damaged pickle comes almost anything
             raise _refusal(error, path, "not a checkpoint that torch.save wrote") from None
@@ -65,7 +73,34 @@ def read_pickle(path: Path) -> object:
             raise _refusal(error, path, "not a pickle") from None
 
 
+def is_sound(tensor: Tensor) -> bool:
+    """Whether it is dense, of real numbers, and has as many in the file as its shape says: one may be a forgery."""
+    return (
+        tensor.device.type == "cpu"
+        and str(tensor.layout) == "torch.strided"
+        and str(tensor.dtype).removeprefix("torch.") in _REAL
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
+
+
+def _refuse_packed(file: IO[bytes]) -> None:
+    """torch.save stores as it is; a compressed zip file of 2 MB may ask for 2 GB.
+
+    Raises:
+        UserError: the content is larger than its file.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if zipfile.is_zipfile(file):
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as packed:  # torch says what is damaged
+            if sum(entry.file_size for entry in packed.infolist()) > size:
+                raise UserError("is compressed, which torch.save does not do")
+    file.seek(0)
+
+
 def _refusal(error: Exception, path: Path, otherwise: str) -> UserError:
+    if isinstance(error, UserError):
+        return UserError(error.what, where=str(path))
     text = " ".join(str(error).split())
     if named := _FORBIDDEN.search(text):
         return UserError(
@@ -136,8 +171,11 @@ def _numpys() -> dict[str, Any]:
     }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows what puts arrays and tensors together, and nothing else."""
+class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - see below
+    """Knows what puts arrays and tensors together, and nothing else.
+
+    In Python: its memo is a dict, that of the fast one an array as long as ten bytes of a pickle may ask for.
+    """
 
     def find_class(self, module: str, name: str, /) -> Any:
         known = _numpys() | _tensors()
@@ -156,6 +194,7 @@ def _tensors() -> dict[str, Any]:
     def storage(content: bytes) -> Any:
         import torch
 
+        _refuse_packed(io.BytesIO(content))
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
     def tensor(*arguments: Any) -> Any:

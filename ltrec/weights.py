@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ltrec.artifacts import present
 from ltrec.errors import UserError, one_line
 from ltrec.misfits import COUNTER, misfits
-from ltrec.unpickling import read_checkpoint
+from ltrec.unpickling import is_sound, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,6 +59,8 @@ def _state_dict(content: object, *, where: str) -> dict[str, Tensor]:
             f" allowed: names and tensors, alone or under {' or '.join(_WRAPPERS)}",
             where=where,
         )
+    if unsound := [str(name) for name, tensor in content.items() if not is_sound(tensor)]:
+        raise UserError(f"no state dict: {', '.join(unsound[:10])} hold no dense real numbers", where=where)
     return {str(name): tensor for name, tensor in content.items()}
 
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import pickletools
 import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from ltrec.errors import UserError
-from ltrec.unpickling import read_checkpoint, read_pickle
+from ltrec.unpickling import is_sound, read_checkpoint, read_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,6 +185,47 @@ def test_what_it_names_is_told(read: Read, tmp_path: Path) -> None:
     file.write_bytes(pickle.dumps(content) if read is read_pickle else torch_file(content, zipped=True))
     with pytest.raises(UserError, match=r"it names argparse\.Namespace; only tensors, NumPy arrays, numbers, text, "):
         read(file)
+
+
+def deflated(data: bytes) -> bytes:
+    """The same zip file, compressed."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as stored, zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in stored.infolist():
+            packed.writestr(entry.filename, stored.read(entry))
+    return whole.getvalue()
+
+
+def test_a_compressed_file_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    data = deflated(torch_file({"weight": torch.zeros(1_000_000)}, zipped=True))
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"model\.pth: is compressed, which torch\.save does not do$"):
+        read_checkpoint(file)
+    file.write_bytes(pickle.dumps(Call(torch.storage._load_from_bytes, data)))
+    with pytest.raises(UserError, match=r"model\.pth: is compressed"):
+        read_pickle(file)
+
+
+def test_a_place_far_out_in_the_memo_takes_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "dump.pkl"
+    file.write_bytes(b"\x80\x02K\x01r" + (2**32 - 1).to_bytes(4, "little") + b".")  # 64 GB in the C unpickler
+    assert read_pickle(file) == 1
+
+
+@pytest.mark.parametrize(
+    ("tensor", "sound"),
+    [
+        (torch.ones(3, 4)[1], True),
+        (torch.ones(2, dtype=torch.bfloat16), True),
+        (torch.zeros(1).expand(10**6, 10**6), False),
+        (torch.empty(3, device="meta"), False),
+        (torch.ones(2, dtype=torch.complex64), False),
+        (torch.ones(2, 2).to_sparse(), False),
+    ],
+)
+def test_tensors_that_are_what_they_say(tensor: torch.Tensor, sound: bool) -> None:
+    assert is_sound(tensor) is sound
 
 
 _ZIP, _LEGACY = (torch_file({"weight": torch.zeros(1000)}, zipped=zipped) for zipped in (True, False))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ltrec.errors import UserError
+from ltrec.unpickling import is_sound
 from ltrec.weights import strip_prefix
 
 BEST, LATEST = "state_dict_best", "state_dict"
@@ -102,19 +103,15 @@ def _tensors(state: object, name: str, where: str) -> dict[str, Tensor]:
     tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
     wrong = {
         "something else than tensors in it": [key for key in state if key not in tensors],
-        "tensors that are not dense real numbers": [key for key, value in tensors.items() if not _plain(value)],
+        "tensors that are not dense real numbers": [key for key, value in tensors.items() if not is_sound(value)],
         "numbers that are not finite": [
-            key for key, value in tensors.items() if _plain(value) and not torch.isfinite(value).all()
+            key for key, value in tensors.items() if is_sound(value) and not torch.isfinite(value).all()
         ],
     }
     for what, keys in wrong.items():
         if keys:
             raise UserError(f"{name} has {what}: {', '.join(map(str, keys))}", where=where)
     return strip_prefix(tensors)
-
-
-def _plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_complex() and not tensor.is_quantized
 
 
 def _names(mapping: Mapping[Any, Any]) -> str:

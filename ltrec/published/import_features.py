@@ -13,7 +13,7 @@ from ltrec import network as networks
 from ltrec.data.lists import read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.metrics import per_class_accuracy
-from ltrec.unpickling import read_pickle
+from ltrec.unpickling import is_sound, read_pickle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,13 +102,23 @@ def _arrays(content: object, where: str) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def _array(value: Any, name: str, where: str) -> NDArray[Any]:
+    if isinstance(value, torch.Tensor):
+        if not is_sound(value):
+            raise UserError(f"{name} is no tensor of dense real numbers", where=where)
+        value = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
+    if isinstance(value, list) and any(isinstance(row, list) and any(map(_nested, row)) for row in value):
+        raise UserError(f"{name} has more than two dimensions", where=where)
     try:
-        array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+        array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError):  # such as a list of rows of different lengths
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "iuf":
         raise UserError(f"{name} is no array of real numbers but one of {array.dtype}", where=where)
     return array
+
+
+def _nested(value: object) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def _check_rows(idxs: NDArray[np.int64], where: str) -> None:

@@ -165,6 +165,19 @@ def test_a_row_too_few_is_told_by_the_lists_length(dump: Dump) -> None:
     refused(dump, r"val.pkl: has 5 images, artifacts/prepare/val\.txt lists 6$")
 
 
+def test_arrays_that_claim_more_than_there_is(dump: Dump) -> None:
+    refused(dump | {"labels": torch.zeros(1).expand(10**12)}, "labels is no tensor of dense real numbers$")
+    rows: Any = [0.0]
+    for _ in range(12):
+        rows = [rows] * 10
+    refused(dump | {"feats": rows}, "feats has more than two dimensions$")
+
+
+def test_features_in_bfloat16(dump: Dump) -> None:
+    run(dump | {"feats": torch.from_numpy(dump["feats"]).bfloat16()})
+    assert FeatureBank.open(LAYOUT.features("val")).plain.dtype == torch.float32
+
+
 def test_without_a_network(dump: Dump) -> None:
     LAYOUT.model.unlink()
     with pytest.raises(UserError, match=r"^artifacts/represent/model\.safetensors: no such file; features need the"):
