@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+# What headers call the inputs of an artifact, and its users.
+_INPUTS = {"representation": "network", "classes": "list of classes"}
 UNKNOWN = -1
 """The label of an image that shows no class of the task, in lists and feature banks of val and test."""
 
@@ -193,9 +195,39 @@ def present(path: Path) -> Path:
         return path
     if path.is_dir():
         raise UserError("is a folder, not a file", where=str(path))
-    stage = path.parts[1] if len(path.parts) > 2 and path.parts[0] == "artifacts" else None
-    hint = f"; `ltrec {stage}` or `dvc repro` writes it" if stage else ""
-    raise UserError(f"no such file{hint}", where=str(path))
+    writer = _writer(path)
+    raise UserError("no such file" + (f"; {writer} writes it" if writer else ""), where=str(path))
+
+
+def _writer(path: Path) -> str | None:
+    """The commands that write an artifact; None for any other file."""
+    if len(path.parts) < 3 or path.parts[0] != "artifacts":
+        return None
+    stage = path.parts[1]
+    return (
+        f"`ltrec {stage} {path.parts[2]}` or `dvc repro`" if stage == "rebalance" else f"`ltrec {stage}` or `dvc repro`"
+    )
+
+
+def require_made_from(path: Path, header: Mapping[str, Any], **inputs: str | Path) -> None:
+    """Refuse an artifact that belongs to other inputs than those it is to be used with.
+
+    DVC never mixes them; stages that are run by hand may.
+
+    Args:
+        path: The artifact.
+        header: Its header, which names the digests of what it was made from; None stands for what was not known then.
+        inputs: By their names in the header: a file, or the digest of one.
+
+    Raises:
+        UserError: another digest, or none.
+    """
+    for name, given in inputs.items():
+        wanted = digest(given) if isinstance(given, Path) else given
+        if header.get(name, "") not in (wanted, None):
+            raise UserError(
+                f"belongs to another {_INPUTS[name]} than is there now; {_writer(path)} makes it anew", where=str(path)
+            )
 
 
 def digest(*parts: object) -> str:

@@ -50,7 +50,8 @@ class _Pretrainable(Settings):
     """A backbone that may begin with weights from elsewhere."""
 
     weights: str | None = None
-    """Pretrained weights: a file (`.safetensors`, or `.pth` or `.pt` with a state dict); null: random.
+    """Pretrained weights: a file (`.safetensors`, such as another training's `model.safetensors`; or `.pth` or `.pt`
+    with a state dict); null: random.
 
     The resume key and the network's header hold the file's SHA-256; DVC does not see it change."""
 
@@ -138,8 +139,8 @@ class TorchvisionBackbone(_Pretrainable):
 
     name: TorchvisionName
     weights: str | None = None
-    """Pretrained weights: torchvision's name, such as `IMAGENET1K_V2` or `DEFAULT`, or a file (`.safetensors`, or
-    `.pth` or `.pt` with a state dict); null: random.
+    """Pretrained weights: torchvision's name, such as `IMAGENET1K_V2` or `DEFAULT`, or a file (`.safetensors`, such
+    as another training's `model.safetensors`; or `.pth` or `.pt` with a state dict); null: random.
 
     The resume key and the network's header hold the file's SHA-256; DVC does not see it change."""
 

@@ -18,7 +18,7 @@ from ltrec import artifacts
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import torch
@@ -45,15 +45,20 @@ class FeatureBank:
     header: dict[str, Any]
 
     @classmethod
-    def open(cls, path: Path) -> FeatureBank:
+    def open(cls, path: Path, **made_from: str | Path) -> FeatureBank:
         """Map a bank into memory.
 
+        Args:
+            path: Where it lies.
+            made_from: What it must belong to, as `artifacts.require_made_from` takes it.
+
         Raises:
-            UserError: missing, damaged, or no feature bank.
+            UserError: missing, damaged, no feature bank, or one that belongs to something else.
         """
         tensors, header = artifacts.load_tensors(path)
         if set(tensors) != {"features", "labels"}:
             raise UserError("is an artifact of ltrec's, but no feature bank", where=str(path))
+        artifacts.require_made_from(path, header, **made_from)
         return cls(tensors["features"], tensors["labels"], header)
 
     def to(self, device: torch.device) -> FeatureBank:
@@ -104,7 +109,7 @@ class FeatureBank:
 
 @contextlib.contextmanager
 def writing(
-    path: Path, labels: NDArray[np.int64], *, views: int, dim: int, header: dict[str, object]
+    path: Path, labels: NDArray[np.int64], *, views: int, dim: int, header: Mapping[str, object]
 ) -> Iterator[NDArray[np.float32]]:
     """Yield a memory-mapped float32 array (V, N, D) to fill; the file takes its place when the block ends.
 

@@ -47,6 +47,11 @@ class Head(nn.Module):
         """D, the features that the head takes."""
         raise NotImplementedError
 
+    @property
+    def classes(self) -> int:
+        """C, the logits that it gives."""
+        raise NotImplementedError
+
     def scores(self, features: Tensor) -> Tensor:
         """(N, D) → (N, C)."""
         raise NotImplementedError
@@ -57,19 +62,14 @@ class Head(nn.Module):
 
 
 class LinearHead(Head):
-    """w_j·x + b_j: the joint classifier, cRT, and τ-normalised weights (without bias).
-
-    An imported LWS checkpoint leaves its scales (C,) beside W and b; they take no part in the scores.
-    """
+    """w_j·x + b_j: the joint classifier, cRT, and τ-normalised weights (without bias)."""
 
     kind = "linear"
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, published_scale: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
         self.bias = None if bias is None else nn.Parameter(bias)
-        self.register_buffer("published_scale", published_scale)
-        self.published_scale: Tensor | None
 
     @classmethod
     def drawn(cls, classes: int, dim: int) -> Self:
@@ -79,14 +79,37 @@ class LinearHead(Head):
 
     @classmethod
     def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:  # noqa: ARG003
-        return cls(tensors["weight"], tensors.get("bias"), tensors.get("published_scale"))
+        return cls(tensors["weight"], tensors.get("bias"))
+
+    def copied(self) -> tuple[Tensor, Tensor | None]:
+        """W and b of one's own."""
+        return self.weight.detach().clone(), None if self.bias is None else self.bias.detach().clone()
 
     @property
     def dim(self) -> int:
         return self.weight.shape[1]
 
+    @property
+    def classes(self) -> int:
+        return self.weight.shape[0]
+
     def scores(self, features: Tensor) -> Tensor:
         return F.linear(features, self.weight, self.bias)
+
+
+class PublishedLwsHead(LinearHead):
+    """W and b of an imported LWS checkpoint; its scales (C,) lie beside them and take no part in the scores."""
+
+    kind = "published_lws"
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, published_scale: Tensor) -> None:
+        super().__init__(weight, bias)
+        self.register_buffer("published_scale", published_scale)
+        self.published_scale: Tensor
+
+    @classmethod
+    def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:  # noqa: ARG003
+        return cls(tensors["weight"], tensors.get("bias"), tensors["published_scale"])
 
 
 class ScaledHead(Head):
@@ -114,6 +137,10 @@ class ScaledHead(Head):
     @property
     def dim(self) -> int:
         return self.weight.shape[1]
+
+    @property
+    def classes(self) -> int:
+        return self.weight.shape[0]
 
     def scores(self, features: Tensor) -> Tensor:
         if self.scale_bias or self.bias is None:
@@ -150,6 +177,10 @@ class NearestMeanHead(Head):
     def dim(self) -> int:
         return self.means.shape[1]
 
+    @property
+    def classes(self) -> int:
+        return self.means.shape[0]
+
     def scores(self, features: Tensor) -> Tensor:
         z = transformed(features, self.center, self.transform)
         if self.distance == "cosine":
@@ -170,22 +201,28 @@ def tau_normalised(weight: Tensor, tau: float) -> Tensor:
     return weight / norms**tau
 
 
-_KINDS: dict[str, type[Head]] = {head.kind: head for head in (LinearHead, ScaledHead, NearestMeanHead)}
+_KINDS: dict[str, type[Head]] = {
+    head.kind: head for head in (LinearHead, PublishedLwsHead, ScaledHead, NearestMeanHead)
+}
 _MATRICES = {"weight", "means"}  # (C, D)
 
 
-def save(head: Head, path: Path) -> None:
-    """Write a head and how to rebuild it."""
-    artifacts.save_tensors(path, head.state_dict(), {"head": head.kind, "options": head.options()})
+def save(head: Head, path: Path, *, representation: str) -> None:
+    """Write a head, how to rebuild it, and the digest of the network whose features it takes."""
+    header = {"head": head.kind, "options": head.options(), "representation": representation}
+    artifacts.save_tensors(path, head.state_dict(), header)
 
 
-def load(path: Path) -> Head:
+def load(path: Path, *, representation: str) -> Head:
     """Read what `save` wrote.
 
     Raises:
-        UserError: missing, damaged, or no head.
+        UserError: missing, damaged, no head, or one for the features of another network.
     """
-    return from_state(*artifacts.load_tensors(path), where=str(path))
+    tensors, header = artifacts.load_tensors(path)
+    head = from_state(tensors, header, where=str(path))
+    artifacts.require_made_from(path, header, representation=representation)
+    return head
 
 
 def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, where: str) -> Head:
@@ -194,17 +231,19 @@ def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, wher
     Raises:
         UserError: not the state of a head of a known kind; `where` says what was read.
     """
-    kind = _KINDS.get(header.get("head", ""))
+    kind = _KINDS.get(str(header.get("head")))
     if kind is None:
         raise UserError(f"is an artifact of ltrec's, but no head of a known kind ({', '.join(_KINDS)})", where=where)
     try:
         for name in _MATRICES & tensors.keys():
             if tensors[name].ndim != 2:
                 raise UserError(f"its {name} must be (C, D), got {tuple(tensors[name].shape)}", where=where)
-        head = kind.rebuild(tensors, header["options"])
+        head = kind.rebuild(tensors, header["options"]).eval()
         head.load_state_dict(dict(tensors))
-    except (KeyError, RuntimeError) as error:
+        with torch.inference_mode():
+            head(torch.zeros(1, head.dim))  # fails where its tensors do not fit each other
+    except (KeyError, RuntimeError, TypeError) as error:
         raise UserError(
             f"no {kind.kind} head is in it, though its header says so: {one_line(error)}", where=where
         ) from None
-    return head.eval()
+    return head

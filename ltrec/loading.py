@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ltrec.data.decoding import UnreadableImageError, decode_rgb, square
-from ltrec.errors import UserError
+from ltrec.errors import UserError, one_line
 from ltrec.process import cores
 
 if TYPE_CHECKING:
@@ -129,19 +130,37 @@ class Batches:
             indices: Which images, (M,).
             seeds: The seed of each one's view, (M,).
             drop_last: Leave out a last batch that is not full (unless it is the only one).
+
+        Raises:
+            UserError: an image cannot be read, or a worker process is gone.
         """
         size = self._batch_size
         end = len(indices) // size * size if drop_last and len(indices) >= size else len(indices)
         self._order.drawn = indices[:end], seeds[:end]
-        for batch in self._loader:
-            if isinstance(batch, UserError):
-                raise UserError(batch.what, where=batch.where)  # not itself: its traceback would hold this frame
-            yield batch
+        with _killed_worker_explained():
+            for batch in self._loader:
+                if isinstance(batch, UserError):
+                    raise UserError(batch.what, where=batch.where)  # not itself: its traceback would hold this frame
+                yield batch
 
     def once(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in the order of the list."""
         everything = np.arange(self._count)
         return self.epoch(everything, np.zeros_like(everything), drop_last=False)
+
+
+@contextlib.contextmanager
+def _killed_worker_explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that decodes images was killed ({one_line(error, 120)}): for want of memory, or of shared"
+            " memory (docker run --shm-size 2g)? `workers: 0` does without such processes",
+            where="params.yaml: represent.workers, featurize.workers",
+        ) from None
 
 
 class _Order:

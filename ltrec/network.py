@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ltrec import __version__, artifacts, freezing, heads
 from ltrec.backbones import BackboneSettings, feature_dim
 from ltrec.data.decoding import Geometry
+from ltrec.data.lists import read_classes
 from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -96,11 +97,17 @@ def save(network: Network, path: Path, *, backbone: BackboneSettings, header: di
     artifacts.save_tensors(path, network.state_dict(), content | header)
 
 
-def load(path: Path) -> Network:
+def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -> Network:
     """Read what `save` wrote, in evaluation mode.
 
+    Args:
+        path: Where it lies.
+        classes: The list of classes that it must have been trained on.
+        head: One that was fitted on its features, in place of its own.
+
     Raises:
-        UserError: missing, damaged, no network, or tensors that do not fit the network it names.
+        UserError: missing, damaged, no network, tensors that do not fit the network it names, other classes, or a head
+            for another network.
     """
     tensors, header = artifacts.load_tensors(path)
     if "backbone" not in header:
@@ -114,27 +121,19 @@ def load(path: Path) -> Network:
             f"its header names no network that this ltrec builds: {one_line(error)}", where=str(path)
         ) from None
     of_head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
-    head = heads.from_state(of_head, header, where=str(path))
+    own = heads.from_state(of_head, header, where=str(path))
     body = settings.build(geometry.size, pretrained=False)
     try:
-        network = Network(body, head, geometry, mean, std)
+        network = Network(body, own, geometry, mean, std)
         network.load_state_dict(tensors)
     except (RuntimeError, TypeError) as error:
         raise UserError(f"does not fit the network that its header names: {one_line(error)}", where=str(path)) from None
+    if classes is not None:
+        artifacts.require_made_from(path, header, classes=classes)
+        if (named := len(read_classes(classes))) != own.classes:
+            raise UserError(
+                f"knows {own.classes} classes, but {classes} names {named}: another dataset", where=str(path)
+            )
+    if head is not None:
+        network.head = heads.load(head, representation=artifacts.digest(path))
     return network.eval()
-
-
-def replace_head(network: Network, head: heads.Head, *, where: str) -> Network:
-    """Put another head on the backbone.
-
-    Raises:
-        UserError: the head takes features of another dimension.
-    """
-    if head.dim != network.head.dim:
-        raise UserError(
-            f"the head takes {head.dim} features but the backbone gives {network.head.dim};"
-            " run `dvc repro` so that both are of one representation",
-            where=where,
-        )
-    network.head = head
-    return network

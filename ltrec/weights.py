@@ -25,7 +25,8 @@ _PUBLISHED = ("state_dict_best", "feat_model")
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors by name, on the CPU: of a safetensors file, or of a PyTorch one whose code, if any, is not run.
 
-    A state dict under `state_dict` or `model` is taken out, and DataParallel's `module.` left off.
+    A state dict under `state_dict` or `model` is taken out, and DataParallel's `module.` left off; of a network of
+    ltrec's own, the backbone.
 
     Raises:
         UserError: no such file, damaged, a pickle that would run code, or no state dict.
@@ -98,6 +99,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(present(path))
+        tensors = load_file(present(path))
     except SafetensorError as error:
         raise UserError(f"damaged or not a safetensors file ({one_line(error, 80)})", where=str(path)) from None
+    prefix = "backbone."
+    of_backbone = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return of_backbone or tensors

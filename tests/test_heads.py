@@ -10,13 +10,24 @@ from torch.testing import assert_close
 
 from ltrec import artifacts, heads
 from ltrec.errors import UserError
-from ltrec.heads import Distance, Head, LinearHead, NearestMeanHead, ScaledHead, Transform, tau_normalised, transformed
+from ltrec.heads import (
+    Distance,
+    Head,
+    LinearHead,
+    NearestMeanHead,
+    PublishedLwsHead,
+    ScaledHead,
+    Transform,
+    tau_normalised,
+    transformed,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FEATURES = torch.tensor([[1.0, 2.0], [-3.0, 0.5], [0.0, 0.0]])
 WEIGHT = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]])
+NETWORK = "digest of a network"
 BIAS = torch.tensor([0.5, -1.0, 0.0])
 CENTER = torch.tensor([0.5, -0.5])
 TRANSFORMS: tuple[Transform, ...] = ("un", "l2n", "cl2n")
@@ -29,6 +40,7 @@ def of_every_kind() -> list[Head]:
         LinearHead(WEIGHT, None),
         ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0])),
         ScaledHead(WEIGHT, None, torch.ones(3)),
+        PublishedLwsHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0])),
         ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0]), scale_bias=False),
         *(NearestMeanHead(WEIGHT, CENTER, transform, distance) for transform in TRANSFORMS for distance in DISTANCES),
     ]
@@ -130,11 +142,11 @@ def test_tau_normalised_by_hand() -> None:
 def test_a_saved_head_comes_back(tmp_path: Path, index: int) -> None:
     head = of_every_kind()[index]
     head.temperature.fill_(0.7)
-    heads.save(head, tmp_path / "head.safetensors")
-    loaded = heads.load(tmp_path / "head.safetensors")
+    heads.save(head, tmp_path / "head.safetensors", representation=NETWORK)
+    loaded = heads.load(tmp_path / "head.safetensors", representation=NETWORK)
     assert type(loaded) is type(head)
     assert loaded.options() == head.options()
-    assert loaded.dim == 2
+    assert (loaded.dim, loaded.classes) == (2, 3)
     assert not loaded.training
     assert torch.equal(loaded(FEATURES), head(FEATURES))
 
@@ -142,11 +154,11 @@ def test_a_saved_head_comes_back(tmp_path: Path, index: int) -> None:
 def test_truncated_and_missing_heads_are_the_users_to_mend(tmp_path: Path) -> None:
     file = tmp_path / "head.safetensors"
     with pytest.raises(UserError, match="no such file"):
-        heads.load(file)
-    heads.save(LinearHead(WEIGHT, BIAS), file)
+        heads.load(file, representation=NETWORK)
+    heads.save(LinearHead(WEIGHT, BIAS), file, representation=NETWORK)
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(UserError, match="damaged"):
-        heads.load(file)
+        heads.load(file, representation=NETWORK)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +173,10 @@ def test_truncated_and_missing_heads_are_the_users_to_mend(tmp_path: Path) -> No
         ({"means": WEIGHT, "center": CENTER, "temperature": BIAS[0]}, {"head": "nearest_mean", "options": {}},
          "no nearest_mean head"),
         ({"weight": BIAS, "temperature": torch.ones(())}, {"head": "linear", "options": {}}, r"weight must be \(C,"),
+        ({"weight": WEIGHT, "bias": BIAS[:2], "temperature": torch.ones(())}, {"head": "linear", "options": {}},
+         "no linear head"),
+        ({"weight": WEIGHT}, {"head": ["linear"], "options": {}}, "no head of a known kind"),
+        ({"weight": WEIGHT, "temperature": torch.ones(())}, {"head": "scaled", "options": []}, "no scaled head"),
         ({"means": WEIGHT[None], "center": CENTER, "temperature": torch.ones(())},
          {"head": "nearest_mean", "options": {"transform": "un", "distance": "cosine"}}, r"got \(1, 3, 2\)"),
     ],
@@ -169,7 +185,14 @@ def test_what_is_no_head_is_refused_in_one_line(
     tmp_path: Path, tensors: dict[str, torch.Tensor], header: dict[str, object], message: str
 ) -> None:
     file = tmp_path / "other.safetensors"
-    artifacts.save_tensors(file, tensors, header)
+    artifacts.save_tensors(file, tensors, header | {"representation": NETWORK})
     with pytest.raises(UserError, match=f"other.safetensors: .*{message}") as raised:
-        heads.load(file)
+        heads.load(file, representation=NETWORK)
     assert "\n" not in str(raised.value)
+
+
+def test_a_head_for_another_network_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "head.safetensors"
+    heads.save(LinearHead(WEIGHT, BIAS), file, representation=NETWORK)
+    with pytest.raises(UserError, match=r"head\.safetensors: belongs to another network than is there now"):
+        heads.load(file, representation="another")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 import shutil
+import signal
 import weakref
 from pathlib import Path
 
@@ -126,6 +128,20 @@ def test_a_first_file_that_vanished_is_one_line_too(root: Path) -> None:
     (root / "0.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"0\.png: not an image"):
         Images(root, PATHS, GEOMETRY)
+
+
+def _killed(_image: Image.Image, _seed: int) -> np.ndarray:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def test_a_killed_worker_is_one_line(root: Path) -> None:
+    batches = Batches(Images(root, PATHS, GEOMETRY, _killed), 4, 1)
+    with pytest.raises(
+        UserError, match=r"represent\.workers, .*: a process that decodes images was killed .*"
+    ) as raised:
+        epoch(batches, 0)
+    assert "\n" not in str(raised.value)
 
 
 def test_worker_processes_come_with_large_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

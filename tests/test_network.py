@@ -67,22 +67,38 @@ def test_any_head_can_be_saved_with_it(trained: Network, tmp_path: Path) -> None
     assert torch.equal(network.load(tmp_path / "model.safetensors")(IMAGES), trained(IMAGES))
 
 
-def test_another_head_takes_the_place(trained: Network) -> None:
-    head = LinearHead(torch.randn(7, 64), None)
-    assert network.replace_head(trained, head, where="head.safetensors")(IMAGES).shape == (5, 7)
+def test_another_head_takes_the_place(trained: Network, tmp_path: Path) -> None:
+    model, head = tmp_path / "model.safetensors", tmp_path / "head.safetensors"
+    network.save(trained, model, backbone=BACKBONE, header={})
+    heads.save(LinearHead(torch.randn(7, 64), None), head, representation=artifacts.digest(model))
+    assert network.load(model, head=head)(IMAGES).shape == (5, 7)
+
+    network.save(trained, model, backbone=BACKBONE, header={"trained": "anew"})
+    with pytest.raises(UserError, match=r"head\.safetensors: belongs to another network"):
+        network.load(model, head=head)
 
 
-def test_a_head_of_another_dimension_is_refused(trained: Network) -> None:
-    with pytest.raises(UserError, match=r"head\.safetensors: the head takes 65 features but the backbone gives 64"):
-        network.replace_head(trained, LinearHead(torch.randn(4, 65), None), where="head.safetensors")
+def test_the_classes_are_those_of_the_training(trained: Network, tmp_path: Path) -> None:
+    model, classes = tmp_path / "model.safetensors", tmp_path / "classes.txt"
+    classes.write_text("a\nb\nc\nd\n")
+    network.save(trained, model, backbone=BACKBONE, header={"classes": artifacts.digest(classes)})
+    network.load(model, classes=classes)
+    classes.write_text("a\nb\nd\nc\n")
+    with pytest.raises(UserError, match=r"model\.safetensors: belongs to another list of classes"):
+        network.load(model, classes=classes)
+    network.save(trained, model, backbone=BACKBONE, header={"classes": None})  # as imported: no list was there
+    network.load(model, classes=classes)
+    classes.write_text("a\nb\n")
+    with pytest.raises(UserError, match=r"model\.safetensors: knows 4 classes, but \S+classes\.txt names 2"):
+        network.load(model, classes=classes)
 
 
 def test_a_network_is_no_head_and_a_head_no_network(trained: Network, tmp_path: Path) -> None:
     model, head = tmp_path / "model.safetensors", tmp_path / "head.safetensors"
     network.save(trained, model, backbone=BACKBONE, header={})
-    heads.save(trained.head, head)
+    heads.save(trained.head, head, representation="digest")
     with pytest.raises(UserError, match=r"model\.safetensors: no linear head"):
-        heads.load(model)
+        heads.load(model, representation="digest")
     with pytest.raises(UserError, match=r"head\.safetensors: .*no network"):
         network.load(head)
 

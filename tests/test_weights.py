@@ -41,6 +41,14 @@ def test_a_safetensors_file(content: dict[str, torch.Tensor], tmp_path: Path) ->
     assert same(read_state_dict(tmp_path / "weights.safetensors"), TENSORS)
 
 
+def test_of_a_network_of_ours_the_backbone(tmp_path: Path) -> None:
+    save_file(
+        {f"backbone.{name}": tensor for name, tensor in TENSORS.items()} | {"head.weight": torch.ones(3, 2)},
+        tmp_path / "model.safetensors",
+    )
+    assert same(read_state_dict(tmp_path / "model.safetensors"), TENSORS)
+
+
 def test_a_prefix_goes_only_when_all_carry_it() -> None:
     assert list(strip_prefix(PARALLEL)) == list(TENSORS)
     mixed = PARALLEL | {"fc.weight": torch.ones(1)}

@@ -34,16 +34,12 @@ def run(params: Params, output: Path, *, variant: str | None = None) -> None:
     layout = artifacts.Layout()
     if output.is_dir():
         raise UserError("is a folder; a file is wanted", where=str(output))
-    network = networks.load(layout.model)
+    head = None if variant is None else _head_of(params, layout, variant)
+    network = networks.load(layout.model, head=head)
+    weight, bias, scales = _linear(network.head, where=str(head or layout.model))
     if variant is None:
-        joint = network.head
-        assert isinstance(joint, heads.LinearHead), "the representation is learnt with a linear head"
-        weight, bias, scales = *_linear(joint, where=str(layout.model))[:2], joint.published_scale
         facts, whose = _facts(layout), "the representation's own classifier"
     else:
-        path = _head_of(params, layout, variant)
-        networks.replace_head(network, heads.load(path), where=str(path))
-        weight, bias, scales = _linear(network.head, where=str(path))
         facts, whose = _facts_of_variant(layout, variant), f"the classifier of {variant}"
     tensors = content.Networks(network.backbone, weight, bias, scales).state_dict()
     written = io.BytesIO()  # torch's own errors hide that a disk is full
@@ -76,7 +72,8 @@ def _linear(head: heads.Head, *, where: str) -> tuple[Tensor, Tensor, Tensor | N
     with torch.no_grad():
         bias = torch.zeros(len(head.weight)) if head.bias is None else head.bias
         if isinstance(head, heads.LinearHead):
-            return head.weight / head.temperature, bias / head.temperature, None
+            scales = head.published_scale if isinstance(head, heads.PublishedLwsHead) else None
+            return head.weight / head.temperature, bias / head.temperature, scales
         scale = head.scale / head.temperature
         if head.scale_bias:
             return head.weight, bias, scale

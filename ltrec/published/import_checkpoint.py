@@ -54,7 +54,7 @@ def run(params: Params, file: Path, *, backbone: str | None = None) -> None:
         )
     network = networks.Network(body, head, image.geometry, image.mean, image.std)
     facts = {"file": file.name, "digest": artifacts.digest(file), **checkpoint.facts}
-    networks.save(network, layout.model, backbone=settings, header={"published": facts})
+    networks.save(network, layout.model, backbone=settings, header={"published": facts, "classes": None})
     artifacts.write_text(layout.history, _HISTORY)
     with tracking.stage_run(params, "represent") as record:
         record.tags({f"published.{name}": value for name, value in facts.items()})
@@ -97,7 +97,7 @@ def _fill(body: nn.Module, tensors: Mapping[str, Tensor], size: int, name: str, 
         hint = f", the tensors are those of {' or '.join(fitting)}" if another else ""
         raise UserError(f"does not fit: represent.backbone is {name}{hint}; {wrong}", where=where)
     load_exactly(whole, tensors, where)
-    return heads.LinearHead(weight, bias, scales)
+    return heads.LinearHead(weight, bias) if scales is None else heads.PublishedLwsHead(weight, bias, scales)
 
 
 def _lookalikes(tensors: Mapping[str, Tensor], size: int) -> list[str]:

@@ -54,14 +54,13 @@ def run(file: Path, split: Split) -> None:
         raise UserError(f"has {len(labels):,} images, {layout.split_list(split)} lists {len(listed):,}", where=where)
     _check_rows(idxs, where)
     _check_features(feats, idxs, head, layout, where)
-    with torch.inference_mode():
-        classes = head(torch.zeros(1, head.dim)).shape[1]
     of_image = labels[np.argsort(idxs)]
-    _check_labels(of_image, classes, layout, split, where)
+    _check_labels(of_image, head.classes, layout, split, where)
     if listed is not None:
         _check_listed(of_image, listed, layout.split_list(split), where)
     header: dict[str, object] = {
         "representation": artifacts.digest(layout.model),
+        "classes": None,
         "split": split,
         "published": file.name,
     }
@@ -69,7 +68,7 @@ def run(file: Path, split: Split) -> None:
     with features.writing(path, of_image, views=1, dim=head.dim, header=header) as bank:
         bank[0, idxs] = feats
     known = labels != artifacts.UNKNOWN
-    accuracy = _accuracy(head, feats[known], labels[known], classes)
+    accuracy = _accuracy(head, feats[known], labels[known], head.classes)
     chance = 1 / len(np.unique(labels[known]))
     if accuracy < chance + _LEAST_SKILL * (1 - chance):
         console.warn(

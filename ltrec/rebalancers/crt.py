@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.head_training import HeadTrainer, HeadTrainingSettings
@@ -33,7 +32,9 @@ class Crt(Rebalancer):
         self.seed = seed
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
-        head = self._drawn_like(joint) if self.init == "random" else copy.deepcopy(joint)
+        from ltrec.heads import LinearHead
+
+        head = self._drawn_like(joint) if self.init == "random" else LinearHead(*joint.copied())
         epoch, curve = self.trainer.fit(head, train, val)
         return Fitted(head, {"epoch": epoch}, curve)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.rebalancers.base import Fitted, Rebalancer
@@ -26,4 +25,6 @@ class Joint(Rebalancer):
     """The joint classifier as it is (Kang et al. 2020, section 3)."""
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
-        return Fitted(copy.deepcopy(joint))
+        from ltrec.heads import LinearHead
+
+        return Fitted(LinearHead(*joint.copied()))

@@ -37,8 +37,7 @@ class Lws(Rebalancer):
 
         from ltrec.heads import ScaledHead
 
-        weight = joint.weight.detach().clone()
-        bias = None if joint.bias is None else joint.bias.detach().clone()
+        weight, bias = joint.copied()
         # The joint logits are computed anew for each batch: kept for all images they would not fit into memory where
         # classes are many, and for few they cost next to nothing.
         head = ScaledHead(weight, bias, torch.ones_like(weight[:, 0]), scale_bias=self.scale_bias)

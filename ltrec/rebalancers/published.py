@@ -25,10 +25,8 @@ class Published(Rebalancer):
     """s_j·(w_j·x + b_j) with the published s (Kang et al. 2020, eq. 4); without one, W and b as they are."""
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
-        from ltrec.heads import LinearHead, ScaledHead
+        from ltrec.heads import LinearHead, PublishedLwsHead, ScaledHead
 
-        weight = joint.weight.detach().clone()
-        bias = None if joint.bias is None else joint.bias.detach().clone()
-        if joint.published_scale is None:
-            return Fitted(LinearHead(weight, bias))
-        return Fitted(ScaledHead(weight, bias, joint.published_scale.clone()))
+        if isinstance(joint, PublishedLwsHead):
+            return Fitted(ScaledHead(*joint.copied(), joint.published_scale.clone()))
+        return Fitted(LinearHead(*joint.copied()))

@@ -83,18 +83,19 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     counts = read_list(layout.split_list("train"), len(names)).counts(len(names))
     shots = params.evaluate.shots
     groups = metrics.shot_groups(counts, shots.many_above, shots.few_below)
-    whole = FeatureBank.open(layout.features("test"))
+    whole = FeatureBank.open(layout.features("test"), classes=layout.classes)
     bank = whole.known()
     labels = _labels(bank, len(names), layout.features("test"))
     # Val is needed to choose thresholds on, where there is something to reject.
-    val = FeatureBank.open(layout.features("val")) if bank is not whole else None
+    representation = whole.header["representation"]
+    val = FeatureBank.open(layout.features("val"), representation=representation) if bank is not whole else None
 
     fitted = {variant: artifacts.read_json(layout.head_metrics(variant)) for variant in params.rebalance}
     on_val = {variant: _on_val(own, layout.head_metrics(variant)) for variant, own in fitted.items()}
     champion = max(on_val, key=on_val.__getitem__)
     answers, norms, rejection = {}, {}, {}
     for variant in params.rebalance:
-        head = heads.load(layout.head(variant))
+        head = heads.load(layout.head(variant), representation=representation)
         answers[variant] = _ask(head, bank, labels, len(names), layout.head(variant))
         if val is not None:
             rejection[variant] = _tell_apart(head, whole, val, len(names), layout.head(variant))
@@ -185,8 +186,6 @@ def _logits(head: Head, bank: FeatureBank, classes: int, path: Path) -> Iterator
     """Of all images of a bank, some at a time, (n, C)."""
     import torch
 
-    if head.dim != bank.dim:
-        raise UserError(f"takes {head.dim} features, the bank has {bank.dim}; run `dvc repro`", where=str(path))
     for start in range(0, len(bank.labels), _IMAGES_AT_ONCE):
         with torch.inference_mode():
             logits = head(bank.plain[start : start + _IMAGES_AT_ONCE]).numpy()

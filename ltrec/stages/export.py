@@ -160,25 +160,14 @@ def _write(params: Params, layout: Layout, settings: ExportSettings, variant: st
 
 def _assemble(params: Params, layout: Layout, variant: str, precision: Precision) -> tuple[Network, ModelCard]:
     """The backbone with the variant's head, and what the file will say of them."""
-    import torch
-
-    from ltrec import heads
     from ltrec import network as networks
     from ltrec.data.lists import read_classes
     from ltrec.onnx_contract import ModelCard
     from ltrec.project import git_state
 
-    classes, path = read_classes(layout.classes), layout.head(variant)
-    network = networks.replace_head(networks.load(layout.model), heads.load(path), where=str(path)).eval()
-    with torch.inference_mode():
-        known = network.head(torch.zeros(1, network.head.dim)).shape[1]
-    if known != len(classes):
-        raise UserError(
-            f"the head knows {known} classes but {layout.classes} names {len(classes)}; run `dvc repro`",
-            where=str(path),
-        )
+    network = networks.load(layout.model, classes=layout.classes, head=layout.head(variant))
     card = ModelCard(
-        classes=classes,
+        classes=read_classes(layout.classes),
         geometry=network.geometry,
         mean=network.mean,
         std=network.std,

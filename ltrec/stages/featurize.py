@@ -43,7 +43,7 @@ def run(params: Params) -> None:
     devices.make_deterministic(params.seed)
     with tracking.stage_run(params, "featurize") as record:
         record.params({"featurize": params.featurize.model_dump(mode="json")})
-        network = networks.load(layout.model)
+        network = networks.load(layout.model, classes=layout.classes)
         representation = artifacts.digest(layout.model)
         # This stage starts when DVC has the network: the training that made it need not be resumed any more.
         checkpoints.sweep("represent", taken=representation)
@@ -52,11 +52,12 @@ def run(params: Params) -> None:
             where="params.yaml: featurize.batch_size", instead="a smaller one may fit",
         ):  # fmt: skip
             network = networks.on_device(network, device)
+            made_from = {"representation": representation, "classes": artifacts.digest(layout.classes)}
             for split in artifacts.SPLITS:
-                _write_bank(params, network, split, {"representation": representation, "split": split})
+                _write_bank(params, network, split, made_from | {"split": split})
 
 
-def _write_bank(params: Params, network: Network, split: Split, header: dict[str, object]) -> None:
+def _write_bank(params: Params, network: Network, split: Split, header: dict[str, str]) -> None:
     from ltrec import features, training
     from ltrec.data.lists import read_classes, read_list
     from ltrec.loading import Batches, Images, view_seeds

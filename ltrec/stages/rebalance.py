@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from ltrec.rebalancers.base import Fitted
 
 _IMAGES_AT_ONCE = 4096
+_READ: tuple[artifacts.Split, ...] = ("train", "val")
 
 
 def run(params: Params, variant: str) -> None:
     """Write the variant's head and its train and val figures."""
     from ltrec import device as devices
     from ltrec import heads
+    from ltrec.features import FeatureBank
     from ltrec.network import load
 
     layout = artifacts.Layout()
@@ -42,7 +44,9 @@ def run(params: Params, variant: str) -> None:
         record.params({"rebalance": settings.model_dump(mode="json"), "seed": params.seed})
         network = load(layout.model)
         representation = artifacts.digest(layout.model)
-        train, val = (_bank(layout, split, representation) for split in ("train", "val"))
+        train, val = (
+            FeatureBank.open(layout.features(split), representation=representation).known() for split in _READ
+        )
         with devices.memory_for("the features", where="params.yaml: device", instead="cpu always works"):
             try:
                 fitted = _fit(params, variant, network, train, val, device)
@@ -58,7 +62,7 @@ def run(params: Params, variant: str) -> None:
             "chosen": fitted.chosen,
             "curve": fitted.curve,
         }
-        heads.save(head, layout.head(variant))
+        heads.save(head, layout.head(variant), representation=representation)
         artifacts.write_json(layout.head_metrics(variant), metrics)
         record.metrics(
             {f"{split}/{name}": value for split, of_split in figures.items() for name, value in of_split.items()}
@@ -127,19 +131,6 @@ def _images(
         workers=represent.workers,
         on_images=advance,
     )
-
-
-def _bank(layout: artifacts.Layout, split: artifacts.Split, representation: str) -> FeatureBank:
-    """The known images' features of a split, if they are those of the network with the digest `representation`."""
-    from ltrec.features import FeatureBank
-
-    bank = FeatureBank.open(layout.features(split))
-    if bank.header.get("representation") != representation:
-        raise UserError(
-            f"holds features of another network than {layout.model}; run `ltrec featurize` or `dvc repro`",
-            where=str(layout.features(split)),
-        )
-    return bank.known()
 
 
 def _figures(head: Head, bank: FeatureBank) -> dict[str, float]:

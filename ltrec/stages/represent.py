@@ -123,7 +123,8 @@ def run(params: Params) -> None:
             network = networks.on_device(network, device)
             trained, history = _train(network, root, train, val, settings, params.seed, resume, record)
         artifacts.write_csv(layout.history, history)
-        networks.save(trained.cpu(), layout.model, backbone=settings.backbone, header=given)
+        header = given | {"classes": artifacts.digest(layout.classes)}
+        networks.save(trained.cpu(), layout.model, backbone=settings.backbone, header=header)
         record.file(layout.history)
         # The checkpoint stays: a kill before DVC has the network must not cost the training; `featurize` discards it.
         resume.finish(artifacts.digest(layout.model))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ltrec import heads
-from ltrec.heads import Head
+from ltrec.heads import Head, LinearHead, PublishedLwsHead
 from ltrec.rebalancers import RebalancerSettings
 from tests.contracts.members import examples
 
@@ -22,13 +22,14 @@ each = pytest.mark.parametrize("kind", list(heads._KINDS))
 
 @pytest.fixture(scope="module")
 def made(banks: Banks) -> dict[str, Head]:
-    """A head of each kind that some method makes."""
+    """A head of each kind, as a method makes it or an imported checkpoint leaves it."""
     fitted = [settings.build(0).fit(*banks).head for settings in examples(RebalancerSettings)]  # type: ignore[attr-defined]
-    return {head.kind: head for head in fitted}
+    imported = PublishedLwsHead(*banks.joint.copied(), torch.tensor([0.5, 1.0, 2.0]))
+    return {head.kind: head for head in (*fitted, imported)}
 
 
-def test_every_head_can_be_loaded_and_is_made_by_some_method(made: dict[str, Head]) -> None:
-    assert set(heads._KINDS.values()) == set(Head.__subclasses__())
+def test_every_head_can_be_loaded_and_comes_from_somewhere(made: dict[str, Head]) -> None:
+    assert set(heads._KINDS.values()) == {*Head.__subclasses__(), *LinearHead.__subclasses__()}
     assert set(heads._KINDS) == set(made)
 
 

@@ -39,7 +39,7 @@ def exported(params: Params, output: Path, **options: Any) -> dict[str, Any]:
 
 
 def save_head(head: heads.Head, variant: str, **metrics: Any) -> None:
-    heads.save(head, LAYOUT.head(variant))
+    heads.save(head, LAYOUT.head(variant), representation=artifacts.digest(LAYOUT.model))
     artifacts.write_json(LAYOUT.head_metrics(variant), {"val": {"all": 0.5}, "chosen": {}, **metrics})
 
 
@@ -142,7 +142,7 @@ def test_mistakes(params: Build, write: Write, output: Path) -> None:
     import_checkpoint.run(params(), write(best(states())))
     with pytest.raises(UserError, match=r"^--variant: no such variant: rct; allowed: joint, ncm, crt"):
         export_checkpoint.run(params(), output, variant="rct")
-    with pytest.raises(UserError, match=r"crt/head\.safetensors: no such file; `ltrec rebalance`"):
+    with pytest.raises(UserError, match=r"crt/head\.safetensors: no such file; `ltrec rebalance crt`"):
         export_checkpoint.run(params(), output, variant="crt")
     with pytest.raises(UserError, match="is a folder; a file is wanted"):
         export_checkpoint.run(params(), output.parent)

@@ -229,7 +229,6 @@ def test_what_is_no_published_checkpoint(kind: str, params: Build, write: Write)
 def test_the_joint_head_is_without_the_scales_and_keeps_them(params: Build, write: Write) -> None:
     import_checkpoint.run(params(), write(best(states(scales=True))))
     head = network.load(LAYOUT.model).head
-    assert isinstance(head, heads.LinearHead)
-    assert head.published_scale is not None
+    assert isinstance(head, heads.PublishedLwsHead)
     features = torch.ones(1, DIM)
     torch.testing.assert_close(head(features), features @ head.weight.T + head.bias)

@@ -16,6 +16,8 @@ from ltrec.params import Params
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ltrec.heads import Head
+
     Build = Callable[..., Params]
 
 # 15, 9 and 4 remain for training.
@@ -45,6 +47,14 @@ def build_params(**sections: dict[str, Any]) -> Params:
     for name, section in sections.items():
         small[name] = small.get(name, {}) | section
     return Params.model_validate({"device": "cpu", **small})
+
+
+def load_head(variant: str) -> Head:
+    """A variant's head, which is one for the network that is there."""
+    from ltrec import artifacts, heads
+
+    layout = artifacts.Layout()
+    return heads.load(layout.head(variant), representation=artifacts.digest(layout.model))
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LAYOUT = Layout()
 COUNTS = (150, 60, 5)
 # One feature a class: every image lies on its class's axis, but one of class 2, which lies on axis 0.
+NETWORK = "digest of a network"
 LABELS = np.repeat(np.arange(3), 4)
 FEATURES = np.eye(3, dtype=np.float32)[[0] * 4 + [1] * 4 + [2] * 3 + [0]]
 WEIGHTS = {"joint": torch.tensor([[3.0, 0, 2], [0, 2, 0], [0, 0, 1]]), "crt": torch.eye(3)}
@@ -69,7 +70,7 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
     artifacts.write_text(
         LAYOUT.split_list("test"), "".join(f"{image}.png {label}\n" for image, label in enumerate(LABELS))
     )
-    with features.writing(LAYOUT.features("test"), LABELS, views=1, dim=3, header={}) as bank:
+    with features.writing(LAYOUT.features("test"), LABELS, views=1, dim=3, header=made_from()) as bank:
         bank[0] = FEATURES
     artifacts.write_csv(LAYOUT.history, [{"epoch": 1, "loss": 0.5, "accuracy": 0.8, "val": 0.6, "lr": 0.1}])
     save("joint", heads.LinearHead(WEIGHTS["joint"], None), 0.6)
@@ -83,8 +84,12 @@ def drawn() -> None:
     """For tests that look at images; the others do without, since drawing takes a second."""
 
 
+def made_from() -> dict[str, object]:
+    return {"representation": NETWORK, "classes": artifacts.digest(LAYOUT.classes)}
+
+
 def save(variant: str, head: heads.Head, val: float, log_likelihood: float = -1.0, **more: object) -> None:
-    heads.save(head, LAYOUT.head(variant))
+    heads.save(head, LAYOUT.head(variant), representation=NETWORK)
     on_val = {"all": val, "balanced": val, "log_likelihood": log_likelihood}
     content = {"method": variant, "val": on_val, "chosen": {}, "curve": [], **more}
     artifacts.write_json(LAYOUT.head_metrics(variant), content)
@@ -218,9 +223,8 @@ def test_the_same_bytes_twice() -> None:
 def add_unknown(split: artifacts.Split, labels: list[int], rows: list[list[float]]) -> None:
     """A bank of known images on their axes, then what `rows` says, -1 each."""
     known = FEATURES if split == "test" else np.eye(3, dtype=np.float32)[labels]
-    with features.writing(
-        LAYOUT.features(split), np.array(labels + [-1] * len(rows)), views=1, dim=3, header={}
-    ) as bank:
+    given = np.array(labels + [-1] * len(rows))
+    with features.writing(LAYOUT.features(split), given, views=1, dim=3, header=made_from()) as bank:
         bank[0] = np.concatenate([known, np.array(rows, dtype=np.float32).reshape(-1, 3)])
 
 
@@ -296,9 +300,15 @@ def test_table_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert "crt ★" in capsys.readouterr().out
 
 
-def test_a_head_of_another_dimension_is_refused() -> None:
-    save("crt", heads.LinearHead(torch.eye(4), None), 0.9)
-    with pytest.raises(UserError, match=r"crt/head\.safetensors: takes 4 features, the bank has 3"):
+def test_a_head_for_another_network_is_refused() -> None:
+    heads.save(heads.LinearHead(torch.eye(3), None), LAYOUT.head("crt"), representation="another")
+    with pytest.raises(UserError, match=r"crt/head\.safetensors: belongs to another network .*`ltrec rebalance crt`"):
+        run("joint", "crt")
+
+
+def test_features_of_other_classes_are_refused() -> None:
+    artifacts.write_text(LAYOUT.classes, "ant\nbee\nelk\n")
+    with pytest.raises(UserError, match=r"test\.safetensors: belongs to another list of classes .*`ltrec featurize`"):
         run("joint", "crt")
 
 
@@ -325,7 +335,7 @@ def test_metrics_without_a_figure_on_val_are_refused() -> None:
 
 def test_other_negative_labels_and_unknown_images_alone_are_refused() -> None:
     for label, message in ((-2, "has labels -2 … -2, but there are 3 classes"), (-1, "has no images")):
-        with features.writing(LAYOUT.features("test"), np.full(12, label), views=1, dim=3, header={}) as bank:
+        with features.writing(LAYOUT.features("test"), np.full(12, label), views=1, dim=3, header=made_from()) as bank:
             bank[0] = FEATURES
         with pytest.raises(UserError, match=message):
             run("crt")
@@ -334,5 +344,8 @@ def test_other_negative_labels_and_unknown_images_alone_are_refused() -> None:
 def test_labels_beyond_the_classes_are_refused() -> None:
     artifacts.write_text(LAYOUT.classes, "ant\nbee\n")
     artifacts.write_text(LAYOUT.split_list("train"), "a.png 0\nb.png 1\n")
+    imported = made_from() | {"classes": None}
+    with features.writing(LAYOUT.features("test"), LABELS, views=1, dim=3, header=imported) as bank:
+        bank[0] = FEATURES
     with pytest.raises(UserError, match="has labels 0 … 2, but there are 2 classes"):
         run("joint")

@@ -90,9 +90,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: FakeRun) ->
     torch.manual_seed(0)
     backbone = CifarResNetBackbone(name="cifar_resnet8")
     built = network.build(backbone, Geometry(size=16, resize=18), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), len(CLASSES))
-    network.save(built, layout.model, backbone=backbone, header={})
-    heads.save(built.head, layout.head("joint"))
-    heads.save(heads.NearestMeanHead(torch.randn(3, 64), torch.zeros(64), "l2n", "cosine"), layout.head("ncm"))
+    network.save(built, layout.model, backbone=backbone, header={"classes": artifacts.digest(layout.classes)})
+    heads.save(built.head, layout.head("joint"), representation=artifacts.digest(layout.model))
+    heads.save(
+        heads.NearestMeanHead(torch.randn(3, 64), torch.zeros(64), "l2n", "cosine"),
+        layout.head("ncm"),
+        representation=artifacts.digest(layout.model),
+    )
     artifacts.write_json(layout.evaluation_metrics, {"champion": "ncm"})
     return layout
 
@@ -150,8 +154,7 @@ def test_the_stage_writes_the_champion_and_its_figures(project: Layout, record: 
     assert record.told["metrics"]["export/accuracy/onnx"] == figures["accuracy"]["onnx"]
 
     # What is served is what PyTorch says of the same file.
-    whole = network.load(project.model)
-    whole.head = heads.load(project.head("ncm"))
+    whole = network.load(project.model, head=project.head("ncm"))
     file = Path("data/val/dog/1.png")
     pixels = decoding.square(decoding.decode_rgb(file), whole.geometry)
     with torch.inference_mode():
@@ -284,10 +287,12 @@ def test_mistakes(project: Layout) -> None:
     assert "is a folder" in refusal(params, variant="ncm", output=Path("data")).what
     assert "belongs to the pipeline" in refusal(params, variant="ncm", output=project.onnx).what
 
-    heads.save(heads.LinearHead(torch.zeros(3, 32), None), project.head("ncm"))
-    assert "the head takes 32 features but the backbone gives 64" in refusal(params).what
-    heads.save(heads.LinearHead(torch.zeros(2, 64), None), project.head("ncm"))
-    assert "knows 2 classes but artifacts/prepare/classes.txt names 3" in refusal(params).what
+    heads.save(heads.LinearHead(torch.zeros(3, 64), None), project.head("ncm"), representation="another")
+    assert "belongs to another network" in refusal(params).what
+    names = project.classes.read_text()
+    project.classes.write_text(names + "eel\n")
+    assert "belongs to another list of classes" in refusal(params).what
+    project.classes.write_text(names)
     project.head("ncm").write_bytes(b"rubbish")
     assert "damaged" in refusal(params).what
 

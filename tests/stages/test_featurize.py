@@ -40,7 +40,8 @@ def test_row_by_row_what_the_network_gives(split: artifacts.Split) -> None:
     with torch.no_grad():
         expected = trained.features(torch.from_numpy(pixels))
     torch.testing.assert_close(bank.plain, expected, atol=1e-5, rtol=1e-5)
-    assert bank.header == {"representation": artifacts.digest(LAYOUT.model), "split": split}
+    made_from = {"representation": artifacts.digest(LAYOUT.model), "classes": artifacts.digest(LAYOUT.classes)}
+    assert bank.header == {**made_from, "split": split}
 
 
 def test_only_train_has_augmented_views_and_they_differ(params: Build) -> None:
@@ -87,6 +88,13 @@ def test_a_file_that_vanished_leaves_the_earlier_bank(params: Build) -> None:
         featurize.run(params())
     assert LAYOUT.features("val").read_bytes() == before
     assert not list(LAYOUT.features("val").parent.glob("*.tmp")) + list(LAYOUT.features("val").parent.glob(".*"))
+
+
+@pytest.mark.parametrize("names", ["blue\ngreen\nrose\n", "blue\ngreen\nred\nyellow\n"])
+def test_a_network_of_other_classes_is_refused(names: str, params: Build) -> None:
+    LAYOUT.classes.write_text(names)
+    with pytest.raises(UserError, match=r"model\.safetensors: belongs to another list of classes .*`ltrec represent`"):
+        featurize.run(params())
 
 
 def test_without_a_network_its_stage_is_named(params: Build) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltrec import artifacts, heads
+from ltrec import artifacts
 from ltrec.artifacts import Layout
 from ltrec.data.lists import read_classes, read_list
 from ltrec.features import FeatureBank
 from ltrec.selection import balanced_accuracy
 from ltrec.stages import evaluate, export, featurize, prepare, rebalance, represent
-from tests.stages.conftest import METHODS, build_params
+from tests.stages.conftest import METHODS, build_params, load_head
 
 LAYOUT = Layout()
 SECTIONS = {
@@ -40,12 +40,12 @@ def test_unknown_images_go_through_all_stages(monkeypatch: pytest.MonkeyPatch) -
         assert FeatureBank.open(LAYOUT.features(split)).labels.tolist() == labels  # type: ignore[arg-type]
 
     val, test = (FeatureBank.open(LAYOUT.features(split)) for split in ("val", "test"))  # type: ignore[arg-type]
-    joint = heads.load(LAYOUT.head("joint"))
+    joint = load_head("joint")
     reached = balanced_accuracy(joint(val.plain[:4]), val.labels[:4])
     assert float(artifacts.read_csv(LAYOUT.history)[-1]["val"]) == pytest.approx(reached)
     found = artifacts.read_json(LAYOUT.evaluation_metrics)
     for variant in METHODS:
-        head = heads.load(LAYOUT.head(variant))
+        head = load_head(variant)
         on_val = artifacts.read_json(LAYOUT.head_metrics(variant))["val"]
         assert on_val["balanced"] == pytest.approx(balanced_accuracy(head(val.plain[:4]), val.labels[:4]))
         right = head(test.plain[:6]).argmax(dim=1) == test.labels[:6]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ltrec import artifacts, heads, network, training
+from ltrec import artifacts, network, training
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.data.lists import read_list
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
 from ltrec.selection import balanced_accuracy
 from ltrec.stages import rebalance, represent
-from tests.stages.conftest import METHODS
+from tests.stages.conftest import METHODS, load_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,14 +44,14 @@ def test_a_head_and_its_figures_and_nothing_else_changes(params: Build, variant:
     rebalance.run(params(), variant)
     assert [file.read_bytes() for file in inputs] == before, "weights, batch-norm statistics and features"
 
-    head, metrics = heads.load(LAYOUT.head(variant)), artifacts.read_json(LAYOUT.head_metrics(variant))
+    head, metrics = load_head(variant), artifacts.read_json(LAYOUT.head_metrics(variant))
     assert metrics["method"] == variant
     for split in ("train", "val"):
         bank = FeatureBank.open(LAYOUT.features(split))
         logits = head(bank.plain)
         assert metrics[split]["balanced"] == pytest.approx(balanced_accuracy(logits, bank.labels))
         assert metrics[split]["all"] == pytest.approx(float((logits.argmax(dim=1) == bank.labels).double().mean()))
-    whole = network.replace_head(network.load(LAYOUT.model), head, where="head")
+    whole = network.load(LAYOUT.model, head=LAYOUT.head(variant))
     assert whole(torch.zeros(2, 8, 8, 3, dtype=torch.uint8)).shape == (2, 3)
 
 
@@ -83,7 +83,7 @@ def test_images_through_the_frozen_network(params: Build, method: str, capsys: p
 
     rebalance.run(params(), method)
     assert LAYOUT.head(method).read_bytes() != first[0], "those of the bank are other features"
-    head, metrics = heads.load(LAYOUT.head("paper")), artifacts.read_json(LAYOUT.head_metrics("paper"))
+    head, metrics = load_head("paper"), artifacts.read_json(LAYOUT.head_metrics("paper"))
     for split in ("train", "val"):
         bank = FeatureBank.open(LAYOUT.features(split))
         assert metrics[split]["balanced"] == pytest.approx(balanced_accuracy(head(bank.plain), bank.labels))
@@ -139,7 +139,7 @@ def test_joint_is_the_networks_own_head(params: Build) -> None:
     rebalance.run(params(), "joint")
     images = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)
     whole = network.load(LAYOUT.model)
-    assert torch.equal(heads.load(LAYOUT.head("joint"))(whole.features(images)), whole(images))
+    assert torch.equal(load_head("joint")(whole.features(images)), whole(images))
 
 
 def test_a_variant_may_have_any_name(params: Build) -> None:
@@ -154,7 +154,7 @@ def test_an_unknown_variant_names_those_that_there_are(params: Build) -> None:
 
 def test_features_of_another_network_are_refused(params: Build) -> None:
     represent.run(params(represent={"epochs": 1}))
-    with pytest.raises(UserError, match=r"train\.safetensors: holds features of another network .*`ltrec featurize`"):
+    with pytest.raises(UserError, match=r"train\.safetensors: belongs to another network .*`ltrec featurize`"):
         rebalance.run(params(), "joint")
     assert not LAYOUT.head("joint").exists()
 
