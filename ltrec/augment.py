@@ -1,23 +1,72 @@
-"""Random views of an image for training, by torchvision's transforms, repeatable image by image."""
+"""Random views of images for training: the crop where an image is decoded, the rest in batches on the device.
+
+The distributions are those of torchvision's transforms. B images, H = W pixels.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+import itertools
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
-from ltrec.data.decoding import Geometry, square
 from ltrec.settings import Count, NonNegativeFloat, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-    from PIL import Image
     from torch import Tensor
 
-    View = Callable[[Image.Image, int], NDArray[np.uint8]]
+    from ltrec.data.decoding import Box
+
+    Crop = Callable[[int, int, int], Box]
+
+# What torchvision and Pillow take for the brightness of red, green and blue.
+_GRAY = (0.2989, 0.587, 0.114)
+# Width to height of a resized crop, at least and at most: torchvision's.
+_ASPECTS = [3 / 4, 4 / 3]
+
+
+class Step(Protocol):
+    """A random change of each image of a batch."""
+
+    draws: int
+    """Random numbers that it takes for an image."""
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Images (B, H, W, 3) in 0…255 and draws (B, `draws`), uniform in 0…1, to images."""
+        ...
+
+
+class Augment:
+    """How a training view is made of an image.
+
+    Args:
+        crop: Gives the part that becomes the square, for the image's width and height and a seed; None: the evaluation
+            square.
+        steps: What follows, on whole batches.
+    """
+
+    def __init__(self, crop: Crop | None, steps: Sequence[Step]) -> None:
+        self.crop = crop
+        self._steps = tuple(steps)
+        self.draws = sum(step.draws for step in self._steps)
+
+    def __call__(self, squares: Tensor, draws: Tensor) -> Tensor:
+        """Change a batch.
+
+        Args:
+            squares: uint8 (B, H, W, 3), on any device.
+            draws: Float (B, `draws`), uniform in 0…1, on that device; they say everything.
+
+        Returns:
+            (B, H, W, 3), uint8 or, where colours were changed, float32; in 0…255.
+        """
+        first = 0
+        for step in self._steps:
+            squares = step(squares, draws[:, first : first + step.draws])
+            first += step.draws
+        return squares
 
 
 class NoCrop(Settings):
@@ -25,8 +74,11 @@ class NoCrop(Settings):
 
     name: Literal["none"] = "none"
 
-    def build(self, geometry: Geometry) -> Callable[[Image.Image], Tensor]:
-        return lambda image: _to_tensor(square(image, geometry))
+    def on_host(self) -> Crop | None:
+        return None
+
+    def on_device(self) -> list[Step]:
+        return []
 
 
 class PadCrop(Settings):
@@ -36,11 +88,11 @@ class PadCrop(Settings):
     padding: Count = 4
     """Pixels added on each side."""
 
-    def build(self, geometry: Geometry) -> Callable[[Image.Image], Tensor]:
-        from torchvision.transforms import v2
+    def on_host(self) -> Crop | None:
+        return None
 
-        crop = v2.RandomCrop(geometry.size, padding=self.padding)
-        return lambda image: crop(_to_tensor(square(image, geometry)))
+    def on_device(self) -> list[Step]:
+        return [Shift(self.padding)] if self.padding else []
 
 
 class ResizedCrop(Settings):
@@ -56,11 +108,22 @@ class ResizedCrop(Settings):
             raise ValueError(f"area must be [smallest, largest], got {list(self.area)}")
         return self
 
-    def build(self, geometry: Geometry) -> Callable[[Image.Image], Tensor]:
-        from torchvision.transforms import v2
+    def on_host(self) -> Crop | None:
+        import torch
+        from torchvision.transforms import RandomResizedCrop
 
-        crop = v2.RandomResizedCrop(geometry.size, scale=self.area, antialias=True)
-        return lambda image: crop(_to_tensor(image))
+        def crop(width: int, height: int, seed: int) -> Box:
+            image = torch.empty((3, height, width), device="meta")
+            # torchvision draws from the global generator; the caller's is left as it was.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the GPU's too
+                top, left, high, wide = RandomResizedCrop.get_params(image, list(self.area), _ASPECTS)
+            return left, top, left + wide, top + high
+
+        return crop
+
+    def on_device(self) -> list[Step]:
+        return []
 
 
 CropSettings = Annotated[NoCrop | PadCrop | ResizedCrop, Field(discriminator="name")]
@@ -75,32 +138,73 @@ class AugmentSettings(Settings):
     jitter: NonNegativeFloat = 0.0
     """Strength of the change in brightness, contrast and saturation; the paper's ImageNet-LT recipe has 0.4."""
 
-    def build(self, geometry: Geometry) -> View:
-        """A function (image, seed) → uint8 (H, W, 3): the same view for the same seed, in any process."""
-        import torch
-        from torchvision.transforms import v2
-
-        steps: list[Callable[[Tensor], Tensor]] = []
+    def build(self) -> Augment:
+        steps = self.crop.on_device()
         if self.flip:
-            steps.append(v2.RandomHorizontalFlip())
+            steps.append(Flip())
         if self.jitter:
-            steps.append(v2.ColorJitter(self.jitter, self.jitter, self.jitter))
-        crop = self.crop.build(geometry)
-
-        def view(image: Image.Image, seed: int) -> NDArray[np.uint8]:
-            # torchvision draws from the global generator; the caller's is left as it was.
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the GPU's too
-                pixels = crop(image)
-                for step in steps:
-                    pixels = step(pixels)
-            return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
-
-        return view
+            steps.append(ColorJitter(self.jitter))
+        return Augment(self.crop.on_host(), steps)
 
 
-def _to_tensor(pixels: Image.Image | NDArray[np.uint8]) -> Tensor:
-    """uint8 (H, W, 3) → (3, H, W)."""
-    import torch
+class Shift:
+    """Moves each image by up to `padding` pixels along both axes; what comes in is black."""
 
-    return torch.from_numpy(np.array(pixels, dtype=np.uint8)).permute(2, 0, 1)
+    draws = 2
+
+    def __init__(self, padding: int) -> None:
+        self.padding = padding
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        import torch
+        import torch.nn.functional as F
+
+        size, p = images.shape[1], self.padding
+        # A pixel's three bytes are copied together as one element of the gather.
+        padded = F.pad(images, (0, 0, p, p, p, p))
+        offsets = (draws * (2 * p + 1)).long().clamp_(max=2 * p)  # a draw next to 1 may round up to it
+        along = torch.arange(size, device=images.device)
+        rows, columns = (offsets[:, axis, None] + along for axis in (0, 1))
+        return padded[
+            torch.arange(len(images), device=images.device)[:, None, None], rows[:, :, None], columns[:, None]
+        ]
+
+
+class Flip:
+    """Mirrors half of the images."""
+
+    draws = 1
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        import torch
+
+        return torch.where((draws < 0.5)[:, :, None, None], images.flip(2), images)
+
+
+class ColorJitter:
+    """Brightness, contrast and saturation of each image, times factors in 1 ± strength, in random order.
+
+    Each is a blend f·x + (1 − f)·y of the image x: for brightness with y = 0, for contrast with the mean of its gray
+    image, for saturation with its gray image; cut off at 0 and 255.
+    """
+
+    draws = 4
+
+    def __init__(self, strength: float) -> None:
+        self.low, self.high = max(0.0, 1 - strength), 1 + strength
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        import torch
+
+        pixels, device = images.float(), images.device
+        orders = torch.tensor(list(itertools.permutations(range(3))), device=device)
+        order = orders[(draws[:, 0] * len(orders)).long().clamp_(max=len(orders) - 1)]
+        factors = self.low + draws[:, 1:] * (self.high - self.low)
+        weights = torch.tensor(_GRAY, device=device)[:, None]
+        for which in order.T:  # (B,): what is changed of each image in this turn
+            factor = factors.gather(1, which[:, None])[:, :, None, None]
+            gray = pixels @ weights
+            contrast, saturation = ((which == n)[:, None, None, None] for n in (1, 2))
+            other = torch.where(contrast, gray.mean(dim=(1, 2), keepdim=True), torch.where(saturation, gray, 0))
+            pixels = torch.lerp(other, pixels, factor).clamp_(0, 255)
+        return pixels

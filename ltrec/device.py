@@ -7,6 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Literal
 
+from ltrec.distributed import local_rank
 from ltrec.errors import UserError, one_line
 from ltrec.process import cores
 
@@ -35,7 +36,14 @@ def resolve(name: DeviceName) -> torch.device:
         )
     # torch counts the machine's cores where a container has a quota of them.
     torch.set_num_threads(min(torch.get_num_threads(), cores()))
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if not available or name == "cpu":
+        return torch.device("cpu")
+    if (own := local_rank()) >= (count := torch.cuda.device_count()):
+        raise UserError(
+            f"process {own} of this machine has no GPU: there are {count}", where="torchrun --nproc-per-node"
+        )
+    torch.cuda.set_device(own)
+    return torch.device("cuda", own)
 
 
 def make_deterministic(seed: int) -> None:

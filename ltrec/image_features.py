@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 
 from ltrec import training
 from ltrec.features import FeatureBank
-from ltrec.loading import Batches, Images, view_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ltrec.augment import View
+    from ltrec.feeding import Feed
     from ltrec.network import Network
+    from ltrec.precision import Precision
 
 # Seeds of these views: apart from those of the representation's epochs and of the feature bank's views.
 _VIEW_STREAM = 2 << 32
@@ -30,12 +29,14 @@ class ImageFeatures(FeatureBank):
 
     Attributes:
         network: In evaluation mode, so that batch norm takes and keeps the statistics of the representation's training.
-        loader: Augmented images; row i of the bank is image i.
+        feed: Augmented images; row i of the bank is image i.
+        precision: Of the network's arithmetic.
         on_images: Called with the number of images done.
     """
 
     network: Network
-    loader: Batches
+    feed: Feed
+    precision: Precision
     on_images: Callable[[int], None]
 
     @classmethod
@@ -43,11 +44,9 @@ class ImageFeatures(FeatureBank):
         cls,
         bank: FeatureBank,
         network: Network,
-        files: tuple[Path, Sequence[str]],
-        view: View,
+        feed: Feed,
         *,
-        batch_size: int,
-        workers: int | None,
+        precision: Precision = "fp32",
         on_images: Callable[[int], None],
     ) -> ImageFeatures:
         """The images behind a bank.
@@ -55,19 +54,13 @@ class ImageFeatures(FeatureBank):
         Args:
             bank: On any device; its features stay there.
             network: On the device where the head is trained, in evaluation mode.
-            files: The source's root, and a path in it for each row of the bank.
-            view: Gives the training view for (image, seed).
-            batch_size: B.
-            workers: Processes that decode; None: none for small images, else one a core.
+            feed: Of the bank's images, to that device, as many at a time as the head is trained with.
+            precision: Of the network's arithmetic.
             on_images: Called with the number of images done.
-
-        Raises:
-            UserError: an image cannot be read.
         """
         assert not network.training, "a frozen network is in evaluation mode"
         labels = bank.labels.to(next(network.parameters()).device)
-        loader = Batches(Images(*files, network.geometry, view), batch_size, workers, pin=labels.is_cuda)
-        return cls(bank.features, labels, bank.header, network, loader, on_images)
+        return cls(bank.features, labels, bank.header, network, feed, precision, on_images)
 
     def batches(self, drawn: NDArray[np.int64], size: int, *, epoch: int, seed: int) -> Iterator[Tensor]:
         """As the bank's, but of a new random view of each image drawn.
@@ -75,9 +68,8 @@ class ImageFeatures(FeatureBank):
         Raises:
             UserError: an image cannot be read.
         """
-        seeds = view_seeds(seed, _VIEW_STREAM + epoch, len(drawn))
-        for images, index in self.loader.epoch(drawn, seeds, drop_last=True):
-            assert len(index) == size, "the loader's batches are those of the training"
-            features = training.predict_features(self.network, images).to(self.labels.device)
-            yield features.clone()  # what inference mode made cannot be trained on
+        for images, index in self.feed.epoch(drawn, (seed, _VIEW_STREAM + epoch), drop_last=True):
+            assert len(index) == size, "the feed's batches are those of the training"
+            # What inference mode made cannot be trained on.
+            yield training.predict_features(self.network, images, self.precision).clone()
             self.on_images(size)

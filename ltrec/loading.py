@@ -1,18 +1,16 @@
-"""Images of a list as batches of uint8 tensors, decoded in worker processes or kept in memory."""
+"""Images of a list as batches of uint8 tensors in host memory, decoded in worker processes or in this one."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
-from ltrec.data.decoding import UnreadableImageError, decode_rgb, square
+from ltrec.data.decoding import UnreadableImageError, decode_part, decode_rgb, square
 from ltrec.errors import UserError, one_line
-from ltrec.process import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,17 +20,12 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from ltrec.augment import View
+    from ltrec.augment import Crop
     from ltrec.data.decoding import Geometry
-
-# Sets of small images are decoded once and stay in memory; larger ones are decoded anew each time.
-_RESIDENT_BYTES = 1 << 30
-_RESIDENT_SIDE = 96
-_SAMPLE = 16
 
 
 class Images(Dataset[tuple["Tensor", int] | UserError]):
-    """The decoded images of a list; item (index, seed) is (uint8 (H, W, 3), index).
+    """The squares of a list's images; item (index, seed) is (uint8 (H, W, 3), index).
 
     A file that cannot be read is returned as the error itself: an exception that crosses
     from a worker process would bring the worker's traceback along.
@@ -41,56 +34,46 @@ class Images(Dataset[tuple["Tensor", int] | UserError]):
         root: Folder that the paths are relative to.
         paths: One file an image.
         geometry: The evaluation square.
-        view: Gives the training view for (image, seed); None: the evaluation square.
+        crop: Gives the part to train on, for the image's width and height and a seed; None: the evaluation square.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str], geometry: Geometry, view: View | None = None) -> None:
+    def __init__(self, root: Path, paths: Sequence[str], geometry: Geometry, crop: Crop | None = None) -> None:
         self.root = root
         self.paths = paths
         self.geometry = geometry
-        self.view = view
-        self._decoded: dict[int, Image.Image] = {}
-        self._room = _RESIDENT_BYTES
-        self.resident = self._look_small()
+        self.crop = crop
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int] | UserError:
         index, seed = item
-        image = self._decoded.get(index)
-        if image is None:
-            try:
-                image = self._decode(index)
-            except UserError as error:
-                return error
-            self._keep(index, image)
-        pixels = square(image, self.geometry) if self.view is None else self.view(image, seed)
-        return torch.from_numpy(pixels.copy()), index
-
-    def _look_small(self) -> bool:
-        """Whether some images, spread over the list, are small and so few that all may stay in memory."""
-        spread = {round(place) for place in np.linspace(0, len(self) - 1, _SAMPLE)} if len(self) else ()
-        sample = [self._decode(index) for index in sorted(spread)]
-        sizes = [_bytes(image) for image in sample if max(image.size) <= _RESIDENT_SIDE]
-        return len(sizes) == len(sample) and float(np.mean(sizes or [0])) * len(self) <= _RESIDENT_BYTES
-
-    def _keep(self, index: int, image: Image.Image) -> None:
-        """Keep what is as small as it looked; worker processes, which would each have a copy, keep nothing."""
-        if self.resident and max(image.size) <= _RESIDENT_SIDE and get_worker_info() is None:
-            self._room -= _bytes(image)
-            if self._room >= 0:
-                self._decoded[index] = image
-
-    def _decode(self, index: int) -> Image.Image:
         file = self.root / self.paths[index]
         try:
-            return decode_rgb(file)
+            if (crop := self.crop) is None:
+                # A copy: Pillow's memory cannot be written to.
+                return torch.from_numpy(square(decode_rgb(file), self.geometry).copy()), index
+            part = decode_part(file, lambda width, height: crop(width, height, seed), self.geometry.size)
+            return resized(part, self.geometry.size), index
         except UnreadableImageError as error:
-            raise UserError(
+            return UserError(
                 f"{error}; it could be read by `prepare`: has the data changed since? `dvc repro` prepares it anew",
                 where=str(file),
-            ) from None
+            )
+
+    @property
+    def bytes(self) -> int:
+        """Of all squares together."""
+        return len(self) * self.geometry.size**2 * 3
+
+
+def resized(image: Image.Image, size: int) -> Tensor:
+    """An RGB image as a square, uint8 (size, size, 3): bilinear, antialiased."""
+    from torchvision.transforms.v2.functional import resize
+
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    square: Tensor = resize(pixels, [size, size], antialias=True)
+    return square.permute(1, 2, 0).contiguous()
 
 
 class Batches:
@@ -98,19 +81,14 @@ class Batches:
 
     Args:
         images: What to load.
-        batch_size: Images a batch.
-        workers: Worker processes; None: none for resident images, else one a core.
+        workers: Processes that decode; 0: this one does.
         pin: Page-locked memory, for copies to a GPU.
     """
 
-    def __init__(self, images: Images, batch_size: int, workers: int | None = None, *, pin: bool = False) -> None:
+    def __init__(self, images: Images, workers: int, *, pin: bool = False) -> None:
         # Nothing here points back at this object: in a cycle the garbage collector takes the queues
         # before the loader, and every worker process is then waited for in vain.
-        self._order = _Order(batch_size)
-        self._batch_size = batch_size
-        self._count = len(images)
-        if workers is None:
-            workers = 0 if images.resident else cores()
+        self._order = _Order()
         self._loader = DataLoader(
             images,
             batch_sampler=self._order,
@@ -122,31 +100,24 @@ class Batches:
         )
 
     def epoch(
-        self, indices: NDArray[np.int64], seeds: NDArray[np.int64], *, drop_last: bool
+        self, indices: NDArray[np.int64], seeds: NDArray[np.int64], parts: Sequence[slice]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of (images uint8 (B, H, W, 3), index (B,)) in the order given.
 
         Args:
             indices: Which images, (M,).
-            seeds: The seed of each one's view, (M,).
-            drop_last: Leave out a last batch that is not full (unless it is the only one).
+            seeds: The seed of each one's crop, (M,).
+            parts: What of them is in each batch.
 
         Raises:
             UserError: an image cannot be read, or a worker process is gone.
         """
-        size = self._batch_size
-        end = len(indices) // size * size if drop_last and len(indices) >= size else len(indices)
-        self._order.drawn = indices[:end], seeds[:end]
+        self._order.drawn, self._order.parts = (indices, seeds), parts
         with _killed_worker_explained():
             for batch in self._loader:
                 if isinstance(batch, UserError):
                     raise UserError(batch.what, where=batch.where)  # not itself: its traceback would hold this frame
                 yield batch
-
-    def once(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once, in the order of the list."""
-        everything = np.arange(self._count)
-        return self.epoch(everything, np.zeros_like(everything), drop_last=False)
 
 
 @contextlib.contextmanager
@@ -168,20 +139,20 @@ class _Order:
 
     Attributes:
         drawn: The epoch's indices and seeds, (M,) each.
+        parts: What of them is in each batch.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self) -> None:
         self.drawn = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        self.parts: Sequence[slice] = ()
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         indices, seeds = self.drawn
-        for start in range(0, len(indices), self.size):
-            batch = slice(start, start + self.size)
-            yield list(zip(indices[batch].tolist(), seeds[batch].tolist(), strict=True))
+        for part in self.parts:
+            yield list(zip(indices[part].tolist(), seeds[part].tolist(), strict=True))
 
     def __len__(self) -> int:
-        return math.ceil(len(self.drawn[0]) / self.size)
+        return len(self.parts)
 
 
 def _collate(items: list[tuple[Tensor, int] | UserError]) -> tuple[Tensor, Tensor] | UserError:
@@ -191,12 +162,3 @@ def _collate(items: list[tuple[Tensor, int] | UserError]) -> tuple[Tensor, Tenso
             return item
         read.append(item)
     return torch.stack([pixels for pixels, _ in read]), torch.tensor([index for _, index in read])
-
-
-def _bytes(image: Image.Image) -> int:
-    return image.width * image.height * 3
-
-
-def view_seeds(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """A seed for each image shown in an epoch, (count,); the same after a resume."""
-    return np.random.default_rng([seed, epoch, 0x5EED]).integers(0, 2**62, size=count)

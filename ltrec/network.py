@@ -83,6 +83,20 @@ def on_device(network: Network, device: torch.device) -> Network:
     return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
 
 
+def synchronised(network: Network) -> Network:
+    """The network with batch norms that take their statistics over the batches of all ranks.
+
+    Raises:
+        UserError: it is not on a GPU.
+    """
+    if not next(network.parameters()).is_cuda:
+        raise UserError(
+            "PyTorch synchronises batch norm between GPUs only; allowed here: false",
+            where="params.yaml: represent.sync_batch_norm",
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-any-return, no-untyped-call]
+
+
 def save(network: Network, path: Path, *, backbone: BackboneSettings, header: dict[str, Any]) -> None:
     """Write the network, how to rebuild it, and what else `header` tells."""
     content = {

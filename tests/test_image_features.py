@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +14,12 @@ from PIL import Image
 from ltrec import network as networks
 from ltrec.augment import AugmentSettings, NoCrop, PadCrop
 from ltrec.backbones import CifarResNetBackbone
-from ltrec.data.decoding import Geometry, decode_rgb
+from ltrec.data.decoding import Geometry, decode_rgb, square
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
+from ltrec.feeding import Feed
 from ltrec.heads import LinearHead
 from ltrec.image_features import ImageFeatures
-from ltrec.loading import view_seeds
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.rebalancers.lws import LwsSettings
 from ltrec.stages import featurize
@@ -27,7 +28,7 @@ from ltrec.training import predict_features
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ltrec.augment import View
+    from ltrec.augment import Augment
     from ltrec.network import Network
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
@@ -35,8 +36,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:User
 GEOMETRY = Geometry(size=8, resize=10)
 LABELS = torch.tensor([0] * 9 + [1] * 4 + [2] * 2)
 PATHS = [f"{n}.png" for n in range(len(LABELS))]
-AUGMENTED = AugmentSettings(crop=PadCrop(padding=2), jitter=0.2).build(GEOMETRY)
-PLAIN = AugmentSettings(crop=NoCrop(), flip=False).build(GEOMETRY)
+AUGMENTED = AugmentSettings(crop=PadCrop(padding=2), jitter=0.2).build()
+PLAIN = AugmentSettings(crop=NoCrop(), flip=False).build()
+CPU = torch.device("cpu")
 METHODS = [
     CrtSettings(method="crt", epochs=3, batch_size=4, images=True),
     LwsSettings(method="lws", epochs=3, batch_size=4, images=True),
@@ -67,7 +69,7 @@ def network() -> Network:
 
 
 def plain_features(network: Network, root: Path) -> torch.Tensor:
-    pixels = np.stack([PLAIN(decode_rgb(root / path), 0) for path in PATHS])
+    pixels = np.stack([square(decode_rgb(root / path), GEOMETRY) for path in PATHS])
     return predict_features(network, torch.from_numpy(pixels)).clone()
 
 
@@ -76,9 +78,12 @@ def bank(network: Network, root: Path) -> FeatureBank:
     return FeatureBank(plain_features(network, root)[None], LABELS, {"split": "train"})
 
 
-def images_of(bank: FeatureBank, network: Network, root: Path, view: View = AUGMENTED, **options: Any) -> ImageFeatures:
-    given = {"batch_size": 4, "workers": 0, "on_images": lambda _n: None} | options
-    return ImageFeatures.of(bank, network, (root, PATHS), view, **given)
+def images_of(
+    bank: FeatureBank, network: Network, root: Path, augment: Augment = AUGMENTED, *, told: list[int] | None = None,
+    workers: int = 0,
+) -> ImageFeatures:  # fmt: skip
+    feed = Feed((root, PATHS), GEOMETRY, CPU, 4, augment=augment, workers=workers)
+    return ImageFeatures.of(bank, network, feed, on_images=(told if told is not None else list[int]()).append)
 
 
 def epoch(images: ImageFeatures, number: int = 0, seed: int = 0) -> list[torch.Tensor]:
@@ -86,21 +91,31 @@ def epoch(images: ImageFeatures, number: int = 0, seed: int = 0) -> list[torch.T
     return list(images.batches(drawn, 4, epoch=number, seed=seed))
 
 
+class Seen:
+    """Augments, and notes what it was given."""
+
+    crop = None
+    draws = AUGMENTED.draws
+
+    def __init__(self) -> None:
+        self.given: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __call__(self, squares: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        self.given.append((squares, draws))
+        return AUGMENTED(squares, draws)
+
+
 def test_each_image_drawn_augmented_and_through_the_network(bank: FeatureBank, network: Network, root: Path) -> None:
-    used: list[int] = []
-
-    def view(image: Image.Image, seed: int) -> Any:
-        used.append(seed)
-        return AUGMENTED(image, seed)
-
-    given = epoch(images_of(bank, network, root, view))
+    seen: Any = Seen()
+    given = epoch(images_of(bank, network, root, seen))
     drawn = np.random.default_rng(5).permutation(len(PATHS))
     assert [batch.shape for batch in given] == [(4, network.head.dim)] * 3, "three images fill no batch"
-    assert len(set(used)) == 12
-    for row, image, seed in zip(torch.cat(given), drawn, used, strict=False):
-        pixels = AUGMENTED(decode_rgb(root / PATHS[image]), seed)
+    squares, draws = (torch.cat(parts) for parts in zip(*seen.given, strict=True))
+    assert len({tuple(row.tolist()) for row in draws}) == 12
+    for row, image, pixels, draw in zip(torch.cat(given), drawn, squares, draws, strict=False):
+        assert np.array_equal(pixels.numpy(), square(decode_rgb(root / PATHS[image]), GEOMETRY))
         with torch.no_grad():
-            alone = network.features(torch.from_numpy(pixels)[None])[0]
+            alone = network.features(AUGMENTED(pixels[None], draw[None]))[0]
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-5)
 
 
@@ -117,13 +132,18 @@ def test_new_views_in_each_epoch_and_the_same_bits_again(bank: FeatureBank, netw
 def test_views_are_others_than_the_representations_and_the_banks(
     bank: FeatureBank, network: Network, root: Path
 ) -> None:
-    used: set[int] = set()
-    images = images_of(bank, network, root, lambda image, seed: used.add(seed) or PLAIN(image, seed))
+    seen: Any = Seen()
+    images = images_of(bank, network, root, seen)
     for number in range(3):
         epoch(images, number)
-    assert len(used) == 36
-    elsewhere = [view_seeds(0, start + n, len(PATHS)) for start in (0, featurize._VIEW_STREAM) for n in range(10)]
-    assert not used & set(np.concatenate(elsewhere).tolist())
+    own = {tuple(row.tolist()) for _, draws in seen.given for row in draws}
+    assert len(own) == 36
+    elsewhere: Any = Seen()
+    for start in (0, featurize._VIEW_STREAM):
+        for number in range(10):
+            feed = Feed((root, PATHS), GEOMETRY, CPU, 4, augment=elsewhere)
+            list(feed.epoch(np.arange(len(PATHS)), (0, start + number), drop_last=False))
+    assert not own & {tuple(row.tolist()) for _, draws in elsewhere.given for row in draws}
 
 
 @pytest.mark.parametrize("settings", METHODS, ids=lambda settings: settings.method)
@@ -163,18 +183,16 @@ def test_a_network_in_training_mode_is_not_frozen(bank: FeatureBank, network: Ne
 
 
 def test_a_batch_at_a_time(bank: FeatureBank, network: Network, root: Path) -> None:
-    seen: list[int] = []
-    images = images_of(bank, network, root, lambda image, seed: seen.append(seed) or PLAIN(image, seed))
-    batches = images.batches(np.arange(12), 4, epoch=0, seed=0)
-    next(batches)
-    assert len(seen) == 4
-    next(batches)
-    assert len(seen) == 8
+    seen: Any = Seen()
+    batches = images_of(bank, network, root, seen).batches(np.arange(12), 4, epoch=0, seed=0)
+    for number in (1, 2):
+        next(batches)
+        assert len(seen.given) == number
 
 
 def test_what_is_done_is_told(bank: FeatureBank, network: Network, root: Path) -> None:
     told: list[int] = []
-    epoch(images_of(bank, network, root, on_images=told.append))
+    epoch(images_of(bank, network, root, told=told))
     assert told == [4, 4, 4]
 
 
@@ -184,7 +202,8 @@ def test_the_plain_features_are_still_the_banks(bank: FeatureBank, network: Netw
     assert (images.views, images.dim, images.header) == (1, bank.dim, bank.header)
 
 
-def test_a_file_that_vanished_is_named(bank: FeatureBank, network: Network, root: Path) -> None:
-    with pytest.raises(UserError, match=r"gone\.png: cannot be read \(No such file"):
-        ImageFeatures.of(bank, network, (root, ["gone.png", *PATHS[1:]]), PLAIN,
-                         batch_size=4, workers=0, on_images=lambda _n: None)  # fmt: skip
+def test_a_file_that_vanished_is_named(bank: FeatureBank, network: Network, root: Path, tmp_path: Path) -> None:
+    copy_of = shutil.copytree(root, tmp_path / "images")
+    (copy_of / PATHS[3]).unlink()
+    with pytest.raises(UserError, match=r"3\.png: cannot be read \(No such file"):
+        epoch(images_of(bank, network, copy_of))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,17 @@ import pytest
 import torch
 from torch import nn
 
+from ltrec import training
 from ltrec.errors import UserError
 from ltrec.optim import AdamW, CosineSchedule, Sgd, StepSchedule
-from ltrec.training import EpochReport, autocast, moving_average, predict_features, predict_logits, train
+from ltrec.selection import balanced_accuracy
+from ltrec.training import EpochReport, Mode, moving_average, predict_features, train, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from ltrec.precision import Precision
 
     Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -46,9 +49,10 @@ def batches(epoch: int) -> list[Batch]:
 class Run:
     """A training from the start, or from a state of another."""
 
-    def __init__(self, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, state: dict[str, Any] | None = None, network: nn.Module | None = None, **options: Any) -> None:
         torch.manual_seed(0)
-        self.network = Small()
+        self.network = network or Small()
+        self.options = options
         self.optimizer = Sgd(lr=0.2).build(self.network.parameters(), [])
         self.schedule = CosineSchedule().build(self.optimizer, epochs=1, steps=EPOCHS * 3)
         self.reports: list[EpochReport] = []
@@ -66,7 +70,7 @@ class Run:
 
         train(
             self.network, batches, self.optimizer, self.schedule,
-            epochs=range(self.done, EPOCHS), seed=seed, on_epoch=finished,
+            epochs=range(self.done, EPOCHS), batch_size=BATCH, seed=seed, on_epoch=finished, **self.options,
         )  # fmt: skip
         return self.state()
 
@@ -133,7 +137,7 @@ class Everything:
     def run(self, epochs: range) -> dict[str, Any]:
         train(
             self.parts["network"], batches, self.parts["optimizer"], self.parts["schedule"],
-            epochs=epochs, seed=0, on_epoch=lambda _report: None,
+            epochs=epochs, batch_size=BATCH, seed=0, on_epoch=lambda _report: None,
             clip_norm=0.5, label_smoothing=0.1, average=self.parts["average"],
         )  # fmt: skip
         return {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
@@ -179,7 +183,10 @@ def trained_constant(updates: int = 1, **options: Any) -> tuple[list[torch.Tenso
             yield torch.zeros(1, 1), torch.tensor([1])
             seen.append(network.logits.detach().clone())
 
-    train(network, images, optimizer, schedule, epochs=range(1), seed=0, on_epoch=reports.append, **options)
+    train(
+        network, images, optimizer, schedule,
+        epochs=range(1), batch_size=1, seed=0, on_epoch=reports.append, **options,
+    )  # fmt: skip
     if "average" in options:
         seen.append(options["average"].module.logits.detach())
     return seen, reports[0]
@@ -221,7 +228,7 @@ def test_moving_average_of_statistics_and_its_own_copy() -> None:
 
     train(
         run.network, epoch, run.optimizer, run.schedule,
-        epochs=range(1), seed=0, on_epoch=lambda _report: None, average=average,
+        epochs=range(1), batch_size=BATCH, seed=0, on_epoch=lambda _report: None, average=average,
     )  # fmt: skip
     averaged = average.module.body[2].running_mean
     torch.testing.assert_close(averaged, (moments[0] + moments[1]) / 2)
@@ -234,34 +241,41 @@ def test_reports_by_hand() -> None:
     optimizer = Sgd(lr=1e-30).build(network.parameters(), [])
     schedule = CosineSchedule().build(optimizer, epochs=1, steps=4)
     reports: list[EpochReport] = []
-    train(network, lambda _epoch: given, optimizer, schedule, epochs=range(2), seed=0, on_epoch=reports.append)
+    train(
+        network, lambda _epoch: given, optimizer, schedule,
+        epochs=range(2), batch_size=2, seed=0, on_epoch=reports.append,
+    )  # fmt: skip
     # −log softmax: 0.126928 for label 0, 2.126928 for label 1; the mean is over images, not over batches.
     assert reports[0] == EpochReport(0, pytest.approx((2 * 0.126928 + 2.126928) / 3, abs=1e-6), 2 / 3, 1e-30, 3)
     assert (reports[1].epoch, reports[1].lr) == (1, pytest.approx(0.5e-30))
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update() -> None:
+def test_a_loss_that_is_not_finite_stops_the_training_and_says_where() -> None:
     run = Run()
-    before: dict[str, torch.Tensor] = {}
 
     def poisoned(epoch: int) -> Any:
         for step, (images, labels) in enumerate(batches(epoch)):
-            if (epoch, step) == (1, 2):
-                before.update({name: p.detach().clone() for name, p in run.network.named_parameters()})
-                yield torch.full_like(images, float("nan")), labels
-            else:
-                yield images, labels
+            yield (torch.full_like(images, float("nan")) if (epoch, step) == (1, 1) else images), labels
 
     reports: list[EpochReport] = []
     with pytest.raises(
-        UserError, match=r"optimizer\.lr: the loss is nan at epoch 2, step 3; a lower lr than"
+        UserError, match=r"optimizer\.lr: the loss is nan at epoch 2, step 2; a lower lr than"
     ) as raised:
-        train(run.network, poisoned, run.optimizer, run.schedule, epochs=range(EPOCHS), seed=0, on_epoch=reports.append)
+        train(
+            run.network, poisoned, run.optimizer, run.schedule,
+            epochs=range(EPOCHS), batch_size=BATCH, seed=0, on_epoch=reports.append,
+        )  # fmt: skip
     assert "\n" not in str(raised.value)
     assert [report.epoch for report in reports] == [0]
-    assert before
-    for name, parameter in run.network.named_parameters():
-        assert torch.equal(parameter, before[name])
+
+
+def test_the_losses_are_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Run()
+    whole.train()
+    monkeypatch.setattr(training, "_LOOK_EVERY", 2)
+    often = Run()
+    often.train()
+    assert often.reports == whole.reports
 
 
 def test_it_trains_whatever_mode_the_network_was_in() -> None:
@@ -272,26 +286,34 @@ def test_it_trains_whatever_mode_the_network_was_in() -> None:
     assert run.reports[-1].loss < run.reports[0].loss
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_predicting_restores_the_mode_and_changes_nothing(training: bool) -> None:
-    network = Small().train(training)
+@pytest.mark.parametrize("mode", [True, False])
+def test_validating_restores_the_mode_and_changes_nothing(mode: bool) -> None:
+    network = Small().train(mode)
     before = copy.deepcopy(network.state_dict())
-    logits = predict_logits(network, batches(0))
-    assert network.training is training
+    reached, largest = validate(network, batches(0), classes=4)
+    assert network.training is mode
     assert same(dict(network.state_dict()), dict(before))
-    assert logits.shape == (12, 3)
-    order = np.random.default_rng(0).permutation(12)
-    torch.testing.assert_close(logits, network.eval()(IMAGES[order]).detach(), atol=1e-6, rtol=1e-6)
+    logits = network.eval()(IMAGES).detach()
+    assert reached == balanced_accuracy(logits, LABELS), "of the classes that there are"
+    assert largest == pytest.approx(float(logits.abs().max()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_validating_tells_of_logits_that_are_not_finite(value: float) -> None:
+    network = Constant()
+    network.logits.data[1] = value
+    images = torch.zeros(1, 1), torch.tensor([0])
+    assert validate(network, [images], classes=2)[1] == float("inf")
+    assert validate(network, [(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64)), images], classes=2)[0] in {
+        0.0,
+        1.0,
+    }
 
 
 def test_features_come_as_float32() -> None:
     class Doubling(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
-
         def features(self, images: torch.Tensor) -> torch.Tensor:
-            return 2 * self.weight * images.double()
+            return 2 * images.double()
 
     network: Any = Doubling()
     features = predict_features(network, torch.ones(3, 2))
@@ -300,7 +322,79 @@ def test_features_come_as_float32() -> None:
     assert not features.requires_grad
 
 
-def test_emulated_bfloat16_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Before Ampere a GPU only emulates it, slower than float32.
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert isinstance(autocast(torch.device("cuda")), contextlib.nullcontext)
+class Plain(nn.Module):
+    """Without what depends on how a batch is cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.body(images)
+        return logits
+
+
+def plain(**mode: Any) -> Run:
+    torch.manual_seed(0)
+    return Run(network=Plain(), mode=Mode(**mode))
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 4])
+def test_pieces_of_a_batch_make_the_same_update(pieces: int) -> None:
+    whole, cut = plain(), plain(pieces=pieces)
+    expected, got = whole.train()["network"], cut.train()["network"]
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+    assert [report.accuracy for report in cut.reports] == [report.accuracy for report in whole.reports]
+    assert [report.loss for report in cut.reports] == pytest.approx([report.loss for report in whole.reports])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+# fp16's gradients overflow at first, and the updates are left out until their scale is right.
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
+def test_precisions_learn_the_same(precision: Precision) -> None:
+    whole, reduced = plain(), plain(precision=precision)
+    weights, others = whole.train()["network"], reduced.train()["network"]
+    assert {tensor.dtype for tensor in others.values()} == {torch.float32}
+    assert not same(others, weights)
+    assert whole.reports[-1].loss < 0.8 * whole.reports[0].loss
+    assert reduced.reports[-1].loss == pytest.approx(whole.reports[-1].loss, rel=0.1)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same() -> None:
+    whole, compiled = plain(), plain(compiled="default")
+    torch.testing.assert_close(compiled.train()["network"], whole.train()["network"], atol=1e-5, rtol=1e-4)
+    assert compiled.state()["network"].keys() == whole.state()["network"].keys()
+
+
+class Crowded(Plain):
+    """A GPU's memory holds no more than `most` images."""
+
+    most = 4
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(images)
+
+
+def crowded(most: int, **mode: Any) -> Run:
+    torch.manual_seed(0)
+    network = Crowded()
+    network.most = most
+    return Run(network=network, mode=Mode(**mode))
+
+
+def test_what_does_not_fit_is_cut_if_that_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = plain().train()["network"]
+    assert same(crowded(4, yields=True).train()["network"], whole)
+    assert not capsys.readouterr().err
+    torch.testing.assert_close(crowded(2, yields=True).train()["network"], whole, atol=1e-6, rtol=1e-5)
+    assert "from here on batches go through in 2 pieces of 2" in capsys.readouterr().err
+
+
+def test_else_what_would_fit_is_named() -> None:
+    with pytest.raises(UserError, match=r"batch_size: 4 images at a time need more .*; 2 fit \(or .*accumulate: 2,"):
+        crowded(2).train()
+    with pytest.raises(UserError, match="does not hold two images at a time"):
+        crowded(1, yields=True).train()

@@ -12,6 +12,7 @@ from ltrec.cli.setup import LOOKS, PARAMS, load_params
 from ltrec.errors import UserError
 
 Format = Literal["table", "json", "csv"]
+Profile = Annotated[bool, typer.Option("--profile", help="Write a trace, and a table of where the time goes.")]
 
 _MODEL = Layout().onnx
 
@@ -67,7 +68,7 @@ def prepare(
 
 
 @app.command()
-def represent(context: typer.Context) -> None:
+def represent(context: typer.Context, *, profile: Profile = False) -> None:
     """Train backbone and joint classifier.
 
     An interrupted training goes on after its last finished epoch.
@@ -75,16 +76,16 @@ def represent(context: typer.Context) -> None:
     params = load_params(context)
     from ltrec.stages import represent
 
-    represent.run(params)
+    represent.run(params, profile=profile)
 
 
 @app.command()
-def featurize(context: typer.Context) -> None:
+def featurize(context: typer.Context, *, profile: Profile = False) -> None:
     """Store the features of every image."""
     params = load_params(context)
     from ltrec.stages import featurize
 
-    featurize.run(params)
+    featurize.run(params, profile=profile)
 
 
 @app.command()

@@ -6,11 +6,12 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 _LONGEST_REASON = 200
 # Resized to a short side of 224, an image of 3 × 60,000 pixels would take gigabytes.
 _THINNEST = 50
+# EXIF orientations that swap width and height.
+_TURNED = (5, 6, 7, 8)
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels."""
 
 
 class UnreadableImageError(Exception):
@@ -34,7 +40,7 @@ class Geometry(Settings):
 
 
 def decode_rgb(file: Path) -> Image.Image:
-    """Decode a file of any Pillow mode as an upright RGB image.
+    """A file of any Pillow mode as an upright RGB image.
 
     EXIF orientation is applied; transparency is laid over white; 16-bit, 32-bit and floating-point
     grayscale is scaled to 8 bits; of an animation the first frame is taken.
@@ -42,17 +48,39 @@ def decode_rgb(file: Path) -> Image.Image:
     Raises:
         UnreadableImageError: not an image, truncated, or one side more than 50 times the other.
     """
-    # Pillow warns of odd metadata and very large images; a filter of one thread alone needs Python 3.14.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        with Image.open(file) as opened:
-            opened.load()
-            upright = _to_rgb(ImageOps.exif_transpose(opened))
-    except Exception as error:  # noqa: BLE001 - on damaged files Pillow's decoders raise almost anything
-        raise UnreadableImageError(_reason(error, file)) from None
-    if max(upright.size) > _THINNEST * min(upright.size):
-        raise UnreadableImageError(f"too thin ({upright.width} × {upright.height} pixels)")
-    return upright
+    return _decode(file, lambda _opened: None)
+
+
+def decode_part(file: Path, choose: Callable[[int, int], Box], size: int) -> Image.Image:
+    """A part of an image, of which a square of `size` pixels will be made, decoded like `decode_rgb`.
+
+    A JPEG is read at a half, a quarter or an eighth of its resolution while that leaves the part twice `size`:
+    photographs come in twelve megapixels, and most of the work would be decoding what is thrown away.
+
+    Args:
+        file: The image.
+        choose: Gives the part for the width and the height of the upright image.
+        size: Side of the square, in pixels.
+
+    Raises:
+        UnreadableImageError: as of `decode_rgb`.
+    """
+    box: Box | None = None
+    whole = (0, 0)
+
+    def plan(opened: Image.Image) -> None:
+        nonlocal box, whole
+        turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+        whole = (opened.height, opened.width) if turned else opened.size
+        box = choose(*whole)
+        shrink = min(box[2] - box[0], box[3] - box[1]) / (2 * size)
+        if opened.format == "JPEG" and shrink >= 2:
+            opened.draft("RGB", (int(opened.width / shrink), int(opened.height / shrink)))
+
+    image = _decode(file, plan)
+    assert box is not None, "planned before it is decoded"
+    across, down = image.width / whole[0], image.height / whole[1]
+    return image.crop((round(box[0] * across), round(box[1] * down), round(box[2] * across), round(box[3] * down)))
 
 
 def square(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
@@ -70,6 +98,23 @@ def square(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
     left = (resized.width - geometry.size) // 2
     top = (resized.height - geometry.size) // 2
     return np.asarray(resized.crop((left, top, left + geometry.size, top + geometry.size)), dtype=np.uint8)
+
+
+def _decode(file: Path, before: Callable[[Image.Image], None]) -> Image.Image:
+    """The upright image; `before` sees it when it is open and not yet decoded."""
+    # Pillow warns of odd metadata and very large images; a filter of one thread alone needs Python 3.14.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        with Image.open(file) as opened:
+            before(opened)
+            opened.load()
+            ImageOps.exif_transpose(opened, in_place=True)
+            upright = _to_rgb(opened)
+    except Exception as error:  # noqa: BLE001 - on damaged files Pillow's decoders raise almost anything
+        raise UnreadableImageError(_reason(error, file)) from None
+    if max(upright.size) > _THINNEST * min(upright.size):
+        raise UnreadableImageError(f"too thin ({upright.width} × {upright.height} pixels)")
+    return upright
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

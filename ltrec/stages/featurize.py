@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,16 @@ from ltrec.errors import UserError
 from ltrec.settings import Count, PositiveInt, Settings
 
 if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
     from ltrec.artifacts import Split
-    from ltrec.augment import View
+    from ltrec.augment import Augment
+    from ltrec.distributed import Ranks
+    from ltrec.feeding import Feed
     from ltrec.network import Network
     from ltrec.params import Params
+    from ltrec.precision import Precision
 
 # Seeds of the bank's views: apart from those of the training epochs.
 _VIEW_STREAM = 1 << 32
@@ -29,70 +36,100 @@ class FeaturizeSettings(Settings):
     would from images."""
     batch_size: PositiveInt = 256
     workers: Count | None = None
-    """Processes that decode; null: none for small images, else one a core."""
+    """Processes that decode; null: none where little is decoded, else one a core."""
 
 
-def run(params: Params) -> None:
-    """Write the feature banks of train, val and test."""
-    from ltrec import checkpoints
+def run(params: Params, *, profile: bool = False) -> None:
+    """Write the feature banks of train, val and test.
+
+    Args:
+        params: The parameters.
+        profile: Write where the time goes.
+    """
+    from ltrec import device as devices
+    from ltrec import distributed, profiling
+
+    device = devices.resolve(params.device)
+    devices.make_deterministic(params.seed)
+    with distributed.joined(device) as ranks, profiling.recording("featurize", device, wanted=profile and ranks.first):
+        _run(params, device, ranks)
+
+
+def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
+    from ltrec import checkpoints, precision
     from ltrec import device as devices
     from ltrec import network as networks
 
     layout = artifacts.Layout()
-    device = devices.resolve(params.device)
-    devices.make_deterministic(params.seed)
-    with tracking.stage_run(params, "featurize") as record:
+    with tracking.stage_run(params, "featurize") if ranks.first else contextlib.nullcontext(tracking.Run()) as record:
         record.params({"featurize": params.featurize.model_dump(mode="json")})
         network = networks.load(layout.model, classes=layout.classes)
         representation = artifacts.digest(layout.model)
-        # This stage starts when DVC has the network: the training that made it need not be resumed any more.
-        checkpoints.sweep("represent", taken=representation)
+        if ranks.first:
+            # This stage starts when DVC has the network: the training that made it need not be resumed any more.
+            checkpoints.sweep("represent", taken=representation)
         with devices.memory_for(
             f"{params.featurize.batch_size} images at a time",
             where="params.yaml: featurize.batch_size", instead="a smaller one may fit",
         ):  # fmt: skip
             network = networks.on_device(network, device)
+            computed = precision.resolve(params.represent.precision, device)
             made_from = {"representation": representation, "classes": artifacts.digest(layout.classes)}
             for split in artifacts.SPLITS:
-                _write_bank(params, network, split, made_from | {"split": split})
+                _write_bank(params, network, split, made_from | {"split": split}, computed, ranks)
 
 
-def _write_bank(params: Params, network: Network, split: Split, header: dict[str, str]) -> None:
-    from ltrec import features, training
+def _write_bank(
+    params: Params, network: Network, split: Split, header: dict[str, str], computed: Precision, ranks: Ranks
+) -> None:
+    from ltrec import features, profiling, training
     from ltrec.data.lists import read_classes, read_list
-    from ltrec.loading import Batches, Images, view_seeds
+    from ltrec.feeding import Feed
 
     layout, settings = artifacts.Layout(), params.featurize
     listed = read_list(layout.split_list(split), len(read_classes(layout.classes)), unknown=split != "train")
     root, count = Path(params.prepare.source.root), len(listed.paths)
-    pin = next(network.parameters()).is_cuda
+    device, size = next(network.parameters()).device, settings.batch_size
 
-    def batches(view: View | None) -> Batches:
-        images = Images(root, listed.paths, network.geometry, view)
-        return Batches(images, settings.batch_size, settings.workers, pin=pin)
+    def feed(augment: Augment | None, *, again: bool) -> Feed:
+        return Feed(
+            (root, listed.paths), network.geometry, device, size,
+            augment=augment, workers=settings.workers, ranks=ranks, again=again,
+        )  # fmt: skip
 
     views = 1 + (settings.views if split == "train" else 0)
-    plain = batches(None)
-    augmented = batches(params.represent.augment.build(network.geometry)) if views > 1 else plain
+    feeds = [feed(None, again=False)]
+    if views > 1:
+        feeds += [feed(params.represent.augment.build(), again=True)] * (views - 1)
     order = np.arange(count)
+    opened = features.writing(layout.features(split), listed.labels, views=views, dim=network.head.dim, header=header)
     with (
-        features.writing(
-            layout.features(split), listed.labels, views=views, dim=network.head.dim, header=header
-        ) as bank,
+        opened if ranks.first else contextlib.nullcontext() as bank,
         console.progress(f"featurize: {split} images", views * count) as advance,
     ):
-        for view in range(views):
-            loader, seeds = (augmented, view_seeds(params.seed, _VIEW_STREAM + view, count)) if view else (plain, order)
-            for images, index in loader.epoch(order, seeds, drop_last=False):
-                given = training.predict_features(network, images).numpy()
-                if not np.isfinite(given).all():
-                    raise UserError(
-                        f"its features of {split} images are not finite: it is damaged, or its training diverged;"
-                        " delete it and run `dvc repro` with a lower represent.optimizer.lr",
-                        where=str(layout.model),
-                    )
-                bank[view, index.numpy()] = given
-                advance(len(index))
+        for view, source in enumerate(feeds):
+            batches = profiling.waiting(
+                source.epoch(order, (params.seed, _VIEW_STREAM + view), drop_last=False), "loading"
+            )
+            for start, (images, _) in zip(range(0, count, size), batches, strict=True):
+                rows = slice(start, min(start + size, count))
+                with profiling.span("forward"):
+                    given = ranks.gather(training.predict_features(network, images, computed), rows.stop - start)
+                if bank is not None and given is not None:
+                    with profiling.span("writing"):
+                        bank[view, rows] = _finite(given.cpu().numpy(), split)
+                advance(rows.stop - start)
+                profiling.step()
     console.say(
         f"featurize: {count} {split} images, {views} view(s) of {network.head.dim} features → {layout.features(split)}"
     )
+
+
+def _finite(given: NDArray[np.float32], split: Split) -> NDArray[np.float32]:
+    if not np.isfinite(given).all():
+        raise UserError(
+            f"its features of {split} images are not finite: it is damaged, or its training diverged; delete it and run"
+            " `dvc repro` with a lower represent.optimizer.lr",
+            where=str(artifacts.Layout().model),
+        )
+    return given

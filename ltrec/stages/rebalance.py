@@ -111,7 +111,9 @@ def _images(
     params: Params, network: Network, train: FeatureBank, classes: int, batch_size: int, advance: console.Advance
 ) -> ImageFeatures:
     """The images behind the bank of train, augmented as for the representation."""
+    from ltrec import precision
     from ltrec.data.lists import read_list
+    from ltrec.feeding import Feed
     from ltrec.image_features import ImageFeatures
 
     layout, represent = artifacts.Layout(), params.represent
@@ -122,13 +124,13 @@ def _images(
             " run `ltrec featurize` or `dvc repro`",
             where=str(layout.features("train")),
         )
+    augment, device = represent.augment.build(), next(network.parameters()).device
+    files = Path(params.prepare.source.root), listed.paths
     return ImageFeatures.of(
         train,
         network,
-        (Path(params.prepare.source.root), listed.paths),
-        represent.augment.build(network.geometry),
-        batch_size=batch_size,
-        workers=represent.workers,
+        Feed(files, network.geometry, device, batch_size, augment=augment, workers=represent.workers),
+        precision=precision.resolve(represent.precision, device),
         on_images=advance,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,21 +12,30 @@ from ltrec import artifacts, console, project, tracking
 from ltrec.augment import AugmentSettings
 from ltrec.backbones import BackboneSettings
 from ltrec.data.decoding import Geometry
+from ltrec.errors import UserError
 from ltrec.freezing import FreezeSettings
 from ltrec.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
+from ltrec.precision import PrecisionName
 from ltrec.samplers import InstanceBalanced, SamplerSettings
 from ltrec.settings import Count, Fraction, PositiveInt, Settings, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
+    from ltrec.augment import Augment
     from ltrec.checkpoints import ResumeFolder
     from ltrec.data.lists import ImageList
+    from ltrec.distributed import Ranks
+    from ltrec.feeding import Feed
     from ltrec.network import Network
     from ltrec.params import Params
+    from ltrec.precision import Precision
 
+Compilation = Literal["off", "default", "reduce-overhead"]
 Channel = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
 
@@ -71,7 +81,9 @@ class RepresentSettings(Settings):
     schedule: ScheduleSettings = CosineSchedule()
     epochs: PositiveInt = 90
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Images an update; batch normalisation needs two."""
+    """Images an update, of all processes together; batch normalisation needs two in each."""
+    sync_batch_norm: bool = False
+    """Take batch norm's statistics over the GPUs of all processes; false: each over its own part of the batch."""
     clip_norm: Annotated[float, Field(gt=0, le=1e38)] | None = None
     """Largest norm of an update's gradient; null: not clipped."""
     label_smoothing: Fraction = 0.0
@@ -79,7 +91,24 @@ class RepresentSettings(Settings):
     ema: EmaSettings | None = None
     """Average the weights over the updates and keep the average; null: keep the last weights."""
     workers: Count | None = None
-    """Processes that decode; null: none for small images (they stay in memory), else one a core."""
+    """Processes that decode; null: none where little is decoded, else one a core."""
+    precision: PrecisionName = "auto"
+    """Of the arithmetic; auto: bf16 on a GPU that has it, fp32 elsewhere. The weights are fp32 in each."""
+    compile: Compilation = "off"
+    """torch.compile's mode: slow to begin with, then faster; reduce-overhead records CUDA graphs."""
+    accumulate: PositiveInt | Literal["auto"] = 1
+    """Pieces of a batch that go through one after another, for one update; batch norm sees a piece at a time.
+
+    auto: one, and more where the GPU's memory does not hold it."""
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> Self:
+        if self.accumulate != "auto" and self.batch_size < 2 * self.accumulate:
+            raise conflict(
+                ("accumulate",),
+                f"batch_size ({self.batch_size}) leaves fewer than two images for each of so many pieces",
+            )
+        return self
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
@@ -90,27 +119,51 @@ class RepresentSettings(Settings):
         return self
 
 
-def run(params: Params) -> None:
-    """Train, going on from the last finished epoch of an interrupted training of the same thing."""
-    from ltrec import checkpoints
+# What changes nothing of what is learnt.
+_INDECISIVE = {"workers", "compile"}
+
+
+def run(params: Params, *, profile: bool = False) -> None:
+    """Train, going on from the last finished epoch of an interrupted training of the same thing.
+
+    Args:
+        params: The parameters.
+        profile: Write where the time goes.
+    """
+    from ltrec import device as devices
+    from ltrec import distributed, profiling
+
+    device = devices.resolve(params.device)
+    devices.make_deterministic(params.seed)
+    with distributed.joined(device) as ranks, profiling.recording("represent", device, wanted=profile and ranks.first):
+        _run(params, device, ranks)
+
+
+def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
+    from ltrec import checkpoints, precision
     from ltrec import device as devices
     from ltrec import network as networks
     from ltrec.data.lists import read_classes, read_list
 
     layout, settings = artifacts.Layout(), params.represent
-    device = devices.resolve(params.device)
-    devices.make_deterministic(params.seed)
     classes = read_classes(layout.classes)
     train = read_list(layout.split_list("train"), len(classes))
     val = read_list(layout.split_list("val"), len(classes), unknown=True).known()
+    _check_share(min(settings.batch_size, len(train)), ranks)
+    computed = precision.resolve(settings.precision, device)
     inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
-    decisive = settings.model_dump(mode="json", exclude={"workers"})
+    decisive = settings.model_dump(mode="json", exclude=_INDECISIVE) | {"precision": computed}
     weights = settings.backbone.digest()
     key = artifacts.digest(decisive, weights, params.seed, device.type, project.code_digest(), layout.classes, *inputs)
-    with checkpoints.ResumeFolder("represent", key) as resume, tracking.stage_run(params, "represent") as record:
-        checkpoints.sweep("represent")
+    with contextlib.ExitStack() as held:
+        resume, record = None, tracking.Run()
+        if ranks.first:
+            resume = held.enter_context(checkpoints.ResumeFolder("represent", key))
+            record = held.enter_context(tracking.stage_run(params, "represent"))
+            checkpoints.sweep("represent")
         given = {"seed": params.seed} | ({} if weights is None else {"weights_sha256": weights})
-        record.params({"represent": settings.model_dump(mode="json"), "device": device.type} | given)
+        facts = {"device": device.type, "processes": ranks.size, "precision": computed}
+        record.params({"represent": settings.model_dump(mode="json")} | facts | given)
         image = settings.image
         network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes))
         if settings.freeze is not None:
@@ -121,7 +174,12 @@ def run(params: Params) -> None:
             where="params.yaml: represent.batch_size", instead="a smaller one may fit",
         ):  # fmt: skip
             network = networks.on_device(network, device)
-            trained, history = _train(network, root, train, val, settings, params.seed, resume, record)
+            if settings.sync_batch_norm and ranks.size > 1:
+                network = networks.synchronised(network)
+            feeds = _feeds(settings, network, root, (train, val), ranks)
+            trained, history = _train(network, feeds, settings, params.seed, computed, ranks, resume, record)
+        if resume is None:
+            return
         artifacts.write_csv(layout.history, history)
         header = given | {"classes": artifacts.digest(layout.classes)}
         networks.save(trained.cpu(), layout.model, backbone=settings.backbone, header=header)
@@ -134,33 +192,70 @@ def run(params: Params) -> None:
     )
 
 
+def _check_share(images: int, ranks: Ranks) -> None:
+    if images < 2 * ranks.size:
+        raise UserError(
+            f"{images} images an update leave fewer than two for each of {ranks.size} processes",
+            where="params.yaml: represent.batch_size",
+        )
+
+
+class _LabelledFeed:
+    """Batches of images with their labels."""
+
+    def __init__(self, feed: Feed, labels: NDArray[np.int64], device: torch.device) -> None:
+        import torch
+
+        self.labels = labels
+        self._feed = feed
+        self._on_device = torch.from_numpy(labels).to(device)
+
+    def epoch(self, indices: NDArray[np.int64], key: tuple[int, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for images, index in self._feed.epoch(indices, key, drop_last=True):
+            yield images, self._on_device[index]
+
+    def once(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for images, index in self._feed.once():
+            yield images, self._on_device[index]
+
+
+def _feeds(
+    settings: RepresentSettings, network: Network, root: Path, splits: tuple[ImageList, ImageList], ranks: Ranks
+) -> tuple[_LabelledFeed, _LabelledFeed]:
+    """Of train, augmented, and of val."""
+    from ltrec.feeding import Feed
+
+    geometry, device = network.geometry, next(network.parameters()).device
+
+    def feed(split: ImageList, augment: Augment | None) -> _LabelledFeed:
+        images = Feed(
+            (root, split.paths), geometry, device, settings.batch_size,
+            augment=augment, workers=settings.workers, ranks=ranks,
+        )  # fmt: skip
+        return _LabelledFeed(images, split.labels, device)
+
+    train, val = splits
+    return feed(train, settings.augment.build()), feed(val, None)
+
+
 def _train(
     network: Network,
-    root: Path,
-    train: ImageList,
-    val: ImageList,
+    feeds: tuple[_LabelledFeed, _LabelledFeed],
     settings: RepresentSettings,
     seed: int,
-    resume: ResumeFolder,
+    computed: Precision,
+    ranks: Ranks,
+    resume: ResumeFolder | None,
     record: tracking.Run,
 ) -> tuple[Network, list[dict[str, float]]]:
     """Train the network in place; returns what is kept of it, and the history, a row an epoch."""
-    import torch
-
-    from ltrec import training
+    from ltrec import profiling, training
     from ltrec.device import require_finite
-    from ltrec.loading import Batches, Images, view_seeds
-    from ltrec.selection import balanced_accuracy
 
-    geometry, pin = network.geometry, next(network.parameters()).is_cuda
-    loader, val_loader = (
-        Batches(Images(root, split.paths, geometry, view), settings.batch_size, settings.workers, pin=pin)
-        for split, view in ((train, settings.augment.build(geometry)), (val, None))
-    )
-    labels, val_labels = torch.from_numpy(train.labels), torch.from_numpy(val.labels)
-
+    train, val = feeds
     sampler = settings.sampler.build(train.labels, seed=seed, epochs=settings.epochs)
-    steps = max(len(train.paths) // settings.batch_size, 1)
+    batch_size = min(settings.batch_size, len(train.labels))
+    steps = len(train.labels) // batch_size
     optimizer = settings.optimizer.build(network.backbone.parameters(), network.head.parameters())
     schedule = settings.schedule.build(optimizer, epochs=settings.epochs, steps=steps)
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule, "sampler": sampler}
@@ -169,7 +264,7 @@ def _train(
     if average is not None:
         parts["average"] = average
     history: list[dict[str, float]] = []
-    if state := resume.load():
+    if state := ranks.from_first(None if resume is None else resume.load()):
         for name, part in parts.items():
             part.load_state_dict(state[name])
         history = state["history"]
@@ -179,35 +274,33 @@ def _train(
             console.say(f"represent: going on after epoch {len(history)}/{settings.epochs}")
     record.history(history, "represent")
 
-    def batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        indices = sampler.epoch(epoch)
-        for pixels, index in loader.epoch(indices, view_seeds(seed, epoch, len(indices)), drop_last=True):
-            yield pixels, labels[index]
-
     def on_epoch(report: training.EpochReport) -> None:
-        logits = training.predict_logits(kept, val_loader.once())
+        with profiling.span("validation"):
+            ranks.share_buffers(network)
+            ranks.share_buffers(kept)
+            reached, largest = training.validate(
+                kept, val.once(), network.head.classes, precision=computed, ranks=ranks
+            )
         # No loss tells of the epoch's last update; what is saved must be fit to go on from.
-        largest = float(logits.abs().max())
         require_finite(
             largest, "the largest logit on val", epoch=report.epoch, step=steps - 1, lr=report.lr, where=training.LR
         )
         row = {
-            "epoch": report.epoch + 1,
-            "loss": report.loss,
-            "accuracy": report.accuracy,
-            "val": balanced_accuracy(logits, val_labels),
-            "lr": report.lr,
-        }
+            "epoch": report.epoch + 1, "loss": report.loss, "accuracy": report.accuracy, "val": reached, "lr": report.lr
+        }  # fmt: skip
         history.append(row)
-        resume.save({name: part.state_dict() for name, part in parts.items()} | {"history": history})
-        record.history([row], "represent")
-        advance(1, f"loss {report.loss:.3f}  val {row['val']:.1%}")
+        with profiling.span("tracking"):
+            if resume is not None:
+                resume.save({name: part.state_dict() for name, part in parts.items()} | {"history": history})
+            record.history([row], "represent")
+        advance(1, f"loss {report.loss:.3f}  val {reached:.1%}")
 
+    pieces = 1 if settings.accumulate == "auto" else settings.accumulate
     with console.progress("represent: epoch", settings.epochs, done=len(history)) as advance:
-        remaining = range(len(history), settings.epochs)
         training.train(
-            network, batches, optimizer, schedule,
-            epochs=remaining, seed=seed, on_epoch=on_epoch,
-            clip_norm=settings.clip_norm, label_smoothing=settings.label_smoothing, average=average,
+            network, lambda epoch: train.epoch(sampler.epoch(epoch), (seed, epoch)), optimizer, schedule,
+            epochs=range(len(history), settings.epochs), batch_size=batch_size, seed=seed, on_epoch=on_epoch,
+            clip_norm=settings.clip_norm, label_smoothing=settings.label_smoothing, average=average, ranks=ranks,
+            mode=training.Mode(computed, settings.compile, pieces, yields=settings.accumulate == "auto"),
         )  # fmt: skip
     return kept, history

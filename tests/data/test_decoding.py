@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltrec.data.decoding import Geometry, UnreadableImageError, decode_rgb, square
+from ltrec.data.decoding import Geometry, UnreadableImageError, decode_part, decode_rgb, square
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,3 +188,41 @@ def test_square_resizes_the_short_side_and_crops_the_centre() -> None:
     assert pixels.dtype == np.uint8
     # Of 20 × 10 the columns 6 … 13 remain, inside the red ones 5 … 14 but for the filter's reach at the edges.
     assert (pixels[:, 1:7] == RED).all()
+
+
+def gradient(width: int, height: int) -> Image.Image:
+    """Red grows to the right, green downwards."""
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([across, down, np.zeros_like(across)], axis=2).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize(("size", "shrunk"), [(60, False), (20, True)])
+def test_a_part_is_that_of_the_upright_image_at_any_resolution(
+    orientation: int, size: int, shrunk: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "photo.jpg"
+    image = gradient(480, 320)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(file, exif=exif, quality=95)
+    upright = decode_rgb(file)
+    asked: list[tuple[int, int]] = []
+
+    def choose(width: int, height: int) -> tuple[int, int, int, int]:
+        asked.append((width, height))
+        return 40, 60, 200, 240
+
+    part = decode_part(file, choose, size)
+    assert asked == [upright.size]
+    assert part.size == ((40, 45) if shrunk else (160, 180))
+    wanted = upright.crop((40, 60, 200, 240)).resize(part.size)
+    assert np.abs(np.asarray(part).astype(int) - np.asarray(wanted)).max() <= 6
+
+
+def test_a_part_of_what_is_no_jpeg_is_decoded_whole(tmp_path: Path) -> None:
+    gradient(480, 320).save(tmp_path / "photo.png")
+    assert decode_part(tmp_path / "photo.png", lambda _w, _h: (0, 0, 400, 300), 20).size == (400, 300)
+    (tmp_path / "damaged.jpg").write_bytes(b"no image")
+    with pytest.raises(UnreadableImageError, match="not an image"):
+        decode_part(tmp_path / "damaged.jpg", lambda _w, _h: (0, 0, 1, 1), 20)

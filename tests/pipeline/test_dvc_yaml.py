@@ -15,6 +15,7 @@ OBSERVERS = {
     "ltrec",
     "ltrec.console",
     "ltrec.process",
+    "ltrec.profiling",
     "ltrec.project",
     "ltrec.tracking",
     "ltrec.vega",

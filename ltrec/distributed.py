@@ -1,0 +1,143 @@
+"""Several processes that work on one stage, as torchrun starts them: who is who, and what they tell each other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ltrec import console
+from ltrec.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+    from torch import Tensor, nn
+
+_PATIENCE = timedelta(minutes=10)
+_ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a stage.
+
+    Attributes:
+        rank: Which one this is, counted from 0; the first alone reads resume states, writes and speaks.
+        size: How many there are.
+        local_size: How many of them share this machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_size: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, *tensors: Tensor) -> None:
+        """Replace tensors by their sums over all ranks."""
+        self._reduce(tensors, "SUM")
+
+    def maximum(self, *tensors: Tensor) -> None:
+        """Replace tensors by their largest values over all ranks."""
+        self._reduce(tensors, "MAX")
+
+    def _reduce(self, tensors: Sequence[Tensor], operation: str) -> None:
+        if self.size > 1:
+            import torch.distributed as dist
+
+            for tensor in tensors:
+                dist.all_reduce(tensor, getattr(dist.ReduceOp, operation))
+
+    def from_first(self, content: Any) -> Any:
+        """What the first rank has, on every rank."""
+        if self.size == 1:
+            return content
+        import torch.distributed as dist
+
+        box = [content]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Take the first rank's buffers, such as batch norm's statistics, on every rank."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def gather(self, rows: Tensor, count: int) -> Tensor | None:
+        """A batch's rows, of which rank r has r, r + size, …: (count, D) on the first rank, None on the others."""
+        if self.size == 1:
+            return rows
+        import torch
+        import torch.distributed as dist
+
+        most = -(-count // self.size)
+        sent = torch.zeros((most, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+        sent[: len(rows)] = rows
+        parts = [torch.empty_like(sent) for _ in range(self.size)] if self.first else None
+        dist.gather(sent, parts, dst=0)
+        return None if parts is None else torch.stack(parts, dim=1).flatten(0, 1)[:count]
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
+
+
+ALONE = Ranks()
+
+
+def local_rank() -> int:
+    """Which of this machine's processes this is, and so which of its GPUs it takes."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """Join the processes that torchrun started; without it, this one is alone.
+
+    Raises:
+        UserError: some did not come within ten minutes, or one went away.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    import torch.distributed as dist
+
+    if missing := [name for name in _ENVIRONMENT if name not in os.environ]:
+        raise UserError(f"{', '.join(missing)} not set, though WORLD_SIZE is; torchrun sets them all", where="torchrun")
+    ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        if not ranks.first:
+            console.set_verbosity(console.Verbosity.QUIET)
+        yield ranks
+        dist.barrier()
+    except dist.DistError as error:
+        raise _lost(ranks, error) from None
+    except RuntimeError as error:
+        # gloo throws plain RuntimeErrors that carry its source file's path.
+        if "gloo" not in str(error).lower():
+            raise
+        raise _lost(ranks, error) from None
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _lost(ranks: Ranks, error: Exception) -> UserError:
+    return UserError(
+        f"rank {ranks.rank} of {ranks.size} lost the others ({one_line(error, 160)}); what was saved after the last"
+        " epoch stays, and the next run goes on from there",
+        where="torchrun",
+    )

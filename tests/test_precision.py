@@ -1,0 +1,38 @@
+"""Which precision a device gets, and what it cannot have."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+
+from ltrec.errors import UserError
+from ltrec.precision import autocast, resolve, scaler
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def test_auto_is_fp32_but_where_a_gpu_has_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve("auto", CPU) == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)  # noqa: ARG005
+    assert resolve("auto", GPU) == "bf16"
+
+
+def test_emulated_bfloat16_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Before Ampere a GPU only emulates it, slower than float32.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert resolve("auto", GPU) == "fp32"
+    assert resolve("fp16", GPU) == "fp16"
+    with pytest.raises(UserError, match=r"represent\.precision: this GPU has no bf16; allowed here: auto, fp32, fp16"):
+        resolve("bf16", GPU)
+
+
+def test_products_are_computed_in_it() -> None:
+    weight = torch.ones(3, 3)
+    assert isinstance(autocast("fp32", CPU), contextlib.nullcontext)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        assert resolve(precision, CPU) == precision  # type: ignore[arg-type]
+        with autocast(precision, CPU):  # type: ignore[arg-type]
+            assert (weight @ weight).dtype == dtype
+    assert [scaler(precision, CPU).is_enabled() for precision in ("fp32", "bf16", "fp16")] == [False, False, True]
