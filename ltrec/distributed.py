@@ -113,12 +113,18 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         yield ALONE
         return
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     if missing := [name for name in _ENVIRONMENT if name not in os.environ]:
         raise UserError(f"{', '.join(missing)} not set, though WORLD_SIZE is; torchrun sets them all", where="torchrun")
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        store = next(rendezvous("env://", timeout=_PATIENCE))[0]
+        # After a restart torchrun's store still holds the addresses of the processes that are gone.
+        own = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=own, rank=ranks.rank, world_size=ranks.size, timeout=_PATIENCE)
         if not ranks.first:
             console.set_verbosity(console.Verbosity.QUIET)
         yield ranks

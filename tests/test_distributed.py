@@ -1,0 +1,194 @@
+"""Several processes make the numbers of one; one that is lost costs an epoch at most, and a clear line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ltrec import distributed
+from ltrec.distributed import ALONE, joined
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CPU = torch.device("cpu")
+EPOCHS = 25
+# Batch norm would look at each process's own part of a batch, so it stays as it began. Of 7 images one process gets 4.
+_NORMS = ["bn1", *(f"layer{layer}.0.bn{n}" for layer in (1, 2, 3) for n in (1, 2))]
+PARAMS: dict[str, Any] = {
+    "device": "cpu",
+    "prepare": {"split": {"val": 3, "test": 3}},
+    "represent": {
+        "backbone": {"name": "cifar_resnet8"},
+        "freeze": {"by": "name", "modules": _NORMS},
+        "image": {"size": 16, "resize": 16},
+        "augment": {"crop": {"name": "pad", "padding": 2}, "jitter": 0.4},
+        "sampler": {"name": "progressively_balanced"},
+        "optimizer": {"name": "sgd", "lr": 0.01},
+        "epochs": EPOCHS,
+        "batch_size": 7,
+        "clip_norm": 5.0,
+        "label_smoothing": 0.1,
+        "ema": {"decay": 0.9},
+    },
+    "featurize": {"views": 1, "batch_size": 5},
+    "rebalance": {"joint": {"method": "joint"}},
+    "tracking": {"enabled": False},
+}
+
+
+class Project:
+    """A folder with two classes of images and parameters; commands run in processes of their own."""
+
+    def __init__(self, folder: Path, **represent: Any) -> None:
+        self.folder = folder
+        random = np.random.default_rng(0)
+        for channel, (name, count) in enumerate({"red": 16, "green": 12}.items()):
+            (folder / "data" / name).mkdir(parents=True)
+            for n in range(count):
+                pixels = random.integers(0, 160, (16, 16, 3)).astype(np.uint8)
+                pixels[..., channel] += 60
+                Image.fromarray(pixels).save(folder / "data" / name / f"{n}.png")
+        (folder / "params.yaml").write_text(
+            json.dumps(PARAMS | {"represent": PARAMS["represent"] | represent}), encoding="utf-8"
+        )
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+        self.env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self.run("prepare")
+
+    def command(self, stage: str, processes: int, *options: str) -> list[str]:
+        if processes == 1:
+            return [sys.executable, "-m", "ltrec", stage]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *options]
+        return [sys.executable, *launcher, "-m", "ltrec", stage]
+
+    def run(self, stage: str, processes: int = 1) -> str:
+        done = subprocess.run(
+            self.command(stage, processes), cwd=self.folder, env=self.env,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def history(self) -> np.ndarray[Any, Any]:
+        with (self.folder / "artifacts/represent/history.csv").open(encoding="utf-8", newline="") as file:
+            return np.array([[float(value) for value in row.values()] for row in csv.DictReader(file)])
+
+    def forget(self) -> None:
+        shutil.rmtree(self.folder / ".ltrec")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_curve_of_one(project: Project) -> None:
+    project.run("represent")
+    alone = project.history()
+    project.run("featurize")
+    banks = {
+        split: load_file(project.folder / f"artifacts/featurize/{split}.safetensors") for split in ("train", "val")
+    }
+    said = project.run("featurize", 2)
+    assert said.count("featurize: 6 val images") == 1, "one process speaks"
+    for split, bank in banks.items():
+        shared = load_file(project.folder / f"artifacts/featurize/{split}.safetensors")
+        assert torch.equal(shared["labels"], bank["labels"])
+        torch.testing.assert_close(shared["features"], bank["features"], atol=1e-5, rtol=1e-5)
+
+    project.forget()
+    said = project.run("represent", 2)
+    assert "lost" not in said
+    together = project.history()
+    assert len(alone) == len(together) == EPOCHS
+    assert alone[-1, 1] < 0.9 * alone[0, 1], "it learns"
+    np.testing.assert_allclose(together[:, 1], alone[:, 1], atol=1e-5, rtol=0)  # 50 steps
+    np.testing.assert_allclose(together[:, 2:], alone[:, 2:], atol=1e-9)  # accuracies and learning rates
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_an_epoch_at_most(tmp_path: Path) -> None:
+    project = Project(tmp_path, epochs=40)
+    project.run("represent", 2)
+    whole = project.history()
+    project.forget()
+    (project.folder / "artifacts/represent/history.csv").unlink()
+    command = project.command("represent", 2, "--max-restarts=1")
+    running = subprocess.Popen(command, cwd=project.folder, env=project.env, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(project.folder.glob(".ltrec/**/checkpoint.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    said = running.communicate(timeout=240)[1]
+    assert running.returncode == 0, said
+    assert "represent: going on after epoch" in said
+    np.testing.assert_array_equal(project.history(), whole)
+
+
+@pytest.fixture
+def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in distributed._ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_without_torchrun_it_is_alone(env: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    with joined(CPU) as ranks:
+        assert ranks == ALONE
+        assert ranks.first
+
+
+def test_half_an_environment_is_one_line(env: pytest.MonkeyPatch) -> None:
+    env.setenv("WORLD_SIZE", "2")
+    env.setenv("RANK", "0")
+    missing = r"^torchrun: LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT not set"
+    with pytest.raises(UserError, match=missing), joined(CPU):
+        pass
+
+
+def test_ranks_that_do_not_come_are_one_line(env: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    for name, value in zip(distributed._ENVIRONMENT, ("0", "2", "0", "2", "localhost", str(port)), strict=True):
+        env.setenv(name, value)
+    env.setattr(distributed, "_PATIENCE", timedelta(seconds=1))
+    with pytest.raises(UserError, match=r"^torchrun: rank 0 of 2 lost the others \(") as raised, joined(CPU):
+        pass
+    assert "\n" not in str(raised.value)
+
+
+def test_fewer_images_than_processes_are_refused() -> None:
+    from ltrec.stages import represent
+
+    represent._check_share(4, distributed.Ranks(0, 2))
+    with pytest.raises(
+        UserError, match=r"represent\.batch_size: 3 images an update leave fewer than two for each of 2"
+    ):
+        represent._check_share(3, distributed.Ranks(0, 2))
+
+
+def test_a_batch_is_put_together_again() -> None:
+    rows = torch.arange(6.0).reshape(3, 2)
+    assert ALONE.gather(rows, 3) is rows
+    assert ALONE.from_first("content") == "content"
