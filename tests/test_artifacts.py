@@ -146,7 +146,7 @@ def test_a_missing_artifact_names_its_stage(tmp_path: Path, monkeypatch: pytest.
         (Layout().stats, "prepare"),
         (Layout().history, "represent"),
         (Layout().features("val"), "featurize"),
-        (Layout().head("crt"), "rebalance"),
+        (Layout().head("crt"), "rebalance crt"),
         (Layout().evaluation_metrics, "evaluate"),
     ):
         with pytest.raises(UserError, match=f"no such file; `ltrec {stage}`"):
