@@ -46,6 +46,11 @@ class Layout:
         return self.root / "prepare" / f"{split}.digest.txt"
 
     @property
+    def cache_list(self) -> Path:
+        """Which training images are read from smaller copies."""
+        return self.root / "prepare" / "train.cache.txt"
+
+    @property
     def stats(self) -> Path:
         return self.root / "prepare" / "stats.json"
 

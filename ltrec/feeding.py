@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ltrec.artifacts import Layout
+from ltrec.data.cache import training_files
 from ltrec.distributed import ALONE
 from ltrec.loading import Batches, Images
 from ltrec.process import cores
+from ltrec.project import state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -134,6 +137,31 @@ class Feed:
         for part, (squares, _) in zip(parts, read, strict=True):
             kept[part] = squares
         return kept
+
+
+def training_feed(
+    files: tuple[Path, Sequence[str]],
+    geometry: Geometry,
+    device: torch.device,
+    batch_size: int,
+    *,
+    augment: Augment,
+    workers: int | None,
+    ranks: Ranks = ALONE,
+) -> Feed:
+    """A feed of augmented training images, whose crops are taken from smaller copies where `prepare.cache` wants them.
+
+    Raises:
+        UserError: an original of a copy that is to be made has changed.
+    """
+    root, paths = files
+    if augment.crop is not None:
+        if not ranks.first:
+            ranks.wait()
+        paths = training_files(Layout().cache_list, root, paths, folder=state_dir() / "cache")
+        if ranks.first:
+            ranks.wait()
+    return Feed((root, paths), geometry, device, batch_size, augment=augment, workers=workers, ranks=ranks)
 
 
 def _ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

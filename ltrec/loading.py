@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,6 @@ from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from PIL import Image
@@ -56,10 +56,12 @@ class Images(Dataset[tuple["Tensor", int] | UserError]):
             part = decode_part(file, lambda width, height: crop(width, height, seed), self.geometry.size)
             return resized(part, self.geometry.size), index
         except UnreadableImageError as error:
-            return UserError(
-                f"{error}; it could be read by `prepare`: has the data changed since? `dvc repro` prepares it anew",
-                where=str(file),
+            again = (
+                "it is a copy and may be deleted, to be made anew"
+                if Path(self.paths[index]).is_absolute()
+                else "it could be read by `prepare`: has the data changed since? `dvc repro` prepares it anew"
             )
+            return UserError(f"{error}; {again}", where=str(file))
 
     @property
     def bytes(self) -> int:

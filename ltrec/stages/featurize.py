@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Split
-    from ltrec.augment import Augment
     from ltrec.distributed import Ranks
-    from ltrec.feeding import Feed
     from ltrec.network import Network
     from ltrec.params import Params
     from ltrec.precision import Precision
@@ -84,23 +82,20 @@ def _write_bank(
 ) -> None:
     from ltrec import features, profiling, training
     from ltrec.data.lists import read_classes, read_list
-    from ltrec.feeding import Feed
+    from ltrec.feeding import Feed, training_feed
 
     layout, settings = artifacts.Layout(), params.featurize
     listed = read_list(layout.split_list(split), len(read_classes(layout.classes)), unknown=split != "train")
     root, count = Path(params.prepare.source.root), len(listed.paths)
     device, size = next(network.parameters()).device, settings.batch_size
 
-    def feed(augment: Augment | None, *, again: bool) -> Feed:
-        return Feed(
-            (root, listed.paths), network.geometry, device, size,
-            augment=augment, workers=settings.workers, ranks=ranks, again=again,
-        )  # fmt: skip
-
     views = 1 + (settings.views if split == "train" else 0)
-    feeds = [feed(None, again=False)]
+    files, geometry, workers = (root, listed.paths), network.geometry, settings.workers
+    feeds = [Feed(files, geometry, device, size, workers=workers, ranks=ranks, again=False)]
     if views > 1:
-        feeds += [feed(params.represent.augment.build(), again=True)] * (views - 1)
+        augment = params.represent.augment.build()
+        augmented = training_feed(files, geometry, device, size, augment=augment, workers=workers, ranks=ranks)
+        feeds += [augmented] * (views - 1)
     order = np.arange(count)
     opened = features.writing(layout.features(split), listed.labels, views=views, dim=network.head.dim, header=header)
     with (

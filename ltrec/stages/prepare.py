@@ -7,13 +7,15 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from pydantic import model_validator
 
 from ltrec import artifacts, console
 from ltrec.artifacts import SPLITS
 from ltrec.data import long_tail
+from ltrec.data.cache import CacheSettings, cache_text, training_files
 from ltrec.data.contents import Contents
 from ltrec.data.folder import FolderSource
 from ltrec.data.inspection import inspect
@@ -25,7 +27,8 @@ from ltrec.data.sources import SourceSettings
 from ltrec.data.splits import SplitSettings, carve
 from ltrec.errors import UserError, some
 from ltrec.metrics import shot_groups
-from ltrec.settings import PositiveInt, Settings
+from ltrec.project import state_dir
+from ltrec.settings import PositiveInt, Settings, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,8 +55,16 @@ class PrepareSettings(Settings):
     """Adds images of unknown classes to val and test; null: every image is of a class of the task."""
     decode: bool = True
     """Decode every file once, so that a damaged or missing one is found here; false: open no image file at all."""
+    cache: CacheSettings | None = None
+    """Smaller copies of large originals, from which training crops are taken; null: from the originals."""
     workers: PositiveInt | None = None
     """Threads that decode; null: somewhat more than cores."""
+
+    @model_validator(mode="after")
+    def _cache_knows_contents(self) -> Self:
+        if self.cache is not None and not self.decode:
+            raise conflict(("cache",), "goes by what is in the images: decode must be true")
+        return self
 
 
 def run(params: Params, *, decode: bool | None = None) -> None:
@@ -101,7 +112,11 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     }
     if settings.openset is not None:
         stats["unknown"] = {split: len(splits[split]) - stats["images"][split] for split in ("val", "test")}
-    _write(layout, splits, collection.classes, split_digests, stats)
+    copies = cache_text(settings.cache, root, splits["train"].paths, contents.digests or {})
+    _write(layout, splits, collection.classes, split_digests, stats, copies)
+    if settings.cache is not None:
+        train = splits["train"].paths
+        training_files(layout.cache_list, root, train, folder=state_dir() / "cache", workers=settings.workers)
     console.say(
         f"prepare: {len(collection.classes)} classes, "
         + ", ".join(f"{split} {number:,}" for split, number in stats["images"].items())
@@ -282,8 +297,10 @@ def _write(
     classes: Sequence[str],
     split_digests: Mapping[Split, str],
     stats: Mapping[str, object],
+    copies: str,
 ) -> None:
     texts = {
+        layout.cache_list: copies,
         layout.stats: json.dumps(stats, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         layout.classes: "".join(f"{name}\n" for name in classes),
         **{layout.split_list(split): list_text(splits[split]) for split in SPLITS},

@@ -113,7 +113,7 @@ def _images(
     """The images behind the bank of train, augmented as for the representation."""
     from ltrec import precision
     from ltrec.data.lists import read_list
-    from ltrec.feeding import Feed
+    from ltrec.feeding import training_feed
     from ltrec.image_features import ImageFeatures
 
     layout, represent = artifacts.Layout(), params.represent
@@ -129,7 +129,7 @@ def _images(
     return ImageFeatures.of(
         train,
         network,
-        Feed(files, network.geometry, device, batch_size, augment=augment, workers=represent.workers),
+        training_feed(files, network.geometry, device, batch_size, augment=augment, workers=represent.workers),
         precision=precision.resolve(represent.precision, device),
         on_images=advance,
     )

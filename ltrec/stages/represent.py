@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from ltrec.augment import Augment
     from ltrec.checkpoints import ResumeFolder
     from ltrec.data.lists import ImageList
     from ltrec.distributed import Ranks
@@ -152,6 +151,7 @@ def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
     _check_share(min(settings.batch_size, len(train)), ranks)
     computed = precision.resolve(settings.precision, device)
     inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
+    inputs += [layout.cache_list] if layout.cache_list.is_file() else []
     decisive = settings.model_dump(mode="json", exclude=_INDECISIVE) | {"precision": computed}
     weights = settings.backbone.digest()
     key = artifacts.digest(decisive, weights, params.seed, device.type, project.code_digest(), layout.classes, *inputs)
@@ -223,19 +223,16 @@ def _feeds(
     settings: RepresentSettings, network: Network, root: Path, splits: tuple[ImageList, ImageList], ranks: Ranks
 ) -> tuple[_LabelledFeed, _LabelledFeed]:
     """Of train, augmented, and of val."""
-    from ltrec.feeding import Feed
+    from ltrec.feeding import Feed, training_feed
 
     geometry, device = network.geometry, next(network.parameters()).device
-
-    def feed(split: ImageList, augment: Augment | None) -> _LabelledFeed:
-        images = Feed(
-            (root, split.paths), geometry, device, settings.batch_size,
-            augment=augment, workers=settings.workers, ranks=ranks,
-        )  # fmt: skip
-        return _LabelledFeed(images, split.labels, device)
-
-    train, val = splits
-    return feed(train, settings.augment.build()), feed(val, None)
+    size, workers, (train, val) = settings.batch_size, settings.workers, splits
+    augmented = training_feed(
+        (root, train.paths), geometry, device, size,
+        augment=settings.augment.build(), workers=workers, ranks=ranks,
+    )  # fmt: skip
+    plain = Feed((root, val.paths), geometry, device, size, workers=workers, ranks=ranks)
+    return _LabelledFeed(augmented, train.labels, device), _LabelledFeed(plain, val.labels, device)
 
 
 def _train(

@@ -482,7 +482,7 @@ def test_a_failure_while_writing_leaves_earlier_lists_untouched(
     assert files(layout) == before
 
 
-@pytest.mark.parametrize("written", range(9))
+@pytest.mark.parametrize("written", range(10))
 def test_a_full_disk_at_any_file_leaves_earlier_lists_untouched(
     root: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
@@ -499,11 +499,11 @@ def test_a_full_disk_at_any_file_leaves_earlier_lists_untouched(
 
     write_images(root, c=9)
     monkeypatch.setattr(Path, "write_text", full)
-    if written < 8:
+    if written < 9:
         with pytest.raises(OSError, match="No space left"):
             prepare(root, layout)
         assert files(layout) == before
-    else:  # there are eight files
+    else:  # there are nine files
         prepare(root, layout)
         assert files(layout) != before
 

@@ -364,3 +364,19 @@ def test_the_geometry_of_the_papers_is_the_default() -> None:
     assert ImageSettings(size=32, resize=32).geometry == Geometry(size=32, resize=32)
     with pytest.raises(ValidationError, match="resize must be at least size"):
         ImageSettings(size=32, resize=31)
+
+
+def test_crops_are_taken_from_copies_where_prepare_makes_them(params: Build) -> None:
+    from ltrec.data.lists import read_list
+    from ltrec.stages import prepare
+
+    sections: dict[str, Any] = {"represent": {"augment": {"crop": {"name": "resized"}}}}
+    represent.run(params(**sections))
+    originals = written()
+    sections["prepare"] = params().prepare.model_dump() | {"cache": {"short_side": 8, "format": "raw"}}
+    prepare.run(params(**sections))
+    assert len(list(Path(".ltrec/cache/8-raw").glob("*/*.npy"))) == 28
+    for path in read_list(LAYOUT.split_list("train"), 3).paths:
+        Path("data", path).unlink()
+    represent.run(params(**sections))
+    assert written() != originals
