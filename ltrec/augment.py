@@ -185,7 +185,7 @@ class ColorJitter:
     """Brightness, contrast and saturation of each image, times factors in 1 ± strength, in random order.
 
     Each is a blend f·x + (1 − f)·y of the image x: for brightness with y = 0, for contrast with the mean of its gray
-    image, for saturation with its gray image; cut off at 0 and 255.
+    image, for saturation with its gray image; cut off at 0 and 255. Each is thus linear in the colours of a pixel.
     """
 
     draws = 4
@@ -196,15 +196,17 @@ class ColorJitter:
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         import torch
 
-        pixels, device = images.float(), images.device
+        device = images.device
         orders = torch.tensor(list(itertools.permutations(range(3))), device=device)
         order = orders[(draws[:, 0] * len(orders)).long().clamp_(max=len(orders) - 1)]
         factors = self.low + draws[:, 1:] * (self.high - self.low)
-        weights = torch.tensor(_GRAY, device=device)[:, None]
+        weights, identity = torch.tensor(_GRAY, device=device), torch.eye(3, device=device)
+        # Colour by colour: products with 3 × 3 matrices are many times as fast along the pixels as across them.
+        pixels = images.flatten(1, 2).transpose(1, 2).float().contiguous()  # (B, 3, H·W)
         for which in order.T:  # (B,): what is changed of each image in this turn
-            factor = factors.gather(1, which[:, None])[:, :, None, None]
-            gray = pixels @ weights
-            contrast, saturation = ((which == n)[:, None, None, None] for n in (1, 2))
-            other = torch.where(contrast, gray.mean(dim=(1, 2), keepdim=True), torch.where(saturation, gray, 0))
-            pixels = torch.lerp(other, pixels, factor).clamp_(0, 255)
-        return pixels
+            factor = factors.gather(1, which[:, None])[:, :, None]
+            _, contrast, saturation = ((which == n)[:, None, None] for n in range(3))
+            matrix = factor * identity + (1 - factor) * saturation * weights
+            added = (1 - factor) * contrast * (pixels.mean(dim=2) @ weights)[:, None, None]
+            pixels = torch.baddbmm(added, matrix, pixels).clamp_(0, 255)
+        return pixels.transpose(1, 2).reshape(images.shape)

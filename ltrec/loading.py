@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-    from PIL import Image
     from torch import Tensor
 
     from ltrec.augment import Crop
@@ -69,12 +68,11 @@ class Images(Dataset[tuple["Tensor", int] | UserError]):
         return len(self) * self.geometry.size**2 * 3
 
 
-def resized(image: Image.Image, size: int) -> Tensor:
-    """An RGB image as a square, uint8 (size, size, 3): bilinear, antialiased."""
+def resized(pixels: NDArray[np.uint8], size: int) -> Tensor:
+    """A part of an image, (h, w, 3), as a square, uint8 (size, size, 3): bilinear, antialiased."""
     from torchvision.transforms.v2.functional import resize
 
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    square: Tensor = resize(pixels, [size, size], antialias=True)
+    square: Tensor = resize(torch.from_numpy(pixels).permute(2, 0, 1), [size, size], antialias=True)
     return square.permute(1, 2, 0).contiguous()
 
 

@@ -30,7 +30,7 @@ def views(settings: AugmentSettings, count: int = 60, pixels: torch.Tensor = PIX
         squares = pixels.expand(count, *pixels.shape)
     else:
         image, side = Image.fromarray(pixels.numpy()), len(pixels)
-        squares = torch.stack([resized(image.crop(crop(side, side, seed)), 8) for seed in range(count)])
+        squares = torch.stack([resized(np.array(image.crop(crop(side, side, seed))), 8) for seed in range(count)])
     return augment(squares, draw(count, augment.draws))
 
 

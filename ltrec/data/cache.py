@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # Originals are copied only if the copy is this much shorter: below, decoding is hardly faster.
-_WORTH = 1.5
+_WORTH = 1.25
 _NOT_COPIED = "-"
 
 
@@ -36,7 +36,7 @@ class CacheSettings(Settings):
     """Copies of training images that are much larger than what the network sees."""
 
     short_side: PositiveInt = 256
-    """Of the copies, in pixels; originals whose short side is below one and a half times this are used themselves."""
+    """Of the copies, in pixels; originals whose short side is below one and a quarter of this are used themselves."""
     format: Literal["jpeg", "raw"] = "jpeg"
     """raw: the pixels, several times as large and faster to read."""
     quality: Annotated[int, Field(ge=1, le=100)] = 90
