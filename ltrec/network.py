@@ -78,9 +78,8 @@ def build(
 
 
 def on_device(network: Network, device: torch.device) -> Network:
-    """The network, moved; on a GPU its convolutions' weights lie channels-last, as the pixels do."""
-    network = network.to(device)
-    return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network
+    """The network, moved; its convolutions' weights lie channels-last, as the pixels do."""
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def synchronised(network: Network) -> Network:

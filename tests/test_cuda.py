@@ -5,16 +5,22 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ltrec import network
+from ltrec import feeding, network
+from ltrec.augment import AugmentSettings, PadCrop
 from ltrec.backbones import CifarResNetBackbone
 from ltrec.data.decoding import Geometry
+from ltrec.distributed import ALONE
+from ltrec.feeding import Feed
 from ltrec.optim import CosineSchedule, Sgd
+from ltrec.precision import resolve
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.selection import balanced_accuracy
-from ltrec.training import EpochReport, predict_features, train
+from ltrec.training import EpochReport, Mode, predict_features, train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
+GPU = torch.device("cuda")
 EPOCHS, BATCH = 4, 8
 LABELS = torch.arange(32) % 4
 
@@ -37,12 +44,13 @@ def images() -> torch.Tensor:
 class Training:
     """Of a CIFAR ResNet-8 on the GPU, as the stage runs it; it may be stopped and gone on with."""
 
-    def __init__(self, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, state: dict[str, Any] | None = None, **mode: Any) -> None:
+        self.mode = Mode(**{"precision": resolve("auto", GPU)} | mode)
         torch.manual_seed(0)
         built = network.build(
             CifarResNetBackbone(name="cifar_resnet8"), Geometry(size=16, resize=16), (0.5,) * 3, (0.3,) * 3, 4
         )
-        self.network: Network = network.on_device(built, torch.device("cuda"))
+        self.network: Network = network.on_device(built, GPU)
         optimizer = Sgd(lr=0.05).build(self.network.parameters(), [])
         schedule = CosineSchedule().build(optimizer, epochs=1, steps=EPOCHS * 4)
         self.parts: dict[str, Any] = {"network": self.network, "optimizer": optimizer, "schedule": schedule}
@@ -52,10 +60,10 @@ class Training:
 
     def run(self, epochs: range) -> dict[str, Any]:
         pixels = images()
-        batches = [(pixels[i : i + BATCH], LABELS[i : i + BATCH]) for i in range(0, 32, BATCH)]
+        batches = [(pixels[i : i + BATCH].cuda(), LABELS[i : i + BATCH].cuda()) for i in range(0, 32, BATCH)]
         train(
             self.network, lambda _epoch: batches, self.parts["optimizer"], self.parts["schedule"],
-            epochs=epochs, seed=0, on_epoch=self.reports.append,
+            epochs=epochs, batch_size=BATCH, seed=0, on_epoch=self.reports.append, mode=self.mode,
         )  # fmt: skip
         return {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
 
@@ -91,12 +99,11 @@ def test_features_are_those_of_the_cpu_but_for_half_precision() -> None:
     training = Training()
     training.run(range(2))
     trained = training.network.eval()
-    on_gpu = predict_features(trained, images())
+    on_gpu = predict_features(trained, images().cuda(), training.mode.precision)
     on_cpu = predict_features(trained.cpu(), images())
     assert on_gpu.dtype == torch.float32
-    assert on_gpu.device.type == "cpu"
     # bfloat16 keeps 8 bits.
-    torch.testing.assert_close(on_gpu, on_cpu, rtol=0.05, atol=0.05 * float(on_cpu.abs().max()))
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0.05, atol=0.05 * float(on_cpu.abs().max()))
 
 
 def test_crt_is_fitted_on_the_bank(banks: Banks) -> None:
@@ -121,3 +128,59 @@ def test_a_batch_that_does_not_fit_is_one_line() -> None:
         memory_for("they", where="here", instead="none"),
     ):
         torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+
+
+@pytest.mark.parametrize(
+    "mode", [{"precision": "fp16"}, {"pieces": 2}, {"compiled": "default"}, {"compiled": "reduce-overhead"}]
+)
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
+def test_each_mode_learns_the_same(mode: dict[str, Any]) -> None:
+    plain, other = Training(precision="fp32"), Training(**{"precision": "fp32"} | mode)
+    plain.run(range(EPOCHS))
+    other.run(range(EPOCHS))
+    # Pieces have batch-norm statistics of their own.
+    assert other.reports[-1].loss == pytest.approx(plain.reports[-1].loss, rel=0.3 if "pieces" in mode else 0.1)
+
+
+def test_a_batch_that_does_not_fit_is_cut() -> None:
+    import torch.nn.functional as F
+
+    from ltrec.training import _Gradients
+
+    class Wide(torch.nn.Module):
+        """An image takes a sixth of the memory."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1, device=GPU))
+            self.floats = torch.cuda.get_device_properties(GPU).total_memory // 24
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            large = self.weight.expand(len(images), self.floats).contiguous()
+            return F.pad(large[:, :1], (0, 1))
+
+    gradients = _Gradients(Wide(), BATCH, 0.0, Mode(yields=True), ALONE)
+    loss, _ = gradients.of(torch.zeros(BATCH, 1, device=GPU), torch.zeros(BATCH, dtype=torch.int64, device=GPU))
+    assert gradients._pieces in {2, 4}
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_what_arrives_on_the_gpu_is_what_the_cpu_sees(
+    resident: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = images()
+    for n, image in enumerate(pixels.numpy()):
+        Image.fromarray(image).save(tmp_path / f"{n}.png")
+    monkeypatch.setattr(feeding, "_RESIDENT_BYTES", 2**30 if resident else 0)
+    augment, paths = AugmentSettings(crop=PadCrop(), jitter=0.4).build(), [f"{n}.png" for n in range(32)]
+    on_cpu, on_gpu = (
+        Feed((tmp_path, paths), Geometry(size=16, resize=16), device, BATCH, augment=augment, workers=0)
+        for device in (torch.device("cpu"), GPU)
+    )
+    order = np.random.default_rng(0).permutation(32)
+    batches = [list(feed.epoch(order, (0, 0), drop_last=True)) for feed in (on_cpu, on_gpu)]
+    for (views, index), (sent, sent_index) in zip(*batches, strict=True):
+        assert sent.is_cuda
+        assert torch.equal(sent_index.cpu(), index)
+        torch.testing.assert_close(sent.cpu(), views, atol=0.5, rtol=0)
