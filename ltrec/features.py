@@ -10,7 +10,7 @@ import json
 import os
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Seeds of the views drawn: apart from those of the sampler's draws.
 _VIEW_STREAM = 0x71E5
+# Of a GPU's free memory, what a bank may take.
+_DEVICE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class FeatureBank:
     features: Tensor
     labels: Tensor
     header: dict[str, Any]
+    precomputed: ClassVar[bool] = True
+    """Whether what is trained on is `features` itself."""
 
     @classmethod
     def open(cls, path: Path, **made_from: str | Path) -> FeatureBank:
@@ -62,8 +66,11 @@ class FeatureBank:
         return cls(tensors["features"], tensors["labels"], header)
 
     def to(self, device: torch.device) -> FeatureBank:
-        """The same bank on a device."""
-        return FeatureBank(self.features.to(device), self.labels.to(device), self.header)
+        """The same bank on a device; features that a GPU has no room for stay, and are sent as they are wanted."""
+        import torch
+
+        fits = device.type != "cuda" or self.features.nbytes <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        return FeatureBank(self.features.to(device) if fits else self.features, self.labels.to(device), self.header)
 
     def known(self) -> FeatureBank:
         """The images of the task's classes; the bank itself if it holds no others."""
@@ -99,12 +106,12 @@ class FeatureBank:
         """
         import torch
 
-        device = self.features.device
+        device = self.features.device  # perhaps not that of the labels
         views = np.random.default_rng([seed, epoch, _VIEW_STREAM]).integers(self.views, size=len(drawn))
         of_view, of_image = torch.from_numpy(views).to(device), torch.from_numpy(drawn).to(device)
         for start in range(0, len(drawn) - size + 1, size):
             batch = slice(start, start + size)
-            yield self.features[of_view[batch], of_image[batch]]
+            yield self.features[of_view[batch], of_image[batch]].to(self.labels.device)
 
 
 @contextlib.contextmanager

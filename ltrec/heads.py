@@ -15,9 +15,13 @@ from ltrec import artifacts
 from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+
+_IMAGES_AT_ONCE = 4096
+# Below it a norm counts as this, as in torch's own normalisation.
+_TINY = 1e-12
 
 Transform = Literal["un", "l2n", "cl2n"]
 Distance = Literal["euclidean", "cosine"]
@@ -148,6 +152,17 @@ class ScaledHead(Head):
         return self.scale * F.linear(features, self.weight) + self.bias
 
 
+class ScaledLogits(nn.Module):
+    """A scaled head's scales on joint logits w_j·x + b_j (N, C) in place of features; what learns is shared."""
+
+    def __init__(self, head: ScaledHead) -> None:
+        super().__init__()
+        self.scale, self.bias = head.scale, None if head.scale_bias else head.bias
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return self.scale * logits if self.bias is None else self.scale * (logits - self.bias) + self.bias
+
+
 class NearestMeanHead(Head):
     """Closeness to each class's mean feature (NCM).
 
@@ -183,9 +198,21 @@ class NearestMeanHead(Head):
 
     def scores(self, features: Tensor) -> Tensor:
         z = transformed(features, self.center, self.transform)
-        if self.distance == "cosine":
-            return F.normalize(z, dim=1) @ F.normalize(self.means, dim=1).T
-        return 2 * (z @ self.means.T) - self.means.square().sum(dim=1)
+        return closeness(z @ self.means.T, z.norm(dim=1), self.means.norm(dim=1), self.distance)
+
+
+def closeness(products: Tensor, query_norms: Tensor, mean_norms: Tensor, distance: Distance) -> Tensor:
+    """How close each query z is to each mean μ_j, (N, C).
+
+    Args:
+        products: z·μ_j, (N, C).
+        query_norms: ‖z‖, (N,).
+        mean_norms: ‖μ_j‖, (C,).
+        distance: Euclidean or cosine.
+    """
+    if distance == "cosine":
+        return products / (query_norms.clamp(min=_TINY)[:, None] * mean_norms.clamp(min=_TINY))
+    return 2 * products - mean_norms.square()
 
 
 def transformed(features: Tensor, center: Tensor, transform: Transform) -> Tensor:
@@ -199,6 +226,30 @@ def tau_normalised(weight: Tensor, tau: float) -> Tensor:
     """w_j / ‖w_j‖^τ for each row (Kang et al. 2020, eq. 3), (C, D)."""
     norms: Tensor = weight.norm(dim=1, keepdim=True)
     return weight / norms**tau
+
+
+def in_blocks(head: Head, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some images at a time: which of them, and their logits (n, C), on the head's device and without a gradient.
+
+    Args:
+        head: On any device.
+        features: (N, D), on the same or in the host's memory.
+    """
+    for start in range(0, len(features), _IMAGES_AT_ONCE):
+        some = slice(start, start + _IMAGES_AT_ONCE)
+        with torch.no_grad():  # not inference mode: LWS learns scales on such logits
+            logits = head(features[some].to(head.temperature.device))
+        yield some, logits
+
+
+def logits_of(head: Head, features: Tensor) -> Tensor:
+    """All logits (N, C), on the head's device and without a gradient."""
+    return torch.cat([logits for _, logits in in_blocks(head, features)])
+
+
+def predictions_of(head: Head, features: Tensor) -> Tensor:
+    """The class of each image, (N,), on the head's device; without room for all logits."""
+    return torch.cat([logits.argmax(dim=1) for _, logits in in_blocks(head, features)])
 
 
 _KINDS: dict[str, type[Head]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ltrec import training
 from ltrec.features import FeatureBank
@@ -33,6 +33,8 @@ class ImageFeatures(FeatureBank):
         precision: Of the network's arithmetic.
         on_images: Called with the number of images done.
     """
+
+    precomputed: ClassVar[bool] = False
 
     network: Network
     feed: Feed

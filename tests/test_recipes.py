@@ -97,6 +97,7 @@ def test_its_network_takes_a_step(recipe: Recipe, choice: dict[str, str]) -> Non
             optimizer,
             settings.schedule.build(optimizer, epochs=settings.epochs, steps=1),
             epochs=range(1),
+            batch_size=2,
             seed=0,
             on_epoch=lambda report: done.append(report.loss),
         )

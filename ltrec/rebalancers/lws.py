@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ltrec.features import FeatureBank
     from ltrec.heads import LinearHead
 
+# Joint logits of the training images up to this size are kept while the scales learn.
+_LOGIT_BYTES = 1 << 30
+
 
 class LwsSettings(HeadTrainingSettings):
     """One scale a class on the joint classifier's logits, trained with class-balanced sampling."""
@@ -35,11 +38,23 @@ class Lws(Rebalancer):
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
         import torch
 
-        from ltrec.heads import ScaledHead
+        from ltrec.heads import ScaledHead, ScaledLogits
 
         weight, bias = joint.copied()
-        # The joint logits are computed anew for each batch: kept for all images they would not fit into memory where
-        # classes are many, and for few they cost next to nothing.
         head = ScaledHead(weight, bias, torch.ones_like(weight[:, 0]), scale_bias=self.scale_bias)
-        epoch, curve = self.trainer.fit(head, train, val)
+        if train.precomputed and 4 * train.views * len(train.labels) * len(weight) <= _LOGIT_BYTES:
+            # The joint logits once, instead of at each step.
+            epoch, curve = self.trainer.fit(ScaledLogits(head), _logits(train, joint), _logits(val, joint))
+        else:
+            epoch, curve = self.trainer.fit(head, train, val)
         return Fitted(head, {"epoch": epoch}, curve)
+
+
+def _logits(bank: FeatureBank, joint: LinearHead) -> FeatureBank:
+    """A bank of the joint logits: views, images and classes, (V, N, C)."""
+    import torch
+
+    from ltrec.features import FeatureBank
+    from ltrec.heads import logits_of
+
+    return FeatureBank(torch.stack([logits_of(joint, view) for view in bank.features]), bank.labels, bank.header)

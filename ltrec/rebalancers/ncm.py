@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -12,15 +11,17 @@ from ltrec.rebalancers.base import Fitted, Rebalancer
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import Tensor
 
     from ltrec.features import FeatureBank
-    from ltrec.heads import LinearHead, NearestMeanHead
+    from ltrec.heads import LinearHead, NearestMeanHead, Transform
     from ltrec.rebalancers.base import Row
 
-_IMAGES_AT_ONCE = 16384
+_IMAGES_AT_ONCE, _IMAGES_A_BAG = 4096, 256
+# Below it a norm counts as this, as in torch's own normalisation.
+_TINY = 1e-12
 
 
 class NcmSettings(Settings):
@@ -50,12 +51,11 @@ class Ncm(Rebalancer):
         self.distances = distances
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
+        from ltrec.heads import logits_of
         from ltrec.selection import best, calibrated
 
-        head, balanced = best(
-            ((head, head(val.plain)) for head in self._heads(train, joint.weight.shape[0])), val.labels
-        )
-        temperature, _ = calibrated(head(val.plain), val.labels)
+        head, balanced = best(self._candidates(train, val, joint.weight.shape[0]), val.labels)
+        temperature, _ = calibrated(logits_of(head, val.plain), val.labels)
         head.temperature.fill_(temperature)
         settings = itertools.product(self.transforms, self.distances)
         curve: list[Row] = [
@@ -64,32 +64,64 @@ class Ncm(Rebalancer):
         ]
         return Fitted(head, {**head.options(), "temperature": temperature}, curve)
 
-    def _heads(self, train: FeatureBank, classes: int) -> Iterator[NearestMeanHead]:
-        """One for each setting; which comes first decides between equals."""
-        from ltrec.heads import NearestMeanHead, transformed
+    def _candidates(
+        self, train: FeatureBank, val: FeatureBank, classes: int
+    ) -> Iterator[tuple[NearestMeanHead, Tensor]]:
+        """A head for each setting, with its logits on val; which comes first decides between equals."""
+        from ltrec.heads import NearestMeanHead, closeness, transformed
 
-        center = train.features.mean(dim=(0, 1))
-        for transform in self.transforms:
-            means = class_means(
-                train.features.flatten(0, 1),
-                train.labels.repeat(train.views),
-                classes=classes,
-                transform=partial(transformed, center=center, transform=transform),
-            )
+        center, means = class_means(train, classes, self.transforms)
+        for transform, of_class in means.items():
+            queries = transformed(val.plain, center, transform)
+            # One product for all distances.
+            products, norms = queries @ of_class.T, (queries.norm(dim=1), of_class.norm(dim=1))
+            del queries
             for distance in self.distances:
-                yield NearestMeanHead(means, center, transform, distance)
+                yield NearestMeanHead(of_class, center, transform, distance), closeness(products, *norms, distance)
 
 
-def class_means(features: Tensor, labels: Tensor, classes: int, transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean of each class's transformed features, (N, D) → (C, D), summed in float64.
+def class_means(
+    bank: FeatureBank, classes: int, transforms: Iterable[Transform]
+) -> tuple[Tensor, dict[Transform, Tensor]]:
+    """The mean feature (D,), and each class's mean of the transformed features, (C, D), for each transform.
 
-    Block by block: of many images, a transformed copy and one in float64 would not fit into memory.
+    A transformed feature is the feature, perhaps less the mean feature, times a number of its own: sums of each class's
+    features with weights make all of them, and no transformed copy of the features is needed. A class without images
+    has a mean of 0.
     """
     import torch
+    import torch.nn.functional as F
 
-    sums = features.new_zeros((classes, features.shape[1]), dtype=torch.float64)
-    for first in range(0, len(labels), _IMAGES_AT_ONCE):
-        some = slice(first, first + _IMAGES_AT_ONCE)
-        sums.index_add_(0, labels[some], transform(features[some]).double())
-    counts = labels.bincount(minlength=classes).clamp(min=1)
-    return (sums / counts[:, None]).to(features.dtype)
+    features, labels = bank.features.flatten(0, 1), bank.labels.repeat(bank.views).to(bank.features.device)
+    order = labels.argsort(stable=True)
+    counts = labels.bincount(minlength=classes)
+    # Bags of one class's images, so small that float32 sums keep their digits.
+    place = torch.arange(len(order), device=order.device)
+    first = place[(place - (counts.cumsum(0) - counts)[labels[order]]) % _IMAGES_A_BAG == 0]
+    of_class = labels[order[first]]
+
+    def sums(weights: Tensor) -> Tensor:
+        """Σ w_i·z_i over each class's images, (N,) → (C, D), float64."""
+        bags = F.embedding_bag(order, features, first, mode="sum", per_sample_weights=weights[order])
+        whole = torch.zeros((classes, features.shape[1]), dtype=torch.float64, device=features.device)
+        return whole.index_add_(0, of_class, bags.double())
+
+    def inverse_norms(center: Tensor | None) -> Tensor:
+        """1/‖z_i − center‖, (N,)."""
+        blocks = torch.split(features, _IMAGES_AT_ONCE)
+        norms = [(block if center is None else block - center).norm(dim=1) for block in blocks]
+        return 1 / torch.cat(norms).clamp(min=_TINY)
+
+    plain = sums(torch.ones_like(order, dtype=features.dtype))
+    center = (plain.sum(dim=0) / len(labels)).to(features.dtype)
+    found: dict[Transform, Tensor] = {}
+    for transform in transforms:
+        if transform == "un":
+            total = plain
+        else:
+            inverse = inverse_norms(center if transform == "cl2n" else None)
+            total = sums(inverse)
+            if transform == "cl2n":
+                total = total - labels.bincount(inverse.double(), minlength=classes)[:, None] * center
+        found[transform] = (total / counts.clamp(min=1)[:, None]).to(features.dtype).to(bank.labels.device)
+    return center.to(bank.labels.device), found

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from ltrec.report import Report, SelectedOn
     from ltrec.selection import Score
 
-_IMAGES_AT_ONCE = 4096
-
 
 class EvaluateSettings(Settings):
     """How variants are compared on the test split."""
@@ -75,11 +73,12 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
     from ltrec import heads
     from ltrec.data.lists import read_classes, read_list
+    from ltrec.device import resolve
     from ltrec.features import FeatureBank
     from ltrec.openset_report import Images, OpenSetReport
     from ltrec.report import Report, Result
 
-    names = read_classes(layout.classes)
+    names, device = read_classes(layout.classes), resolve(params.device)
     counts = read_list(layout.split_list("train"), len(names)).counts(len(names))
     shots = params.evaluate.shots
     groups = metrics.shot_groups(counts, shots.many_above, shots.few_below)
@@ -96,9 +95,13 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     answers, norms, rejection = {}, {}, {}
     for variant in params.rebalance:
         head = heads.load(layout.head(variant), representation=representation)
-        answers[variant] = _ask(head, bank, labels, len(names), layout.head(variant))
+        where = str(layout.head(variant))
+        if head.classes != len(names):
+            raise UserError(f"knows {head.classes} classes, classes.txt has {len(names)}; run `dvc repro`", where=where)
+        head = head.to(device)
+        answers[variant] = ask(head, bank, where)
         if val is not None:
-            rejection[variant] = _tell_apart(head, whole, val, len(names), layout.head(variant))
+            rejection[variant] = _tell_apart(head, whole, val, where)
         norms[variant] = weight_norms(head)
 
     reference = next((name for name, settings in params.rebalance.items() if settings.method == "joint"), None)
@@ -167,35 +170,31 @@ def _on_val(fitted: dict[str, Any], path: Path) -> Score:
         ) from None
 
 
-def _ask(head: Head, bank: FeatureBank, labels: NDArray[np.int64], classes: int, path: Path) -> metrics.Answers:
-    """What a head says to every test image."""
-    own = np.split(labels, range(_IMAGES_AT_ONCE, len(labels), _IMAGES_AT_ONCE))
-    parts = [metrics.answers(*given) for given in zip(_logits(head, bank, classes, path), own, strict=True)]
+def ask(head: Head, bank: FeatureBank, where: str = "") -> metrics.Answers:
+    """What a head says to every image of a bank."""
+    labels = bank.labels.numpy()
+    parts = [metrics.answers(logits, labels[some]) for some, logits in _logits(head, bank, where)]
     return metrics.Answers(
         np.concatenate([part.predicted for part in parts]), np.concatenate([part.in_top5 for part in parts])
     )
 
 
-def _tell_apart(head: Head, test: FeatureBank, val: FeatureBank, classes: int, path: Path) -> dict[str, Any]:
+def _tell_apart(head: Head, test: FeatureBank, val: FeatureBank, where: str) -> dict[str, Any]:
     """How well a head tells unknown images from known ones, with thresholds chosen on val."""
-    judged = (openset.judge(_logits(head, bank, classes, path), bank.labels.numpy()) for bank in (test, val))
+    judged = (
+        openset.judge((logits for _, logits in _logits(head, bank, where)), bank.labels.numpy()) for bank in (test, val)
+    )
     return openset.figures(*judged)
 
 
-def _logits(head: Head, bank: FeatureBank, classes: int, path: Path) -> Iterator[NDArray[np.float32]]:
+def _logits(head: Head, bank: FeatureBank, where: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Of all images of a bank, some at a time, (n, C)."""
-    import torch
+    from ltrec.heads import in_blocks
 
-    for start in range(0, len(bank.labels), _IMAGES_AT_ONCE):
-        with torch.inference_mode():
-            logits = head(bank.plain[start : start + _IMAGES_AT_ONCE]).numpy()
-        if logits.shape[1] != classes:
-            raise UserError(
-                f"knows {logits.shape[1]} classes, classes.txt has {classes}; run `dvc repro`", where=str(path)
-            )
-        if not np.isfinite(logits).all():
-            raise UserError("a logit is not a finite number: the head is damaged; fit it again", where=str(path))
-        yield logits
+    for some, logits in in_blocks(head, bank.plain):
+        if not logits.isfinite().all():
+            raise UserError("a logit is not a finite number: the head is damaged; fit it again", where=where)
+        yield some, logits.cpu().numpy()
 
 
 def _write_plot_data(report: Report, folder: Path) -> None:

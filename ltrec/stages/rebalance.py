@@ -13,6 +13,7 @@ from ltrec.head_training import HeadTrainingSettings
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from ltrec.features import FeatureBank
     from ltrec.heads import Head
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ltrec.params import Params
     from ltrec.rebalancers.base import Fitted
 
-_IMAGES_AT_ONCE = 4096
 _READ: tuple[artifacts.Split, ...] = ("train", "val")
 
 
@@ -50,19 +50,17 @@ def run(params: Params, variant: str) -> None:
         with devices.memory_for("the features", where="params.yaml: device", instead="cpu always works"):
             try:
                 fitted = _fit(params, variant, network, train, val, device)
-                head = fitted.head.eval().cpu()
-                log_likelihood = _log_likelihood(head, val)
+                head = fitted.head.eval()
+                figures = judge(head, train, val)
             except UserError as error:
                 raise UserError(error.what, where=error.where or f"params.yaml: rebalance.{variant}") from None
-        figures = {"val": _figures(head, val), "train": _figures(head, train)}
-        figures["val"]["log_likelihood"] = log_likelihood
         metrics = {
             "method": settings.method,
             **figures,
             "chosen": fitted.chosen,
             "curve": fitted.curve,
         }
-        heads.save(head, layout.head(variant), representation=representation)
+        heads.save(head.cpu(), layout.head(variant), representation=representation)
         artifacts.write_json(layout.head_metrics(variant), metrics)
         record.metrics(
             {f"{split}/{name}": value for split, of_split in figures.items() for name, value in of_split.items()}
@@ -135,26 +133,24 @@ def _images(
     )
 
 
-def _figures(head: Head, bank: FeatureBank) -> dict[str, float]:
-    """Accuracy on a split's plain views, overall and balanced."""
-    import torch
+def judge(head: Head, train: FeatureBank, val: FeatureBank) -> dict[str, dict[str, float]]:
+    """Accuracy on the plain views of val and train, overall and balanced; on val also the log-likelihood.
 
-    from ltrec.metrics import per_class_accuracy
-
-    features = bank.plain.cpu()
-    blocks = (features[start : start + _IMAGES_AT_ONCE] for start in range(0, len(features), _IMAGES_AT_ONCE))
-    with torch.inference_mode():
-        predicted = torch.cat([head(block).argmax(dim=1) for block in blocks]).numpy()
-    labels = bank.labels.cpu().numpy()
-    by_class = per_class_accuracy(labels, predicted, int(labels.max()) + 1)
-    return {"all": float((predicted == labels).mean()), "balanced": float(np.nanmean(by_class))}
-
-
-def _log_likelihood(head: Head, val: FeatureBank) -> float:
-    """By which evaluation tells apart variants that are equally accurate on val."""
-    import torch
-
+    By that, evaluation tells apart variants that are equally accurate on val.
+    """
+    from ltrec.heads import logits_of, predictions_of
     from ltrec.selection import calibrated
 
-    with torch.inference_mode():
-        return -calibrated(head(val.plain.cpu()), val.labels.cpu())[1]
+    on_val, on_train = logits_of(head, val.plain), predictions_of(head, train.plain)
+    of_val, of_train = (bank.labels.to(on_val.device) for bank in (val, train))
+    log_likelihood = -calibrated(on_val, of_val)[1]
+    return {
+        "val": _figures(on_val.argmax(dim=1), of_val) | {"log_likelihood": log_likelihood},
+        "train": _figures(on_train, of_train),
+    }
+
+
+def _figures(predicted: Tensor, labels: Tensor) -> dict[str, float]:
+    from ltrec.selection import mean_recall
+
+    return {"all": float((predicted == labels).double().mean()), "balanced": mean_recall(predicted, labels)}

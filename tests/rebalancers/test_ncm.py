@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 
 from ltrec.features import FeatureBank
-from ltrec.heads import LinearHead, NearestMeanHead
+from ltrec.heads import LinearHead, NearestMeanHead, transformed
 from ltrec.rebalancers import ncm
 from ltrec.rebalancers.ncm import NcmSettings, class_means
 
@@ -19,18 +19,47 @@ if TYPE_CHECKING:
     from tests.conftest import Banks
 
 
+def means_of(features: torch.Tensor, labels: list[int], transform: Transform = "un") -> torch.Tensor:
+    bank = FeatureBank(features if features.ndim == 3 else features[None], torch.tensor(labels), {})
+    return class_means(bank, 3, [transform])[1][transform]
+
+
 def test_means_by_hand() -> None:
     features = torch.tensor([[1.0, 2.0], [3.0, 6.0], [5.0, 5.0]])
-    means = class_means(features, torch.tensor([0, 0, 2]), classes=3, transform=lambda given: given)
+    means = means_of(features, [0, 0, 2])
     assert_close(means, torch.tensor([[2.0, 4.0], [0.0, 0.0], [5.0, 5.0]]))
     assert means.dtype == torch.float32
+    # (3, 4)/5 and (0, 2)/2; of the mean feature (1, 3) the two lie at ±(2, 1), whose length is √5.
+    pair = torch.tensor([[3.0, 4.0], [-1.0, 2.0]])
+    assert_close(means_of(pair, [0, 0], "cl2n")[0], torch.zeros(2), atol=1e-6, rtol=0)
+    assert_close(means_of(pair, [0, 1], "cl2n")[1], torch.tensor([-2.0, -1.0]) / 5**0.5)
+    assert_close(means_of(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), [1, 1], "l2n")[1], torch.tensor([0.3, 0.9]))
+
+
+def test_a_feature_of_zeros_stays_one() -> None:
+    features = torch.tensor([[0.0, 0.0], [0.0, 2.0]])
+    assert_close(means_of(features, [0, 0], "l2n")[0], torch.tensor([0.0, 0.5]))
 
 
 def test_means_keep_their_digits_over_many_images() -> None:
     # Summed in float32, a million tenths come out some 1 % off.
-    labels = torch.zeros(1_000_000, dtype=torch.int64)
-    means = class_means(torch.full((1_000_000, 1), 0.1), labels, classes=1, transform=lambda given: given)
-    assert_close(means, torch.tensor([[0.1]]), rtol=1e-6, atol=0)
+    means = means_of(torch.full((1_000_000, 1), 0.1), [0] * 1_000_000)
+    assert_close(means[0], torch.tensor([0.1]), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("transform", ["un", "l2n", "cl2n"])
+def test_all_views_count_however_images_are_ordered_and_bagged(
+    transform: Transform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(3, 40, 4, generator=generator), torch.randint(0, 3, (40,), generator=generator)
+    flat = features.flatten(0, 1)
+    changed = transformed(flat, flat.mean(dim=0), transform)
+    wanted = torch.stack([changed[labels.repeat(3) == label].mean(dim=0) for label in range(3)])
+    assert_close(means_of(features, labels.tolist(), transform), wanted)
+    monkeypatch.setattr(ncm, "_IMAGES_A_BAG", 7)
+    monkeypatch.setattr(ncm, "_IMAGES_AT_ONCE", 7)
+    assert_close(means_of(features, labels.tolist(), transform), wanted)
 
 
 @pytest.mark.parametrize("transform", ["un", "l2n", "cl2n"])
@@ -54,22 +83,6 @@ def test_each_variant_as_a_slow_loop(banks: Banks, transform: Transform, distanc
     assert fitted.head(banks.val.plain).argmax(dim=1).tolist() == nearest
     assert isinstance(fitted.head, NearestMeanHead)
     assert_close(fitted.head.means, torch.stack(means).float())
-
-
-def test_means_in_blocks(monkeypatch: pytest.MonkeyPatch, banks: Banks) -> None:
-    features, labels = banks.train.features[0], banks.train.labels
-    whole = class_means(features, labels, classes=3, transform=torch.square)
-    monkeypatch.setattr(ncm, "_IMAGES_AT_ONCE", 5)  # 42 images: the last block is not full
-    assert torch.equal(class_means(features, labels, classes=3, transform=torch.square), whole)
-
-
-def test_no_copy_of_all_features_is_made(monkeypatch: pytest.MonkeyPatch, banks: Banks) -> None:
-    monkeypatch.setattr(ncm, "_IMAGES_AT_ONCE", 5)
-    seen: list[int] = []
-    class_means(
-        banks.train.features[0], banks.train.labels, classes=3, transform=lambda given: seen.append(len(given)) or given
-    )
-    assert seen == [5] * 8 + [2]
 
 
 def test_the_best_on_val_is_chosen_and_all_are_in_the_curve() -> None:

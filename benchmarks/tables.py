@@ -1,0 +1,107 @@
+"""Writes the measured figures into docs/performance.md, between its markers; GPU rows stay empty until there are some.
+
+python benchmarks/tables.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "benchmarks" / "results"
+_EMPTY = "–"
+
+
+def main() -> None:
+    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def rendered(page: str) -> str:
+    """The page with each table made anew from the results."""
+    for name, table in {"feeding": feeding, "training": training, "classifiers": classifiers}.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        page = re.sub(
+            rf"({start}).*?({end})", lambda marks, table=table: marks[1] + table() + marks[2], page, flags=re.DOTALL
+        )
+    return page
+
+
+def results(name: str) -> dict[str, Any] | None:
+    file = RESULTS / f"{name}.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def measured(of: dict[str, float]) -> str:
+    return f"{of['median']:,.0f} ({of['min']:,.0f}–{of['max']:,.0f})"
+
+
+def feeding() -> str:
+    found = results("feeding") or {}
+    names = {
+        "reference": "PIL and torchvision's transforms", "bare_decode": "decoding alone", "ltrec": "ltrec",
+        "ltrec_cache_jpeg": "ltrec, JPEG copies", "ltrec_cache_raw": "ltrec, raw copies",
+    }  # fmt: skip
+    rows = [
+        [f"{size.replace('x', '×')}, {names[way]}", measured(of), f"{found[size]['to_reference'][way]:.2f}"]
+        for size in ("300x200", "500x375", "4000x3000")
+        for way, of in found[size]["images_per_cpu_second"].items()
+    ]
+    device, resident = found["device_part"]["milliseconds_an_image"]["median"], found["resident"]["feed_to_step"]
+    return (
+        table(["to a square of 224 pixels", "images a CPU second", "to the reference"], rows)
+        + f"\nFlip and colour jitter of an image take {device:.2f} ms where the device is this CPU. A resident"
+        f" CIFAR-sized set costs {resident:.1%} of a ResNet-32 step to feed.\n"
+    )
+
+
+def training() -> str:
+    rows = []
+    for name, where in (("training", "2 CPU cores"), ("training-gpu", "GPU")):
+        found = results(name)
+        if found is None:
+            rows.append([f"{where}: not measured yet", _EMPTY, _EMPTY, _EMPTY])
+            continue
+        machine = found["machine"].get("gpu", where)
+        for task in (key for key in found if key != "machine"):
+            of = found[task]
+            for way in (way for way in of["images_per_second"] if "bare" not in way):
+                bare = of["to_bare_steps"].get(way)
+                rows.append(
+                    [f"{machine}: {task}, {way}", measured(of["images_per_second"][way]),
+                     f"{of['to_reference'][way]:.2f}", _EMPTY if bare is None else f"{bare:.1%}"]
+                )  # fmt: skip
+    return table(["", "images a second", "to the reference", "of its bare steps"], rows)
+
+
+def classifiers() -> str:
+    rows = []
+    for name, where in (
+        ("classifiers", "ImageNet-LT, 2 CPU cores"), ("classifiers-inat", "iNaturalist 2018, 2 CPU cores"),
+        ("classifiers-gpu", "ImageNet-LT, GPU"),
+    ):  # fmt: skip
+        found = results(name)
+        if found is None:
+            rows.append([f"{where}: not measured yet", *[_EMPTY] * 5])
+            continue
+        for method, of in found["seconds"].items():
+            rows.append([f"{where}: {method}", *(f"{of[part]:.2f}" for part in ("fit", "judge", "products")), "", ""])
+        ratio = found["to_bare_products"]
+        rows.append(
+            [f"**{where}: all**", "", f"{found['seconds_in_all']:.1f}", f"{found['bare_products_in_all']:.1f}",
+             f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})",
+             f"{found['peak_memory_beyond_banks_gib']:.2f} GiB"]
+        )  # fmt: skip
+    return table(["", "fit, s", "judge, s", "bare products, s", "ratio", "peak beyond the banks"], rows)
+
+
+if __name__ == "__main__":
+    main()
