@@ -78,7 +78,7 @@ def counts_of(size: Size) -> np.ndarray[Any, Any]:
 def write_banks(folder: Path, size: Size) -> tuple[dict[str, Path], heads.LinearHead]:
     """Rectified Gaussian clusters, and a joint head whose norms fall with the classes' counts."""
     random = np.random.default_rng(0)
-    means = random.normal(size=(size.classes, size.dim), scale=0.35).astype(np.float32)
+    means = random.normal(size=(size.classes, size.dim), scale=0.12).astype(np.float32)
     counts = counts_of(size)
     labels = {"train": np.repeat(np.arange(size.classes), counts)}
     for split, number in (("val", size.val), ("test", size.test)):

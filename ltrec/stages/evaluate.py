@@ -190,9 +190,10 @@ def _tell_apart(head: Head, test: FeatureBank, val: FeatureBank, where: str) -> 
 def _logits(head: Head, bank: FeatureBank, where: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Of all images of a bank, some at a time, (n, C)."""
     from ltrec.heads import in_blocks
+    from ltrec.selection import all_finite
 
     for some, logits in in_blocks(head, bank.plain):
-        if not logits.isfinite().all():
+        if not all_finite(logits):
             raise UserError("a logit is not a finite number: the head is damaged; fit it again", where=where)
         yield some, logits.cpu().numpy()
 
