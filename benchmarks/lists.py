@@ -46,13 +46,15 @@ labels = np.load("labels.npy")
 """
 _EPOCH = """
 from pydantic import TypeAdapter
-from ltrec.loading import _Order, view_seeds
+from ltrec.feeding import crop_seeds
+from ltrec.loading import _Order
 from ltrec.samplers import SamplerSettings
 sampler = TypeAdapter(SamplerSettings).validate_python({"name": sys.argv[1]}).build(labels, seed=0, epochs=2)
-order = _Order(256)
+order = _Order()
 begin = time.perf_counter()
 indices = sampler.epoch(1)
-order.drawn = indices, view_seeds(0, 1, len(indices))
+order.drawn = indices, crop_seeds((0, 1), len(indices))
+order.parts = [slice(start, start + 256) for start in range(0, len(indices), 256)]
 next(iter(order))
 print(time.perf_counter() - begin)
 """

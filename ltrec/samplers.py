@@ -73,18 +73,10 @@ class _ClassSampler(Sampler):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._drawn = np.array(state["drawn"], dtype=np.int64)
 
-    def _draw(self, classes_of: Callable[[int, int], Indices]) -> Indices:
-        """An epoch's images, (N,).
-
-        Args:
-            classes_of: The classes of a part of the draws, from one to before another; called in order.
-        """
-        drawn = np.empty(len(self.labels), dtype=np.min_scalar_type(len(self._counts)))
-        for start in range(0, len(drawn), _PIECE):
-            drawn[start : start + _PIECE] = classes_of(start, min(start + _PIECE, len(drawn)))
+    def _draw(self, drawn: NDArray[Any]) -> Indices:
+        """An epoch's images, (N,), for the classes drawn, (N,)."""
         wanted = np.bincount(drawn, minlength=len(self._counts))
         places = np.argsort(drawn, kind="stable")
-        del drawn
         images, filled = np.empty(len(places), dtype=np.int64), 0
         for piece in self._pieces(wanted):
             images[places[filled : filled + len(piece)]] = piece
@@ -145,14 +137,13 @@ class FrequencySampler(_ClassSampler):
         self._probabilities = probabilities
 
     def epoch(self, epoch: int) -> Indices:
-        edges = np.cumsum(self._probabilities(self._counts[self._classes], epoch))
+        probabilities = self._probabilities(self._counts[self._classes], epoch)
         random = np.random.default_rng([self.seed, epoch])
-
-        def classes_of(start: int, end: int) -> Indices:
-            place = np.searchsorted(edges, random.random(end - start) * edges[-1], side="right")
-            return np.asarray(self._classes[place])
-
-        return self._draw(classes_of)
+        # How often each class comes, then in which order: together as if each draw had been made alone.
+        times = random.multinomial(len(self.labels), probabilities / probabilities.sum())
+        drawn = np.repeat(_compact(self._classes, len(self._counts)), times)
+        random.shuffle(drawn)
+        return self._draw(drawn)
 
 
 class CycleSampler(_ClassSampler):
@@ -164,15 +155,15 @@ class CycleSampler(_ClassSampler):
         self._position = 0
 
     def epoch(self, epoch: int) -> Indices:  # noqa: ARG002 - the cycle goes on over epochs
-        def classes_of(start: int, end: int) -> Indices:
-            visit = (self._position + np.arange(start, end)) // self.per_visit
+        drawn = np.empty(len(self.labels), dtype=np.min_scalar_type(len(self._counts)))
+        for start in range(0, len(drawn), _PIECE):
+            visit = (self._position + np.arange(start, min(start + _PIECE, len(drawn)))) // self.per_visit
             cycle = visit // len(self._classes)
             cycles = np.arange(cycle[0], cycle[-1] + 1)
             keys = _hash(self.seed, cycles[:, None], self._classes[None, :])
             order = self._classes[np.argsort(keys, axis=1)]
-            return np.asarray(order[cycle - cycle[0], visit % len(self._classes)])
-
-        images = self._draw(classes_of)
+            drawn[start : start + _PIECE] = order[cycle - cycle[0], visit % len(self._classes)]
+        images = self._draw(drawn)
         self._position += len(self.labels)
         return images
 
