@@ -32,7 +32,7 @@ class Score(NamedTuple):
 class Candidate:
     """Logits (N, C) against labels (N,), ordered as `Score`; those that are not finite are right nowhere and come last.
 
-    The likelihood takes dozens of passes over the logits, so that it is fitted only where accuracies are equal.
+    The likelihood takes several passes over the logits, so that it is fitted only where accuracies are equal.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor) -> None:
