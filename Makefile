@@ -4,12 +4,13 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test bench lock clean
+.PHONY: help install repro test bench bench-gpu lock clean
 
 help:
 	@echo "make repro    install, write data/ if it is absent, run the pipeline, show the comparison"
 	@echo "make test     lint, types and every test"
-	@echo "make bench    the figures of benchmarks/, as JSON"
+	@echo "make bench    the figures of benchmarks/ that need no GPU, as JSON"
+	@echo "make bench-gpu  those that need one; PYTHON must have what benchmarks/ imports, no DVC, no MLflow, no network"
 	@echo "make lock     resolve requirements.lock anew"
 	@echo "make clean    remove .venv and the caches (not data/, not artifacts/)"
 
@@ -39,6 +40,15 @@ bench: $(INSTALLED)
 	python benchmarks/threads.py
 	python benchmarks/samplers.py
 	python benchmarks/lists.py
+	python benchmarks/feeding.py
+	python benchmarks/training.py
+	python benchmarks/classifiers.py --size small
+	python benchmarks/tables.py
+
+bench-gpu:
+	PYTHONPATH=. $(PYTHON) benchmarks/training.py --device cuda
+	PYTHONPATH=. $(PYTHON) benchmarks/classifiers.py --device cuda
+	PYTHONPATH=. $(PYTHON) benchmarks/tables.py
 
 lock:
 	$(PYTHON) -m venv $(VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ltrec.process import cores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("torch", "torchvision", "mlflow", "dvc", "onnx", "onnxruntime", "numpy", "scikit-learn")
@@ -29,7 +30,7 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {package: _version(package) for package in _PACKAGES},
+        "versions": dict(_versions()),
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
@@ -51,12 +52,11 @@ def seconds(
     return {"median": round(median(runs), 3), "runs": runs}
 
 
-def _version(package: str) -> str | None:
-    """None where it is not installed: not every benchmark needs every package."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _versions() -> Iterator[tuple[str, str]]:
+    """Of what is installed: a machine that is lent for its GPU may have neither DVC nor MLflow."""
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield package, version(package)
 
 
 def _cpu() -> str:
@@ -66,6 +66,7 @@ def _cpu() -> str:
 
 
 def _git(*arguments: str) -> str:
+    """What Git says; nothing where the project was copied without its history."""
     return subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()  # fmt: skip
