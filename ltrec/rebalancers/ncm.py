@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ltrec.heads import LinearHead, NearestMeanHead, Transform
     from ltrec.rebalancers.base import Row
 
-_IMAGES_AT_ONCE, _IMAGES_A_BAG = 4096, 256
+_IMAGES_AT_ONCE, _IMAGES_A_BAG = 1024, 256
 # Below it a norm counts as this, as in torch's own normalisation.
 _TINY = 1e-12
 
