@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from scipy.stats import ks_2samp
-from torchvision.transforms import v2
+from torchvision.transforms import RandomResizedCrop, v2
 
 from ltrec.augment import Augment, AugmentSettings, ColorJitter, Flip, NoCrop, PadCrop, ResizedCrop, Shift
 from ltrec.loading import resized
@@ -59,15 +59,6 @@ def test_an_image_is_changed_alone_as_in_company(settings: AugmentSettings) -> N
     squares, draws = PIXELS.expand(9, 8, 8, 3), draw(9, augment.draws)
     alone = [augment(squares[n : n + 1], draws[n : n + 1]) for n in range(9)]
     torch.testing.assert_close(torch.cat(alone), augment(squares, draws))
-
-
-def test_a_crop_leaves_the_callers_generator_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _seed: pytest.fail("the GPU's generator was reset"))
-    before = torch.random.get_rng_state()
-    crop = AugmentSettings().build().crop
-    assert crop is not None
-    crop(30, 20, 5)
-    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_without_anything_it_is_the_evaluation_square() -> None:
@@ -174,15 +165,32 @@ def test_gray_stays_gray_and_colours_stay_in_place() -> None:
     assert len(seen[:, 0].round().unique()) > 20
 
 
-def test_crops_are_torchvisions() -> None:
-    crop = AugmentSettings(crop=ResizedCrop(area=(0.1, 0.6))).build().crop
-    assert crop is not None
+@pytest.mark.parametrize(
+    ("width", "height", "area"), [(90, 60, (0.1, 0.6)), (50, 50, (0.08, 1.0)), (200, 40, (0.5, 1.0))]
+)
+def test_crops_are_distributed_as_torchvisions(width: int, height: int, area: tuple[float, float]) -> None:
+    crop, count = ResizedCrop(area=area), 3000
+    ours = np.array([crop.part(width, height, seed) for seed in range(count)])
+    assert (ours[:, :2] >= 0).all()
+    assert (ours[:, 2:] <= [width, height]).all()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        top, left, height, width = (
-            v2.RandomResizedCrop(8, scale=(0.1, 0.6)).make_params([torch.empty(3, 60, 90)]).values()
-        )
-    assert crop(90, 60, 7) == (left, top, left + width, top + height)
+        torch.manual_seed(3)
+        image = torch.empty((3, height, width), device="meta")
+        drawn = [RandomResizedCrop.get_params(image, list(area), [3 / 4, 4 / 3]) for _ in range(count)]
+    theirs = np.array([(left, top, left + wide, top + high) for top, left, high, wide in drawn])
+
+    def shapes(boxes: Any) -> list[Any]:
+        wide, high = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+        return [boxes[:, 0], boxes[:, 1], wide, high, wide * high, wide / high]
+
+    for mine, other in zip(shapes(ours), shapes(theirs), strict=True):
+        assert ks_2samp(mine, other).pvalue > 1e-3
+
+
+def test_where_no_crop_fits_the_middle_is_taken() -> None:
+    # Of a strip, half of the area is wider than any allowed aspect: the widest part in the middle.
+    assert ResizedCrop(area=(0.9, 1.0)).part(300, 30, 0) == (130, 0, 170, 30)
+    assert ResizedCrop(area=(0.9, 1.0)).part(30, 300, 0) == (0, 130, 30, 170)
 
 
 @pytest.mark.parametrize("area", [(0.5, 0.2), (0.0, 1.0), (0.5, 1.5)])

@@ -196,3 +196,23 @@ def test_a_head_for_another_network_is_refused(tmp_path: Path) -> None:
     heads.save(LinearHead(WEIGHT, BIAS), file, representation=NETWORK)
     with pytest.raises(UserError, match=r"head\.safetensors: belongs to another network than is there now"):
         heads.load(file, representation="another")
+
+
+def test_some_images_at_a_time_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "_IMAGES_AT_ONCE", 2)
+    head = LinearHead(WEIGHT, BIAS)
+    assert [(some, len(logits)) for some, logits in heads.in_blocks(head, FEATURES)] == [
+        (slice(0, 2), 2),
+        (slice(2, 4), 1),
+    ]
+    assert_close(heads.logits_of(head, FEATURES), head(FEATURES).detach())
+    assert heads.predictions_of(head, FEATURES).tolist() == head(FEATURES).argmax(dim=1).tolist()
+    assert not heads.logits_of(head, FEATURES).requires_grad
+
+
+@pytest.mark.parametrize("scale_bias", [True, False])
+def test_scales_on_joint_logits_are_the_scaled_head(scale_bias: bool) -> None:
+    head = ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0]), scale_bias=scale_bias)
+    scaled = heads.ScaledLogits(head)
+    assert_close(scaled(LinearHead(WEIGHT, BIAS)(FEATURES)), head(FEATURES))
+    assert [parameter is head.scale for parameter in scaled.parameters() if parameter.requires_grad] == [True]

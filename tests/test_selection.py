@@ -113,3 +113,33 @@ def test_logits_that_are_not_finite_come_last_and_are_refused_alone(bad: float) 
     assert not Candidate(right, labels) > Candidate(wrong, labels)
     with pytest.raises(UserError, match="the logits on val are not finite"):
         calibrated(right, labels)
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
+def test_derivatives_of_the_likelihood_by_autograd(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_IMAGES_AT_ONCE", 7)  # 30 images: the last block is not full
+    logits = torch.randn(30, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = torch.arange(30) % 4
+    at = torch.tensor(factor, dtype=torch.float64, requires_grad=True)
+    nll = torch.nn.functional.cross_entropy(at * logits, labels)
+    (slope,) = torch.autograd.grad(nll, at, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope, at)
+    expected = nll.item(), slope.item(), curvature.item()
+    assert selection._likelihood(logits, labels, factor) == pytest.approx(expected, rel=1e-9)
+
+
+def test_where_all_are_right_or_wrong_the_temperature_stays_within_bounds() -> None:
+    labels, logits = torch.arange(4), one_hot(0, 1, 2, 3)
+    sharpest, mildest = (float(logits.std()) / bound for bound in reversed(selection._SHARPNESS))
+    temperature, nll = calibrated(logits, labels)
+    assert sharpest <= temperature < 0.1
+    assert nll < 1e-6
+    assert calibrated(-logits, labels)[0] == pytest.approx(mildest, rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_one_bad_value_among_many(bad: float) -> None:
+    values = torch.randn(50, 3)
+    assert selection.all_finite(values)
+    values[17, 1] = bad
+    assert not selection.all_finite(values)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ltrec.features import FeatureBank
 from ltrec.heads import LinearHead, ScaledHead
+from ltrec.rebalancers import lws
 from ltrec.rebalancers.lws import LwsSettings
 from ltrec.selection import balanced_accuracy
 
@@ -73,3 +74,15 @@ def test_the_rare_class_gains(banks: Banks) -> None:
 def test_no_epochs_are_refused() -> None:
     with pytest.raises(ValidationError, match="epochs"):
         LwsSettings(method="lws", epochs=0)
+
+
+@pytest.mark.parametrize("scale_bias", [True, False])
+def test_joint_logits_that_have_no_room_are_computed_anew(
+    scale_bias: bool, banks: Banks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = LwsSettings(method="lws", epochs=4, batch_size=8, scale_bias=scale_bias)
+    kept = settings.build(0).fit(*banks)
+    monkeypatch.setattr(lws, "_LOGIT_BYTES", 0)
+    anew = settings.build(0).fit(*banks)
+    torch.testing.assert_close(kept.head.state_dict(), anew.head.state_dict(), atol=1e-5, rtol=1e-4)
+    assert kept.chosen == anew.chosen
