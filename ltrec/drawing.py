@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
 
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
@@ -64,18 +65,18 @@ def averaged(window: int) -> str:
     return f", running mean over {window} classes" if window > 1 else ""
 
 
-def in_blocks(matrix: Integers, size: int) -> Floats:
+def in_blocks(matrix: csr_array, size: int) -> Floats:
     """Row-normalised counts, summed over blocks of columns and averaged over blocks of rows; nan where no row counts.
 
     (C, C) → (⌈C/size⌉, ⌈C/size⌉).
     """
-    starts = np.arange(0, len(matrix), size)
-    tested = matrix.sum(axis=1)
-    shares = np.add.reduceat(matrix, starts, axis=1) / np.maximum(tested, 1)[:, None]
-    rows = np.add.reduceat((tested > 0).astype(np.int64), starts)
-    blocks = np.full((len(starts), len(starts)), np.nan)
-    np.divide(np.add.reduceat(shares, starts, axis=0), rows[:, None], out=blocks, where=rows[:, None] > 0)
-    return blocks
+    count = -(-matrix.shape[0] // size)
+    tested, entries = matrix.sum(axis=1), matrix.tocoo()
+    row, column = entries.coords
+    places, shares = row // size * count + column // size, entries.data / tested[row]
+    sums = np.bincount(places, shares, minlength=count**2).reshape(count, count)
+    rows = np.bincount(np.flatnonzero(tested) // size, minlength=count)[:, None]
+    return np.divide(sums, rows, out=np.full_like(sums, np.nan), where=rows > 0)
 
 
 def draw_counts(axes: Axes, counts: Integers) -> None:

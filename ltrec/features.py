@@ -108,10 +108,9 @@ class FeatureBank:
 
         device = self.features.device  # perhaps not that of the labels
         views = np.random.default_rng([seed, epoch, _VIEW_STREAM]).integers(self.views, size=len(drawn))
-        of_view, of_image = torch.from_numpy(views).to(device), torch.from_numpy(drawn).to(device)
+        rows, flat = torch.from_numpy(views * len(self.labels) + drawn).to(device), self.features.flatten(0, 1)
         for start in range(0, len(drawn) - size + 1, size):
-            batch = slice(start, start + size)
-            yield self.features[of_view[batch], of_image[batch]].to(self.labels.device)
+            yield flat.index_select(0, rows[start : start + size]).to(self.labels.device)
 
 
 @contextlib.contextmanager

@@ -1,19 +1,18 @@
-"""Training of a head on the backbone's features, the epoch chosen on val."""
+"""Training of heads on the backbone's features, epoch and learning rate chosen on val."""
 
 from __future__ import annotations
 
 import copy
-import math
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ltrec.device import require_finite
-from ltrec.optim import SgdRecipe, cosine
+from ltrec.optim import LearningRate, SgdRecipe, cosine
 from ltrec.samplers import ClassBalanced, SamplerSettings
 from ltrec.settings import PositiveInt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from ltrec.features import FeatureBank
+    from ltrec.precision import Precision, ProductPrecisionName
     from ltrec.rebalancers.base import Row
     from ltrec.samplers import Sampler
     from ltrec.selection import Candidate
@@ -30,32 +30,36 @@ if TYPE_CHECKING:
 class HeadTrainingSettings(SgdRecipe):
     """How a head is trained on features; an epoch draws as many as there are training images."""
 
+    more_lrs: list[LearningRate] = []
+    """Learning rates to try beside `lr`; a head for each learns from the same batches, and val chooses."""
     sampler: SamplerSettings = ClassBalanced()
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
     images: bool = False
     """Features anew in each epoch, of augmented images, as the paper did; false: those of the feature bank."""
 
-    def trainer(self, seed: int) -> HeadTrainer:
+    def trainer(self, seed: int, precision: ProductPrecisionName = "fp32") -> HeadTrainer:
         """The plain object that trains as these settings say."""
         return HeadTrainer(
             partial(self.sampler.build, seed=seed, epochs=self.epochs),
             epochs=self.epochs, batch_size=self.batch_size, seed=seed,
-            lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay,
+            lrs=[self.lr, *self.more_lrs], momentum=self.momentum, weight_decay=self.weight_decay,
+            precision=precision,
         )  # fmt: skip
 
 
 class HeadTrainer:
-    """Cross-entropy on resampled features, by SGD with a cosine schedule; of all epochs the best on val is kept.
+    """Cross-entropy on resampled features, by SGD with a cosine schedule; the best learning rate and epoch on val.
 
     Args:
         sampler: Makes the sampler for the training labels, (N,).
         epochs: Of as many draws as there are training images.
         batch_size: Draws an update.
         seed: Of the views drawn.
-        lr: Learning rate at the first step.
+        lrs: Learning rates at the first step; one head learns with each.
         momentum: Of SGD.
         weight_decay: Of SGD.
+        precision: Of the products in training; weights, losses and val's logits are float32.
     """
 
     def __init__(
@@ -65,28 +69,31 @@ class HeadTrainer:
         epochs: int,
         batch_size: int,
         seed: int,
-        lr: float,
+        lrs: Sequence[float],
         momentum: float,
         weight_decay: float,
+        precision: ProductPrecisionName = "fp32",
     ) -> None:
         self.sampler = sampler
         self.epochs = epochs
         self.batch_size = batch_size
         self.seed = seed
-        self.lr = lr
+        self.lrs = lrs
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.precision = precision
 
-    def fit(self, head: nn.Module, train: FeatureBank, val: FeatureBank) -> tuple[int, list[Row]]:
+    def fit(self, head: nn.Module, train: FeatureBank, val: FeatureBank) -> tuple[Row, list[Row]]:
         """Train the parameters of `head` that require a gradient, in place.
 
         Args:
             head: From features (N, D) to logits (N, C).
             train: Gives each epoch's batches of features, and the labels (N,).
-            val: The plain features (N, D) and labels (N,) to choose the epoch on.
+            val: The plain features (N, D) and labels (N,) to choose on.
 
         Returns:
-            The epoch that was kept, counted from 1, and a row for each epoch.
+            The epoch that was kept, counted from 1, with its learning rate if there were several; a row for each epoch
+            and learning rate.
 
         Raises:
             UserError: the loss, or a logit on val after an epoch, is no longer finite.
@@ -95,56 +102,73 @@ class HeadTrainer:
 
         from ltrec.selection import Candidate
 
-        labels = train.labels
-        sampler = self.sampler(labels.cpu().numpy())
-        size = min(self.batch_size, len(labels))
-        steps = len(labels) // size
-        learnt = [parameter for parameter in head.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.SGD(
-            learnt, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
-        )
+        sampler = self.sampler(train.labels.cpu().numpy())
+        size = min(self.batch_size, len(train.labels))
+        steps = len(train.labels) // size
+        heads = [head, *(copy.deepcopy(head) for _ in self.lrs[1:])]
+        optimizer = self._optimizer(heads)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, self.epochs * steps))
-        best: tuple[Candidate, int, dict[str, Tensor]] | None = None
+        best: tuple[Candidate, Row, dict[str, Tensor]] | None = None
         curve: list[Row] = []
         for epoch in range(self.epochs):
-            loss = self._epoch(head, train, sampler.epoch(epoch), size, epoch, optimizer, schedule)
-            with torch.no_grad():
-                logits = head(val.plain)
-            # No loss tells of the epoch's last update.
-            largest = float(logits.abs().max())
-            require_finite(largest, "the largest logit on val", epoch=epoch, step=steps - 1, lr=self.lr)
-            candidate = Candidate(logits, val.labels)
-            curve.append({"epoch": epoch + 1, "loss": loss, "val": candidate.balanced})
-            if best is None or candidate > best[0]:
-                best = (candidate, epoch + 1, copy.deepcopy(head.state_dict()))
+            losses = self._epoch(heads, train, sampler.epoch(epoch), size, epoch, optimizer, schedule)
+            for lr, learnt, loss in zip(self.lrs, heads, losses, strict=True):
+                with torch.no_grad():
+                    logits = learnt(val.plain)
+                # No loss tells of the epoch's last update.
+                largest = float(torch.stack(logits.aminmax()).abs().max())
+                require_finite(largest, "the largest logit on val", epoch=epoch, step=steps - 1, lr=lr)
+                candidate = Candidate(logits, val.labels)
+                of_epoch: Row = {"lr": lr, "epoch": epoch + 1} if len(heads) > 1 else {"epoch": epoch + 1}
+                curve.append(of_epoch | {"loss": loss, "val": candidate.balanced})
+                if best is None or candidate > best[0]:
+                    best = (candidate, of_epoch, copy.deepcopy(learnt.state_dict()))
         assert best is not None, "there is at least one epoch"
         head.load_state_dict(best[2])
         return best[1], curve
 
+    def _optimizer(self, heads: Sequence[nn.Module]) -> Optimizer:
+        import torch
+
+        groups = [
+            {"params": [parameter for parameter in head.parameters() if parameter.requires_grad], "lr": lr}
+            for head, lr in zip(heads, self.lrs, strict=True)
+        ]
+        return torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
+
     def _epoch(
         self,
-        head: nn.Module,
+        heads: Sequence[nn.Module],
         train: FeatureBank,
         drawn: NDArray[np.int64],
         size: int,
         epoch: int,
         optimizer: Optimizer,
         schedule: LRScheduler,
-    ) -> float:
-        """One epoch's updates; returns the mean loss. The losses stay on the device until it is over."""
+    ) -> list[float]:
+        """One epoch's updates; returns each head's mean loss. The losses stay on the device until it is over."""
         import torch
         import torch.nn.functional as F
 
-        wanted = train.labels[torch.from_numpy(drawn).to(train.labels.device)]
+        from ltrec.precision import autocast, of_products
+
+        device = train.labels.device
+        precision: Precision = of_products(self.precision, device)
+        wanted = train.labels[torch.from_numpy(drawn).to(device)]
         losses = []
         for step, features in enumerate(train.batches(drawn, size, epoch=epoch, seed=self.seed)):
-            loss = F.cross_entropy(head(features), wanted[step * size : (step + 1) * size])
+            own = wanted[step * size : (step + 1) * size]
+            with autocast(precision, device):
+                logits = [head(features) for head in heads]
+            of_heads = torch.stack([F.cross_entropy(given.float(), own) for given in logits])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            of_heads.sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            losses.append(loss.detach())
-        values = torch.stack(losses).tolist()
-        for step, value in enumerate(values):
-            require_finite(value, "the loss", epoch=epoch, step=step, lr=self.lr)
-        return math.fsum(values) / len(values)
+            losses.append(of_heads.detach())
+        values = torch.stack(losses).double().cpu()
+        for step, of_step in enumerate(values.tolist()):
+            for lr, value in zip(self.lrs, of_step, strict=True):
+                require_finite(value, "the loss", epoch=epoch, step=step, lr=lr)
+        means: list[float] = values.mean(dim=0).tolist()
+        return means

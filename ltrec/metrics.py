@@ -18,15 +18,19 @@ from pydantic import model_validator
 from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Self
 
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
+    from torch import Tensor
 
     Integers = NDArray[np.int64]
     Booleans = NDArray[np.bool_]
     Floats = NDArray[np.float64]
     Names = NDArray[np.str_]
+    Counts = NDArray[np.int32]
+    Intervals = dict[str, list[float] | None]
 
 Group = Literal["many", "medium", "few"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -34,7 +38,7 @@ Figure = Literal["many", "medium", "few", "all", "top5", "balanced", "macro_f1"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 TOP = 5
-_CELLS_AT_ONCE = 4_000_000
+_CELLS_AT_ONCE = 1_000_000
 
 
 class ShotSettings(Settings):
@@ -78,19 +82,18 @@ def shot_groups(counts: Integers, many_above: int, few_below: int) -> Names:
     return np.select([counts > many_above, counts < few_below], ["many", "few"], "medium")
 
 
-def answers(logits: NDArray[np.float32], labels: Integers) -> Answers:
-    """Read predictions off logits (N, C).
+def answers(logits: Tensor, labels: Tensor) -> Answers:
+    """Read predictions off logits (N, C), given the labels (N,).
 
-    Among equal logits the lower class comes first, in the prediction and in the top five alike.
-
-    Raises:
-        ValueError: a logit is not a finite number.
+    Among equal logits the lower class comes first, in the prediction and in the top five alike. All are finite.
     """
-    if not np.isfinite(logits).all():
-        raise ValueError("a logit is not a finite number")
-    own = np.take_along_axis(logits, labels[:, None], axis=1)
-    ahead = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < labels[:, None]))
-    return Answers(logits.argmax(axis=1).astype(np.int64), ahead.sum(axis=1) < TOP)
+    import torch
+
+    labels = labels[:, None]
+    own = logits.gather(1, labels)
+    before = torch.arange(logits.shape[1], device=logits.device) < labels
+    ahead = (logits > own).sum(dim=1) + ((logits == own) & before).sum(dim=1)
+    return Answers(logits.argmax(dim=1).cpu().numpy(), (ahead < TOP).cpu().numpy())
 
 
 def per_class_accuracy(labels: Integers, predicted: Integers, classes: int) -> Floats:
@@ -102,10 +105,12 @@ def per_class_accuracy(labels: Integers, predicted: Integers, classes: int) -> F
     return accuracy
 
 
-def confusion(labels: Integers, predicted: Integers, classes: int) -> Integers:
-    """How many test images of class i were taken for class j, (C, C)."""
-    pairs = np.bincount(labels * classes + predicted, minlength=classes * classes)
-    return pairs.reshape(classes, classes).astype(np.int64)
+def confusion(labels: Integers, predicted: Integers, classes: int) -> csr_array:
+    """How many test images of class i were taken for class j, (C, C); sparse, since N entries at most are not 0."""
+    from scipy.sparse import coo_array
+
+    pairs, counts = np.unique(labels * classes + predicted, return_counts=True)
+    return coo_array((counts, (pairs // classes, pairs % classes)), shape=(classes, classes)).tocsr()
 
 
 def score(labels: Integers, given: Answers, groups: Names) -> dict[str, float | None]:
@@ -121,28 +126,42 @@ def score(labels: Integers, given: Answers, groups: Names) -> dict[str, float | 
         groups: Shot group of each class, (C,).
     """
     order = np.argsort(labels, kind="stable")
-    figures = _figures(np.arange(len(labels))[None, :], labels[order], _sorted(given, order), groups)
+    once = np.ones((len(labels), 1), dtype=np.int32)
+    figures = _figures(once, labels[order], _sorted(given, order), groups)
     return {name: None if values is None else float(values[0]) for name, values in figures.items()}
 
 
 def bootstrap(
-    labels: Integers, given: Answers, groups: Names, *, resamples: int, seed: int
-) -> dict[str, list[float] | None]:
+    labels: Integers, variants: Mapping[str, Answers], groups: Names, *, resamples: int, seed: int
+) -> dict[str, Intervals]:
     """95 % percentile intervals of every figure of `score` (Efron 1979), None where there is no figure.
 
     Stratified: each resample draws, within every class, as many test images as the class has, with
     replacement. The test split is balanced by design, and so is every resample; a rare class never drops
     out. The intervals answer "what if other test images had been photographed", not "what if training had
     begun from another seed". A class whose images are all right, or all wrong, adds no width.
-    The same seed draws the same images for every head, so that heads are compared on equal resamples.
+    All variants are judged on the same resamples.
+
+    Args:
+        labels: True class of each test image, (N,).
+        variants: What each head said to the same images.
+        groups: Shot group of each class, (C,).
+        resamples: B.
+        seed: Of the draws.
     """
     order = np.argsort(labels, kind="stable")
-    ordered, answered = labels[order], _sorted(given, order)
-    parts = [_figures(draws, ordered, answered, groups) for draws in _resamples(ordered, resamples, seed)]
-    intervals: dict[str, list[float] | None] = dict.fromkeys(FIGURES)
+    ordered, answered = labels[order], {name: _sorted(given, order) for name, given in variants.items()}
+    parts: dict[str, list[dict[str, Floats | None]]] = {name: [] for name in variants}
+    for times in _resamples(ordered, resamples, seed):
+        for name, given in answered.items():
+            parts[name].append(_figures(times, ordered, given, groups))
+    return {name: _intervals(of_variant) for name, of_variant in parts.items()}
+
+
+def _intervals(parts: Sequence[dict[str, Floats | None]]) -> Intervals:
+    intervals: Intervals = dict.fromkeys(FIGURES)
     for name in FIGURES if parts else ():
-        values = [part[name] for part in parts]
-        known = [value for value in values if value is not None]
+        known = [values for part in parts if (values := part[name]) is not None]
         if known:
             low, high = np.percentile(np.concatenate(known), [2.5, 97.5])
             intervals[name] = [float(low), float(high)]
@@ -178,37 +197,51 @@ def _sorted(given: Answers, order: Integers) -> Answers:
     return Answers(given.predicted[order], given.in_top5[order])
 
 
-def _resamples(ordered: Integers, resamples: int, seed: int) -> Iterator[Integers]:
-    """Image indices (b, N) for some of the B resamples at a time; images are sorted by class."""
+def _resamples(ordered: Integers, resamples: int, seed: int) -> Iterator[Counts]:
+    """How often each image is drawn, (N, b), for some of the B resamples at a time; images are sorted by class."""
+    count = len(ordered)
     _, first, size = np.unique(ordered, return_index=True, return_counts=True)
     start, width = np.repeat(first, size), np.repeat(size, size)
     random = np.random.default_rng([seed, 0xB007])
-    step = max(1, _CELLS_AT_ONCE // max(len(ordered), 1))
+    step = max(1, _CELLS_AT_ONCE // max(count, 1))
     for done in range(0, resamples, step):
-        uniform = random.random((min(step, resamples - done), len(ordered)), dtype=np.float32)
-        yield np.minimum(start + (uniform * width).astype(np.int64), start + width - 1)
+        rows = min(step, resamples - done)
+        uniform = random.random((rows, count), dtype=np.float32)
+        drawn = np.minimum(start + (uniform * width).astype(np.int64), start + width - 1)
+        drawn += count * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * count).astype(np.int32)
+        yield np.ascontiguousarray(times.reshape(rows, count).T)
 
 
-def _figures(draws: Integers, ordered: Integers, given: Answers, groups: Names) -> dict[str, Floats | None]:
-    """Every figure for each row of drawn images (b, N), whose labels are `ordered` (N,) in each row."""
+def _figures(times: Counts, ordered: Integers, given: Answers, groups: Names) -> dict[str, Floats | None]:
+    """Every figure for each of b samples that hold an image so many `times`, (N, b); images are sorted by class.
+
+    A sample holds as many images of each class as there are in all.
+    """
+    from scipy.sparse import csr_array
+
     classes = len(groups)
     tested = np.bincount(ordered, minlength=classes)
     present = np.flatnonzero(tested)
-    first = (np.cumsum(tested) - tested)[present]
 
-    predicted = given.predicted[draws]
-    hits = np.add.reduceat(predicted == ordered, first, axis=1, dtype=np.int64)
-    rows = np.arange(len(draws))[:, None] * classes
-    named = np.bincount((predicted + rows).ravel(), minlength=len(draws) * classes).reshape(len(draws), classes)
+    def of_class(label: Integers, counted: Booleans) -> Integers:
+        """Images counted whose label is each class that is present, (b, P)."""
+        which = np.flatnonzero(counted)
+        member = csr_array((np.ones(len(which), np.int32), (label[which], which)), shape=(classes, len(label)))
+        counts: Integers = np.asarray(member @ times)
+        return np.ascontiguousarray(counts[present].T)
+
+    hits = of_class(ordered, given.predicted == ordered)
+    named = of_class(given.predicted, np.ones_like(given.in_top5))
     accuracy = hits / tested[present]
-    f1 = 2 * hits / (tested[present] + named[:, present])
+    f1 = 2 * hits / (tested[present] + named)
 
     figures: dict[str, Floats | None] = {}
     for group in GROUPS:
         member = groups[present] == group
         figures[group] = accuracy[:, member].mean(axis=1) if member.any() else None
     figures["all"] = hits.sum(axis=1) / len(ordered)
-    figures["top5"] = given.in_top5[draws].mean(axis=1) if classes > TOP else None
+    figures["top5"] = times[given.in_top5].sum(axis=0) / len(ordered) if classes > TOP else None
     figures["balanced"] = accuracy.mean(axis=1)
     figures["macro_f1"] = f1.mean(axis=1)
     return figures

@@ -15,7 +15,7 @@ from ltrec.data.lists import read_classes
 from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -133,8 +133,7 @@ def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -
         raise UserError(
             f"its header names no network that this ltrec builds: {one_line(error)}", where=str(path)
         ) from None
-    of_head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
-    own = heads.from_state(of_head, header, where=str(path))
+    own = _head(tensors, header, path)
     body = settings.build(geometry.size, pretrained=False)
     try:
         network = Network(body, own, geometry, mean, std)
@@ -150,3 +149,20 @@ def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -
     if head is not None:
         network.head = heads.load(head, representation=artifacts.digest(path))
     return network.eval()
+
+
+def load_head(path: Path) -> heads.Head:
+    """The head alone of what `save` wrote; the backbone is neither built nor read.
+
+    Raises:
+        UserError: missing, damaged, or no network.
+    """
+    tensors, header = artifacts.load_tensors(path)
+    if "backbone" not in header:
+        raise UserError("is an artifact of ltrec's, but no network", where=str(path))
+    return _head(tensors, header, path)
+
+
+def _head(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path) -> heads.Head:
+    own = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    return heads.from_state(own, header, where=str(path))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
 
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
@@ -167,7 +168,7 @@ class Artist:
             name_ranks(axes, names)
             add_legend(figure, axes)
 
-    def confusion(self, folder: Path, matrices: Mapping[str, Integers], groups: Names, names: Sequence[str]) -> None:
+    def confusion(self, folder: Path, matrices: Mapping[str, csr_array], groups: Names, names: Sequence[str]) -> None:
         """Row-normalised confusion matrices side by side, classes by rank.
 
         Args:

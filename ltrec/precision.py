@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Literal
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     import torch
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+ProductPrecisionName = Literal["auto", "fp32", "bf16"]
 
 
 def resolve(name: PrecisionName, device: torch.device) -> Precision:
@@ -22,16 +24,49 @@ def resolve(name: PrecisionName, device: torch.device) -> Precision:
     Raises:
         UserError: bf16 is asked of a GPU without it.
     """
-    import torch
-
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
-        return "bf16" if native else "fp32"
-    if name == "bf16" and device.type == "cuda" and not native:
+        return native(device) if device.type == "cuda" else "fp32"
+    if name == "bf16" and device.type == "cuda" and native(device) != "bf16":
         raise UserError(
             "this GPU has no bf16; allowed here: auto, fp32, fp16", where="params.yaml: represent.precision"
         )
     return name
+
+
+def native(device: torch.device) -> Precision:
+    """bf16 where the processor has instructions for its products and does not only emulate them, else fp32."""
+    import torch
+
+    if device.type == "cuda":
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has = any(has and name.endswith("bf16") for name, has in torch.cpu.get_capabilities().items())
+    return "bf16" if has else "fp32"
+
+
+def of_products(name: ProductPrecisionName, device: torch.device) -> Precision:
+    """In which a head learns, which is little but products: `auto` is the native one, on a CPU too."""
+    return native(device) if name == "auto" else name
+
+
+@contextlib.contextmanager
+def fast_float32() -> Iterator[None]:
+    """Products of float32 matrices on a CPU by oneDNN, not MKL, which takes twice as long on AMD's processors.
+
+    PyTorch asks oneDNN only where it is allowed bf16. Without AMX oneDNN has no such kernel and computes in float32 all
+    the same; with AMX it would round, and the setting stays as it is.
+    """
+    import torch
+
+    if torch.cpu.get_capabilities().get("amx_bf16"):
+        yield
+        return
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

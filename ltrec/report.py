@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
+    from scipy.sparse import csr_array
 
     from ltrec.metrics import Answers, Pairing
     from ltrec.openset_report import OpenSetReport
@@ -99,10 +100,11 @@ class Report:
             for name, result in self.results.items()
         }
 
-    def confusion(self, variant: str) -> Integers:
+    def confusion(self, variant: str) -> csr_array:
         """Counts of (true, predicted) by rank, (C, C)."""
+        rank = np.argsort(self.order)
         predicted = self.results[variant].answers.predicted
-        return metrics.confusion(self.labels, predicted, len(self.names))[np.ix_(self.order, self.order)]
+        return metrics.confusion(rank[self.labels], rank[predicted], len(self.names))
 
     def curves(self) -> dict[str, Floats]:
         """(τ, balanced accuracy on val) of each variant that chose a τ from a grid, (T, 2)."""
@@ -184,15 +186,15 @@ class Report:
 
     def confusion_rows(self) -> list[Row]:
         """The champion's confusions that happened, as shares of the true class's test images."""
-        matrix = self.confusion(self.champion)
+        matrix = self.confusion(self.champion).tocoo()
         tested = matrix.sum(axis=1)
         return [
             {
                 "actual": self.names[self.order[row]], "predicted": self.names[self.order[column]],
-                "actual_rank": int(row), "predicted_rank": int(column), "images": int(matrix[row, column]),
-                "share": float(matrix[row, column] / tested[row]),
+                "actual_rank": int(row), "predicted_rank": int(column), "images": int(images),
+                "share": float(images / tested[row]),
             }
-            for row, column in np.argwhere(matrix)
+            for row, column, images in zip(*matrix.coords, matrix.data, strict=True)
         ]  # fmt: skip
 
     def markdown(self) -> str:

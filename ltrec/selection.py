@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from torch import Tensor
-
-Item = TypeVar("Item")
 
 _IMAGES_AT_ONCE = 1024
 _SHARPNESS = math.exp(-4), math.exp(6)
@@ -37,7 +36,7 @@ class Candidate:
 
     def __init__(self, logits: Tensor, labels: Tensor) -> None:
         self._logits, self._labels = logits, labels
-        self._finite = all_finite(logits)
+        self._finite = bool(all_finite(logits))
         self.balanced = balanced_accuracy(logits, labels) if self._finite else 0.0
 
     @cached_property
@@ -50,24 +49,35 @@ class Candidate:
         return self.log_likelihood > other.log_likelihood
 
 
-def best(candidates: Iterable[tuple[Item, Tensor]], labels: Tensor) -> tuple[Item, list[float]]:
-    """The item with the best logits, the first of equals, and the balanced accuracy of each.
-
-    Only two candidates' logits are held at a time.
+def best(candidates: Callable[[Tensor], Iterable[Tensor]], features: Tensor, labels: Tensor) -> tuple[int, list[float]]:
+    """Which of K candidates is the best on val, the first of equals, and the balanced accuracy of each.
 
     Args:
-        candidates: Items with their logits (N, C) on val; one at least.
+        candidates: From some features (n, D) to the logits (n, C) of each candidate, always in the same order. What
+            they share is computed once, and no candidate's logits of all images are held but to break a tie.
+        features: Of val, (N, D), perhaps not on the device of the labels.
         labels: Of val, (N,).
     """
-    chosen: tuple[Item, Candidate] | None = None
+    blocks = torch.split(features, _IMAGES_AT_ONCE)
+    answers = [[_answers(logits) for logits in candidates(block.to(labels.device))] for block in blocks]
     balanced = []
-    for item, logits in candidates:
-        candidate = Candidate(logits, labels)
-        balanced.append(candidate.balanced)
-        if chosen is None or candidate > chosen[1]:
-            chosen = item, candidate
-    assert chosen is not None, "there is at least one candidate"
-    return chosen[0], balanced
+    for of_candidate in zip(*answers, strict=True):
+        predicted, finite = (torch.cat(parts) for parts in zip(*of_candidate, strict=True))
+        balanced.append(mean_recall(predicted, labels) if finite.all() else 0.0)
+    tied = [place for place, reached in enumerate(balanced) if reached == max(balanced)]
+    if len(tied) == 1:
+        return tied[0], balanced
+
+    def log_likelihood(place: int) -> float:
+        logits = [next(itertools.islice(candidates(block.to(labels.device)), place, None)) for block in blocks]
+        return Candidate(torch.cat(logits), labels).log_likelihood
+
+    return max(tied, key=log_likelihood), balanced
+
+
+def _answers(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of each image's logits, (n,), and whether all are finite, (1,)."""
+    return logits.argmax(dim=1), all_finite(logits)[None]
 
 
 def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -75,9 +85,9 @@ def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
     return mean_recall(logits.argmax(dim=1), labels)
 
 
-def all_finite(values: Tensor) -> bool:
-    """Whether none is NaN or infinite; looks at the extremes, which takes a sixth of looking at each."""
-    return all(bool(extreme.isfinite()) for extreme in values.aminmax())
+def all_finite(values: Tensor) -> Tensor:
+    """Whether none is NaN or infinite, (); looks at the extremes, which takes a sixth of looking at each."""
+    return torch.stack(values.aminmax()).isfinite().all()
 
 
 def mean_recall(predicted: Tensor, labels: Tensor) -> float:
@@ -123,10 +133,12 @@ def _likelihood(logits: Tensor, labels: Tensor, factor: float) -> tuple[float, f
     """
     sums = torch.zeros(3, dtype=torch.float64, device=logits.device)
     for z, own in zip(torch.split(logits, _IMAGES_AT_ONCE), torch.split(labels, _IMAGES_AT_ONCE), strict=True):
-        log_p = (z * factor).log_softmax(dim=1)
-        p = log_p.exp()
-        mean, square = (p * z).sum(dim=1), (p * z * z).sum(dim=1)
-        nll, right = (values.gather(1, own[:, None])[:, 0] for values in (-log_p, z))
-        sums += torch.stack([nll.sum(), (mean - right).sum(), (square - mean**2).sum()]).double()
+        p = (z * factor).softmax(dim=1)
+        mean = torch.linalg.vecdot(p, z)
+        from_mean = z - mean[:, None]
+        variance = torch.linalg.vecdot(p * from_mean, from_mean)
+        right = z.gather(1, own[:, None])[:, 0]
+        nll = torch.logsumexp(z * factor, dim=1) - factor * right
+        sums += torch.stack([nll.sum(), (mean - right).sum(), variance.sum()]).double()
     nll, slope, curvature = (sums / len(labels)).tolist()
     return nll, slope, curvature

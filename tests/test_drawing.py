@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from ltrec.drawing import in_blocks, running_mean, running_window
 
@@ -25,16 +26,16 @@ def test_running_mean_of_nothing_is_nan() -> None:
 
 
 def test_blocks_of_one_are_the_row_normalised_matrix() -> None:
-    matrix = np.array([[3, 1], [0, 0]])
+    matrix = csr_array([[3, 1], [0, 0]])
     np.testing.assert_array_equal(in_blocks(matrix, 1), [[0.75, 0.25], [np.nan, np.nan]])
 
 
 def test_blocks_by_hand() -> None:
-    matrix = np.array([[2, 0, 2], [0, 1, 0], [1, 0, 3]])
+    matrix = csr_array([[2, 0, 2], [0, 1, 0], [1, 0, 3]])
     # Rows as shares: (½, 0, ½), (0, 1, 0), (¼, 0, ¾). Columns 0 and 1 add up, rows 0 and 1 are averaged.
     np.testing.assert_allclose(in_blocks(matrix, 2), [[(0.5 + 1) / 2, 0.25], [0.25, 0.75]])
 
 
 def test_blocks_leave_out_classes_without_test_images() -> None:
-    matrix = np.array([[2, 2], [0, 0]])
+    matrix = csr_array([[2, 2], [0, 0]])
     np.testing.assert_allclose(in_blocks(matrix, 2), [[1.0]])

@@ -31,7 +31,7 @@ def trainer(seed: int = 0, **settings: object) -> HeadTrainer:
     return HeadTrainingSettings.model_validate({"epochs": 12, "batch_size": 10, "lr": 0.5, **settings}).trainer(seed)
 
 
-def fit(given: LinearHead, banks: Banks, trained: HeadTrainer) -> tuple[int, list[Row]]:
+def fit(given: LinearHead, banks: Banks, trained: HeadTrainer) -> tuple[Row, list[Row]]:
     return trained.fit(given, banks.train, banks.val)
 
 
@@ -47,7 +47,7 @@ def test_the_best_epoch_on_val_is_kept(banks: Banks) -> None:
     kept, curve = fit(given, banks, trainer())
     best = max(float(row["val"]) for row in curve)
     assert [row["epoch"] for row in curve] == list(range(1, 13))
-    assert curve[kept - 1]["val"] == best
+    assert curve[int(kept["epoch"]) - 1]["val"] == best
     assert balanced_accuracy(given(banks.val.plain), banks.val.labels) == pytest.approx(best)
     assert float(curve[-1]["val"]) < best, "else the last epoch would do as well"
 
@@ -60,7 +60,7 @@ def test_one_step_by_hand() -> None:
     kept, curve = settings.trainer(0).fit(given, bank, bank)
     # dL/dw_0 = ½(−½·2 + ½·4) = ½, and w_1 the opposite.
     torch.testing.assert_close(given.weight.detach(), torch.tensor([[-0.05], [0.05]]))
-    assert kept == 1
+    assert kept == {"epoch": 1}
     assert curve == [{"epoch": 1, "loss": pytest.approx(0.693147), "val": 0.5}]
 
 
@@ -131,8 +131,44 @@ def test_the_sampler_is_the_one_asked_for(banks: Banks) -> None:
         asked.append(len(labels))
         return InstanceBalanced().build(labels, seed=8, epochs=3)
 
-    fit(head(), banks, HeadTrainer(spy, epochs=3, batch_size=10, seed=8, lr=0.1, momentum=0.9, weight_decay=0.0))
+    fit(head(), banks, HeadTrainer(spy, epochs=3, batch_size=10, seed=8, lrs=[0.1], momentum=0.9, weight_decay=0.0))
     assert asked == [len(banks.train.labels)]
+
+
+def test_several_learning_rates_are_as_many_trainings(banks: Banks) -> None:
+    lrs = [0.5, 0.01, 2.0]
+    together, alone = head(), [head() for _ in lrs]
+    chosen, curve = fit(together, banks, trainer(lr=lrs[0], more_lrs=lrs[1:]))
+    curves = [fit(given, banks, trainer(lr=lr))[1] for given, lr in zip(alone, lrs, strict=True)]
+    assert curve == [{"lr": lr} | row for rows in zip(*curves, strict=True) for lr, row in zip(lrs, rows, strict=True)]
+    best = max(float(row["val"]) for row in curve)
+    kept = next(row for row in curve if row["lr"] == chosen["lr"] and row["epoch"] == chosen["epoch"])
+    assert kept["val"] == best == pytest.approx(balanced_accuracy(together(banks.val.plain), banks.val.labels))
+
+
+def test_several_learning_rates_see_each_batch_once(banks: Banks, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    real = FeatureBank.batches
+    monkeypatch.setattr(FeatureBank, "batches", lambda *given, **named: made.append(1) or real(*given, **named))
+    fit(head(), banks, trainer(epochs=3, more_lrs=[0.1, 0.2]))
+    assert len(made) == 3
+
+
+def test_the_learning_rate_that_diverges_is_named(banks: Banks) -> None:
+    with pytest.raises(UserError, match=r"a lower lr than 1e\+38 may help"):
+        fit(head(), banks, trainer(more_lrs=[1e38]))
+
+
+def test_bf16_products_leave_weights_and_losses_in_float32(banks: Banks) -> None:
+    exact, rounded = head(), head()
+    _, curve = fit(exact, banks, trainer())
+    settings = HeadTrainingSettings(epochs=12, batch_size=10, lr=0.5)
+    _, curve_rounded = settings.trainer(0, "bf16").fit(rounded, banks.train, banks.val)
+    assert rounded.weight.dtype == torch.float32
+    assert not torch.equal(rounded.weight, exact.weight)
+    # A bf16 has 8 bits.
+    torch.testing.assert_close(rounded.weight, exact.weight, atol=0.05, rtol=0.02)
+    assert [row["loss"] for row in curve_rounded] == pytest.approx([row["loss"] for row in curve], abs=2e-3)
 
 
 def test_the_last_update_of_an_epoch_is_seen(banks: Banks) -> None:

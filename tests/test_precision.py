@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ltrec.errors import UserError
-from ltrec.precision import autocast, resolve, scaler
+from ltrec.precision import autocast, fast_float32, native, of_products, resolve, scaler
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -36,3 +36,25 @@ def test_products_are_computed_in_it() -> None:
         with autocast(precision, CPU):  # type: ignore[arg-type]
             assert (weight @ weight).dtype == dtype
     assert [scaler(precision, CPU).is_enabled() for precision in ("fp32", "bf16", "fp16")] == [False, False, True]
+
+
+def test_heads_learn_in_what_the_processor_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has, precision in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx2": True, "avx512_bf16": has})
+        assert native(CPU) == of_products("auto", CPU) == precision
+        assert resolve("auto", CPU) == "fp32", "the representation's is chosen apart"
+        assert of_products("fp32", CPU) == "fp32"
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_float32_products_keep_their_digits_however_fast(monkeypatch: pytest.MonkeyPatch, *, amx: bool) -> None:
+    # Rounded to bf16, the error would be 3e-3.
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(600, 2048, generator=generator), torch.randn(2048, 500, generator=generator)
+    exact = left.double() @ right.double()
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    with fast_float32():
+        error = (left @ right - exact).std() / exact.std()
+    assert error < 2e-6
+    assert torch.backends.mkldnn.matmul.fp32_precision == before

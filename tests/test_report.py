@@ -32,7 +32,7 @@ def report() -> Report:
         results[name] = Result(
             given,
             metrics.score(LABELS, given, GROUPS),
-            metrics.bootstrap(LABELS, given, GROUPS, resamples=20, seed=0),
+            metrics.bootstrap(LABELS, {name: given}, GROUPS, resamples=20, seed=0)[name],
             paired,
             None if paired is None else paired.p_value,
             {"val": {"balanced": 0.5}, "chosen": {"tau": 0.5} if curve else {}, "curve": curve},

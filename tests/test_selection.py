@@ -10,6 +10,13 @@ from ltrec.errors import UserError
 from ltrec.selection import Candidate, Score, balanced_accuracy, best, calibrated
 
 
+def chosen(*logits: torch.Tensor, labels: torch.Tensor) -> tuple[int, list[float]]:
+    """Features that are the candidates' logits side by side."""
+    return best(
+        lambda features: features.split([given.shape[1] for given in logits], dim=1), torch.cat(logits, dim=1), labels
+    )
+
+
 def one_hot(*classes: int) -> torch.Tensor:
     return torch.eye(4)[list(classes)]
 
@@ -66,12 +73,27 @@ def test_the_best_is_the_first_of_equals_and_likelihood_is_fitted_for_ties_only(
     monkeypatch.setattr(selection, "calibrated", counted)
     labels = torch.tensor([0, 1])
     wrong, right = one_hot(1, 1), one_hot(0, 1)
-    assert best([("a", wrong), ("b", right), ("c", wrong)], labels) == ("b", [0.5, 1.0, 0.5])
+    assert chosen(wrong, right, wrong, labels=labels) == (1, [0.5, 1.0, 0.5])
     assert not fitted
     uneven = torch.tensor([[9.0, 1.0], [1.0, 1.1]])
     even = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
-    assert best([("a", uneven), ("b", even), ("c", even)], labels) == ("b", [1.0, 1.0, 1.0])
+    assert chosen(uneven, even, even, labels=labels) == (1, [1.0, 1.0, 1.0])
     assert len(fitted) == 3
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_candidate_of_a_logit_that_is_not_finite_is_not_chosen(bad: float) -> None:
+    labels = torch.tensor([0, 1])
+    assert chosen(torch.tensor([[9.0, -9.0], [bad, 9.0]]), one_hot(1, 1), labels=labels) == (1, [0.0, 0.5])
+
+
+def test_candidates_are_judged_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = [torch.randn(50, 4, generator=generator) for _ in range(3)], torch.arange(50) % 4
+    whole = chosen(*logits, labels=labels)
+    monkeypatch.setattr(selection, "_IMAGES_AT_ONCE", 7)
+    assert chosen(*logits, labels=labels) == whole
+    assert whole[1] == [balanced_accuracy(given, labels) for given in logits]
 
 
 def test_the_scale_of_the_logits_is_no_merit() -> None:

@@ -12,7 +12,8 @@ from ltrec import artifacts, console, features
 from ltrec import network as networks
 from ltrec.data.lists import read_classes, read_list
 from ltrec.errors import UserError
-from ltrec.metrics import per_class_accuracy
+from ltrec.heads import predictions_of
+from ltrec.selection import mean_recall
 from ltrec.unpickling import is_sound, read_pickle
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 _KEYS = ("feats", "labels", "idxs")
 # Of the way from chance to perfection: a joint classifier on its own network's features is far beyond it.
 _LEAST_SKILL = 0.1
-_IMAGES_AT_ONCE = 4096
 
 
 def run(file: Path, split: Split) -> None:
@@ -68,7 +68,7 @@ def run(file: Path, split: Split) -> None:
     with features.writing(path, of_image, views=1, dim=head.dim, header=header) as bank:
         bank[0, idxs] = feats
     known = labels != artifacts.UNKNOWN
-    accuracy = _accuracy(head, feats[known], labels[known], head.classes)
+    accuracy = mean_recall(predictions_of(head, torch.from_numpy(feats[known])), torch.from_numpy(labels[known]))
     chance = 1 / len(np.unique(labels[known]))
     if accuracy < chance + _LEAST_SKILL * (1 - chance):
         console.warn(
@@ -180,11 +180,3 @@ def _check_listed(labels: NDArray[np.int64], listed: ImageList, path: Path, wher
             f" ({listed.paths[first]}); {odd.size} of {len(labels)} differ",
             where=where,
         )
-
-
-def _accuracy(head: Head, feats: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> float:
-    """Mean of the present classes' accuracies."""
-    blocks = (feats[start : start + _IMAGES_AT_ONCE] for start in range(0, len(feats), _IMAGES_AT_ONCE))
-    with torch.inference_mode():
-        predicted = np.concatenate([head(torch.from_numpy(block)).argmax(dim=1).numpy() for block in blocks])
-    return float(np.nanmean(per_class_accuracy(labels, predicted, classes)))

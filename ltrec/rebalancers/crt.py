@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.head_training import HeadTrainer, HeadTrainingSettings
+from ltrec.precision import ProductPrecisionName
 from ltrec.rebalancers.base import Fitted, Rebalancer
 
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ class CrtSettings(HeadTrainingSettings):
     method: Literal["crt"]
     init: Literal["random", "joint"] = "random"
     """Where W and b start: drawn anew (the paper's), or from the joint classifier."""
+    precision: ProductPrecisionName = "auto"
+    """Of the products; W and b are float32. auto: bf16 where the processor multiplies it, on a CPU too."""
 
     def build(self, seed: int) -> Crt:
-        return Crt(self.trainer(seed), self.init, seed)
+        return Crt(self.trainer(seed, self.precision), self.init, seed)
 
 
 class Crt(Rebalancer):
@@ -35,8 +38,7 @@ class Crt(Rebalancer):
         from ltrec.heads import LinearHead
 
         head = self._drawn_like(joint) if self.init == "random" else LinearHead(*joint.copied())
-        epoch, curve = self.trainer.fit(head, train, val)
-        return Fitted(head, {"epoch": epoch}, curve)
+        return Fitted(head, *self.trainer.fit(head, train, val))
 
     def _drawn_like(self, joint: LinearHead) -> LinearHead:
         import torch

@@ -49,14 +49,14 @@ class LearnableTau(Rebalancer):
         self.bounds = bounds
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
-        from ltrec.heads import LinearHead, tau_normalised
+        from ltrec.heads import LinearHead, logits_of, tau_normalised
         from ltrec.selection import balanced_accuracy, calibrated
 
         weight = joint.weight.detach()
         # As on τ's grid: columns of one product are rescaled.
-        tau = self._search(val.plain @ weight.T, weight.norm(dim=1), val.labels)
+        tau = self._search(logits_of(LinearHead(weight, None), val.plain), weight.norm(dim=1), val.labels)
         head = LinearHead(tau_normalised(weight, tau), None)
-        logits = head(val.plain).detach()
+        logits = logits_of(head, val.plain)
         temperature, _ = calibrated(logits, val.labels)
         head.temperature.fill_(temperature)
         return Fitted(

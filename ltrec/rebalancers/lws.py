@@ -44,10 +44,10 @@ class Lws(Rebalancer):
         head = ScaledHead(weight, bias, torch.ones_like(weight[:, 0]), scale_bias=self.scale_bias)
         if train.precomputed and 4 * train.views * len(train.labels) * len(weight) <= _LOGIT_BYTES:
             # The joint logits once, instead of at each step.
-            epoch, curve = self.trainer.fit(ScaledLogits(head), _logits(train, joint), _logits(val, joint))
+            chosen, curve = self.trainer.fit(ScaledLogits(head), _logits(train, joint), _logits(val, joint))
         else:
-            epoch, curve = self.trainer.fit(head, train, val)
-        return Fitted(head, {"epoch": epoch}, curve)
+            chosen, curve = self.trainer.fit(head, train, val)
+        return Fitted(head, chosen, curve)
 
 
 def _logits(bank: FeatureBank, joint: LinearHead) -> FeatureBank:
@@ -55,6 +55,11 @@ def _logits(bank: FeatureBank, joint: LinearHead) -> FeatureBank:
     import torch
 
     from ltrec.features import FeatureBank
-    from ltrec.heads import logits_of
+    from ltrec.heads import in_blocks
 
-    return FeatureBank(torch.stack([logits_of(joint, view) for view in bank.features]), bank.labels, bank.header)
+    shape = (bank.views, len(bank.labels), joint.classes)
+    logits = torch.empty(shape, device=joint.weight.device)
+    for view, features in zip(logits, bank.features, strict=True):
+        for some, of_block in in_blocks(joint, features):
+            view[some] = of_block
+    return FeatureBank(logits, bank.labels, bank.header)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ltrec.heads import LinearHead, NearestMeanHead, Transform
     from ltrec.rebalancers.base import Row
 
-_IMAGES_AT_ONCE, _IMAGES_A_BAG = 4096, 256
+_IMAGES_AT_ONCE, _IMAGES_A_BAG = 1024, 256
 # Below it a norm counts as this, as in torch's own normalisation.
 _TINY = 1e-12
 
@@ -54,7 +54,9 @@ class Ncm(Rebalancer):
         from ltrec.heads import logits_of
         from ltrec.selection import best, calibrated
 
-        head, balanced = best(self._candidates(train, val, joint.weight.shape[0]), val.labels)
+        heads = self._heads(train, joint.classes)
+        place, balanced = best(lambda features: self._logits(heads, features), val.plain, val.labels)
+        head = heads[place]
         temperature, _ = calibrated(logits_of(head, val.plain), val.labels)
         head.temperature.fill_(temperature)
         settings = itertools.product(self.transforms, self.distances)
@@ -64,20 +66,23 @@ class Ncm(Rebalancer):
         ]
         return Fitted(head, {**head.options(), "temperature": temperature}, curve)
 
-    def _candidates(
-        self, train: FeatureBank, val: FeatureBank, classes: int
-    ) -> Iterator[tuple[NearestMeanHead, Tensor]]:
-        """A head for each setting, with its logits on val; which comes first decides between equals."""
-        from ltrec.heads import NearestMeanHead, closeness, transformed
+    def _heads(self, train: FeatureBank, classes: int) -> list[NearestMeanHead]:
+        """One for each setting; which comes first decides between equals."""
+        from ltrec.heads import NearestMeanHead
 
         center, means = class_means(train, classes, self.transforms)
-        for transform, of_class in means.items():
-            queries = transformed(val.plain, center, transform)
-            # One product for all distances.
-            products, norms = queries @ of_class.T, (queries.norm(dim=1), of_class.norm(dim=1))
-            del queries
+        settings = itertools.product(self.transforms, self.distances)
+        return [NearestMeanHead(means[transform], center, transform, distance) for transform, distance in settings]
+
+    def _logits(self, heads: Sequence[NearestMeanHead], features: Tensor) -> Iterator[Tensor]:
+        """Of each head, (n, C): one product for all distances of a transform."""
+        from ltrec.heads import closeness, transformed
+
+        for first in heads[:: len(self.distances)]:
+            queries = transformed(features, first.center, first.transform)
+            products, norms = queries @ first.means.T, (queries.norm(dim=1), first.means.norm(dim=1))
             for distance in self.distances:
-                yield NearestMeanHead(of_class, center, transform, distance), closeness(products, *norms, distance)
+                yield closeness(products, *norms, distance)
 
 
 def class_means(

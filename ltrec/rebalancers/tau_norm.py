@@ -10,7 +10,9 @@ from ltrec.rebalancers.base import Fitted, Rebalancer, Tau
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
 
     from ltrec.features import FeatureBank
     from ltrec.heads import LinearHead
@@ -35,15 +37,21 @@ class TauNorm(Rebalancer):
         self.taus = taus
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
-        from ltrec.heads import LinearHead, tau_normalised
+        from ltrec.heads import LinearHead, logits_of, tau_normalised
         from ltrec.selection import best, calibrated
 
         weight = joint.weight.detach()
-        # Columns of one product are rescaled for each τ: w_j·x / ‖w_j‖^τ.
-        product, norms = val.plain @ weight.T, weight.norm(dim=1)
-        tau, balanced = best(((tau, product / norms**tau) for tau in self.taus), val.labels)
+        scales = [weight.norm(dim=1) ** tau for tau in self.taus]
+
+        def rescaled(features: Tensor) -> Iterator[Tensor]:
+            """w_j·x / ‖w_j‖^τ for each τ, (n, C): columns of one product."""
+            product = features @ weight.T
+            return (product / scale for scale in scales)
+
+        place, balanced = best(rescaled, val.plain, val.labels)
+        tau = self.taus[place]
         head = LinearHead(tau_normalised(weight, tau), None)
-        temperature, _ = calibrated(head(val.plain).detach(), val.labels)
+        temperature, _ = calibrated(logits_of(head, val.plain), val.labels)
         head.temperature.fill_(temperature)
         curve: list[Row] = [{"tau": t, "val": value} for t, value in zip(self.taus, balanced, strict=True)]
         return Fitted(head, {"tau": tau, "temperature": temperature}, curve)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from ltrec.features import FeatureBank
     from ltrec.heads import Head
@@ -41,10 +42,12 @@ class EvaluateSettings(Settings):
 
 def run(params: Params) -> None:
     """Score every variant, choose the champion on val, write figures, tables and plots."""
+    from ltrec.precision import fast_float32
     from ltrec.project import state_dir
 
     layout = artifacts.Layout()
-    report = _compare(params, layout)
+    with fast_float32():
+        report = _compare(params, layout)
     if "DVC_STAGE" in os.environ:
         _drop_unnamed(layout, params.rebalance)
     artifacts.write_json(layout.evaluation_metrics, report.as_json())
@@ -110,15 +113,14 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     pairings = {name: metrics.mcnemar(right[name], right[reference]) for name in others} if reference else {}
     adjusted = dict(zip(pairings, metrics.holm([pair.p_value for pair in pairings.values()]), strict=True))
 
-    results = {}
-    with console.progress("evaluate: variants", len(answers)) as advance:
-        for name, given in answers.items():
-            intervals = metrics.bootstrap(labels, given, groups, resamples=params.evaluate.bootstrap, seed=params.seed)
-            results[name] = Result(
-                given, metrics.score(labels, given, groups), intervals,
-                pairings.get(name), adjusted.get(name), fitted[name], norms[name],
-            )  # fmt: skip
-            advance(note=name)
+    intervals = metrics.bootstrap(labels, answers, groups, resamples=params.evaluate.bootstrap, seed=params.seed)
+    results = {
+        name: Result(
+            given, metrics.score(labels, given, groups), intervals[name],
+            pairings.get(name), adjusted.get(name), fitted[name], norms[name],
+        )
+        for name, given in answers.items()
+    }  # fmt: skip
     rejected = None
     if val is not None:
         rejected = OpenSetReport(rejection, champion, Images.of(whole.labels.numpy()), Images.of(val.labels.numpy()))
@@ -143,7 +145,7 @@ def weight_norms(head: Head) -> NDArray[np.float64] | None:
     if weight is None:
         return None
     norms = weight.detach().double().norm(dim=1)
-    return np.asarray((norms if scale is None else norms * scale.detach().abs()).numpy())
+    return np.asarray((norms if scale is None else norms * scale.detach().abs()).cpu().numpy())
 
 
 def _labels(bank: FeatureBank, classes: int, path: Path) -> NDArray[np.int64]:
@@ -172,8 +174,9 @@ def _on_val(fitted: dict[str, Any], path: Path) -> Score:
 
 def ask(head: Head, bank: FeatureBank, where: str = "") -> metrics.Answers:
     """What a head says to every image of a bank."""
-    labels = bank.labels.numpy()
-    parts = [metrics.answers(logits, labels[some]) for some, logits in _logits(head, bank, where)]
+    parts = [
+        metrics.answers(logits, bank.labels[some].to(logits.device)) for some, logits in _logits(head, bank, where)
+    ]
     return metrics.Answers(
         np.concatenate([part.predicted for part in parts]), np.concatenate([part.in_top5 for part in parts])
     )
@@ -182,20 +185,21 @@ def ask(head: Head, bank: FeatureBank, where: str = "") -> metrics.Answers:
 def _tell_apart(head: Head, test: FeatureBank, val: FeatureBank, where: str) -> dict[str, Any]:
     """How well a head tells unknown images from known ones, with thresholds chosen on val."""
     judged = (
-        openset.judge((logits for _, logits in _logits(head, bank, where)), bank.labels.numpy()) for bank in (test, val)
+        openset.judge((logits.cpu().numpy() for _, logits in _logits(head, bank, where)), bank.labels.numpy())
+        for bank in (test, val)
     )
     return openset.figures(*judged)
 
 
-def _logits(head: Head, bank: FeatureBank, where: str) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Of all images of a bank, some at a time, (n, C)."""
+def _logits(head: Head, bank: FeatureBank, where: str) -> Iterator[tuple[slice, Tensor]]:
+    """Of all images of a bank, some at a time: which, and (n, C)."""
     from ltrec.heads import in_blocks
     from ltrec.selection import all_finite
 
     for some, logits in in_blocks(head, bank.plain):
         if not all_finite(logits):
             raise UserError("a logit is not a finite number: the head is damaged; fit it again", where=where)
-        yield some, logits.cpu().numpy()
+        yield some, logits
 
 
 def _write_plot_data(report: Report, folder: Path) -> None:

@@ -30,7 +30,7 @@ def run(params: Params, variant: str) -> None:
     from ltrec import device as devices
     from ltrec import heads
     from ltrec.features import FeatureBank
-    from ltrec.network import load
+    from ltrec.precision import fast_float32
 
     layout = artifacts.Layout()
     if variant not in params.rebalance:
@@ -42,14 +42,16 @@ def run(params: Params, variant: str) -> None:
     devices.make_deterministic(params.seed)
     with tracking.stage_run(params, "rebalance", variant=variant) as record:
         record.params({"rebalance": settings.model_dump(mode="json"), "seed": params.seed})
-        network = load(layout.model)
         representation = artifacts.digest(layout.model)
         train, val = (
             FeatureBank.open(layout.features(split), representation=representation).known() for split in _READ
         )
-        with devices.memory_for("the features", where="params.yaml: device", instead="cpu always works"):
+        with (
+            devices.memory_for("the features", where="params.yaml: device", instead="cpu always works"),
+            fast_float32(),
+        ):
             try:
-                fitted = _fit(params, variant, network, train, val, device)
+                fitted = _fit(params, variant, train, val, device)
                 head = fitted.head.eval()
                 figures = judge(head, train, val)
             except UserError as error:
@@ -75,19 +77,17 @@ def run(params: Params, variant: str) -> None:
     )
 
 
-def _fit(
-    params: Params, variant: str, network: Network, train: FeatureBank, val: FeatureBank, device: torch.device
-) -> Fitted:
+def _fit(params: Params, variant: str, train: FeatureBank, val: FeatureBank, device: torch.device) -> Fitted:
     """Fit the variant on the banks or, where its settings say so, on the images of train."""
     from ltrec import device as devices
     from ltrec import heads
-    from ltrec.network import on_device
+    from ltrec.network import load, load_head, on_device
 
-    settings, joint = params.rebalance[variant], network.head
+    settings, model = params.rebalance[variant], artifacts.Layout().model
+    rebalancer, joint = settings.build(params.seed), load_head(model).to(device)
     assert isinstance(joint, heads.LinearHead), "the representation is learnt with a linear head"
-    rebalancer = settings.build(params.seed)
     if not (isinstance(settings, HeadTrainingSettings) and settings.images):
-        return rebalancer.fit(train.to(device), val.to(device), joint.to(device))
+        return rebalancer.fit(train.to(device), val.to(device), joint)
     size = min(settings.batch_size, len(train.labels))
     shown = len(train.labels) // size * size
     console.say(
@@ -101,7 +101,7 @@ def _fit(
         ),
         console.progress(f"rebalance {variant}: images", settings.epochs * shown) as advance,
     ):  # fmt: skip
-        images = _images(params, on_device(network, device), train, joint.weight.shape[0], size, advance)
+        images = _images(params, on_device(load(model), device), train, joint.classes, size, advance)
         return rebalancer.fit(images, val.to(device), joint)
 
 
