@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Indices = NDArray[np.int64]
     Probabilities = NDArray[np.float64]
 
-# Independent draws are laid out in pieces that fit the processor's cache; another size gives another order.
+# Draws that are worked on at a time: they fit the processor's cache. Another number gives another order.
 _PIECE = 1 << 18
 
 
@@ -104,7 +104,13 @@ class _ClassSampler(Sampler):
             filled = end
         self._drawn += wanted
         images = np.empty(len(classes), dtype=np.int64)
-        images[np.argsort(classes, kind="stable")] = following
+        begin = np.cumsum(wanted) - wanted  # of what is left of each class
+        for start in range(0, len(images), _PIECE):
+            piece = classes[start : start + _PIECE]
+            here = np.bincount(piece, minlength=len(wanted))
+            places = np.arange(len(piece)) + np.repeat(begin - np.cumsum(here) + here, here)
+            images[start + np.argsort(piece, kind="stable")] = following[places]
+            begin += here
         return images
 
     def _next(self, label: int, wanted: int) -> NDArray[Any]:
