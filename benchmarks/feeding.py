@@ -13,12 +13,11 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from machine import machine
+from machine import machine, spread
 from photos import write
 from PIL import Image
 from torchvision import transforms
@@ -154,10 +153,6 @@ def side_by_side(
             if number:
                 spent[name].append((clock() - start) / per)
     return spent
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {name: float(f"{pick(values):.4g}") for name, pick in (("median", median), ("min", min), ("max", max))}
 
 
 def show(found: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from machine import machine
+from machine import machine, spread
 from photos import write
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -39,7 +39,7 @@ from ltrec.process import cores
 from ltrec.training import Mode, train
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from ltrec.network import Network
 
@@ -224,10 +224,6 @@ def product_rate(device: torch.device, computed: str) -> float:
         torch.cuda.synchronize(device)
         rates.append(10 * 2 * 8192**3 / (time.perf_counter() - start))
     return median(rates)
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    return {name: float(f"{pick(values):.4g}") for name, pick in (("median", median), ("min", min), ("max", max))}
 
 
 def show(name: str, found: dict[str, Any]) -> None:
