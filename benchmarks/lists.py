@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from machine import ROOT, machine
+from machine import ROOT, machine, python, spread
 
 from ltrec import artifacts
 
@@ -89,13 +85,13 @@ def main() -> None:
             ("epoch, instance_balanced", _LABELS + _EPOCH, "instance_balanced", True),
             ("epoch, class_balanced", _LABELS + _EPOCH, "class_balanced", True),
             ("epoch, square_root", _LABELS + _EPOCH, "square_root", True),
+            ("epoch, progressively_balanced", _LABELS + _EPOCH, "progressively_balanced", True),
             ("epoch, torch's weighted sampler", _LABELS + _TORCH, "", True),
         ):
-            runs = [_measured(folder, code, argument, inside=inside) for _ in range(options.repeats)]
-            seconds, peak = [run[0] for run in runs], max(run[1] for run in runs)
-            rows[name] = {
-                "seconds": {"median": median(seconds), "min": min(seconds), "max": max(seconds)}, "peak_mb": peak,
-            }  # fmt: skip
+            runs = [python(code, argument, folder=folder) for _ in range(options.repeats)]
+            seconds = [json.loads(run.said) if inside else run.seconds for run in runs]
+            peak = max(run.peak_mb for run in runs)
+            rows[name] = {"seconds": spread(seconds), "peak_mb": peak}
             print(
                 f"{name:32} {median(seconds):10.2f} s {min(seconds):8.2f} s {max(seconds):8.2f} s {peak:7d} MB",
                 flush=True,
@@ -118,20 +114,6 @@ def _write(folder: Path, images: int, classes: int) -> None:
             lines.writelines(f"{split}/{label:04d}/{n:08d}.jpg {label}\n" for n, label in enumerate(labels.tolist()))
         if split == "train":
             np.save(folder / "labels.npy", labels)
-
-
-def _measured(folder: Path, code: str, argument: str, *, inside: bool) -> tuple[float, int]:
-    """Seconds, of the whole process or as it prints them itself (`inside`), and its peak memory in MB."""
-    begin = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", code, argument], cwd=folder, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    whole = time.perf_counter() - begin
-    if process.returncode:
-        raise SystemExit(f"ended with {process.returncode}: {code}")
-    return (json.loads(said) if inside else whole), round(usage.ru_maxrss / 1024)
 
 
 if __name__ == "__main__":

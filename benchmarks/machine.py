@@ -1,4 +1,4 @@
-"""What a figure was measured on, and how the benchmarks time a command."""
+"""What a figure was measured on, and how the benchmarks measure a process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import contextlib
 import os
 import platform
 import subprocess
+import sys
 import time
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -36,20 +38,52 @@ def machine() -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Process:
+    """What a process took from its start to its end, interpreter and imports included, and what it said."""
+
+    seconds: float
+    peak_mb: int
+    """Most memory that it, or one of the processes it waited for, held at a time."""
+    said: str
+
+
+def run(command: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None, *, code: int = 0) -> Process:
+    """Run a command that must end with `code`.
+
+    Raises:
+        RuntimeError: it ended otherwise.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)  # rather than wait(), which keeps the usage to itself
+    taken = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != code:
+        raise RuntimeError(f"{command} ended with {process.returncode}, not {code}:\n{said}")
+    return Process(taken, round(usage.ru_maxrss / 1024), said)
+
+
+def python(code: str, *arguments: str, folder: Path = ROOT, env: Mapping[str, str] | None = None) -> Process:
+    """Run Python code in a process of its own; see `run`."""
+    return run([sys.executable, "-c", code, *arguments], folder, env)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and range of a figure's repeats."""
+    return {"median": round(median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
+
+
 def seconds(
     command: Sequence[str | Path], folder: Path, env: Mapping[str, str], *, code: int = 0, times: int = 1
 ) -> dict[str, Any]:
-    """Wall time of a command that must end with `code`: the median of some runs, and each of them."""
-    runs = []
-    for _ in range(times):
-        start = time.perf_counter()
-        done = subprocess.run(
-            command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
-        runs.append(round(time.perf_counter() - start, 3))
-        if done.returncode != code:
-            raise RuntimeError(f"{command} ended with {done.returncode}, not {code}:\n{done.stdout}")
-    return {"median": round(median(runs), 3), "runs": runs}
+    """Wall time of a command that must end with `code`: the spread of some runs, and each of them."""
+    runs = [round(run(command, folder, env, code=code).seconds, 3) for _ in range(times)]
+    return spread(runs) | {"runs": runs}
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from machine import ROOT, machine
+from machine import ROOT, machine, python, spread
 
 from ltrec import artifacts
 
@@ -29,14 +27,13 @@ _SAMPLERS: dict[str, dict[str, Any] | None] = {
 
 # Labels of a long tail: n_j falls as a power of the class's rank, 1 image at least.
 _LABELS = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np
 images, classes, repeats, settings = json.loads(sys.argv[1])
 share = np.arange(1, classes + 1) ** -0.8
 counts = np.maximum(1, share / share.sum() * images).astype(np.int64)
 counts[0] += images - counts.sum()
 labels = np.repeat(np.arange(classes), counts)
-peak = lambda: round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 seconds = []
 """
 _OURS = """
@@ -58,14 +55,14 @@ for epoch in range(repeats):
     seconds.append(time.perf_counter() - start)
 """
 _SAID = """
-print(json.dumps({"seconds": seconds, "peak_mb": peak()}))
+print(json.dumps(seconds))
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--classes", type=int, default=8142, help="of the long tail (default: iNaturalist's 8142)")
-    parser.add_argument("--repeats", type=int, default=5, help="epochs of 10^6 draws (default: 5)")
+    parser.add_argument("--repeats", type=int, default=5, help="epochs (default: 5)")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", default=ROOT / "benchmarks/results/samplers.json",
         help="the JSON (default: benchmarks/results/samplers.json)",
@@ -75,28 +72,27 @@ def main() -> None:
     rows = {}
     print(f"{'sampler':28} {'10^6 draws: median, min, max':>30} {'10^7 draws':>12} {'10^7 images: peak':>18}")
     for name, settings in _SAMPLERS.items():
-        million = _measured(10**6, options.classes, options.repeats, settings)["seconds"]
-        ten_million = _measured(10**7, options.classes, 2, settings)
+        million, _ = _epochs(10**6, options.classes, options.repeats, settings)
+        ten_million, peak_mb = _epochs(10**7, options.classes, options.repeats, settings)
         rows[name] = {
-            "seconds": {"median": median(million), "min": min(million), "max": max(million)},
-            "ten_million_seconds": ten_million["seconds"],
-            "ten_million_peak_mb": ten_million["peak_mb"],
+            "seconds": spread(million),
+            "ten_million_seconds": spread(ten_million),
+            "ten_million_peak_mb": peak_mb,
         }
         print(
             f"{name:28} {median(million):12.3f} s {min(million):6.3f} s {max(million):6.3f} s"
-            f" {median(ten_million['seconds']):10.2f} s {ten_million['peak_mb']:15d} MB"
+            f" {median(ten_million):10.2f} s {peak_mb:15d} MB",
+            flush=True,
         )
     result = {"machine": machine(), "classes": options.classes, "repeats": options.repeats, "samplers": rows}
     artifacts.write_json(options.output, result)
 
 
-def _measured(images: int, classes: int, repeats: int, settings: dict[str, Any] | None) -> dict[str, Any]:
-    """Seconds an epoch and peak memory of a process that only draws; labels, interpreter and imports included."""
+def _epochs(images: int, classes: int, repeats: int, settings: dict[str, Any] | None) -> tuple[list[float], int]:
+    """Seconds of each epoch, and peak memory in MB of a process that only draws; labels and imports included."""
     code = _LABELS + (_TORCH if settings is None else _OURS) + _SAID
-    command = [sys.executable, "-c", code, json.dumps([images, classes, repeats, settings])]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    measured: dict[str, Any] = json.loads(done.stdout)
-    return measured
+    process = python(code, json.dumps([images, classes, repeats, settings]))
+    return json.loads(process.said), process.peak_mb
 
 
 if __name__ == "__main__":

@@ -118,10 +118,8 @@ class Feed:
         if self._kept is None:
             self._kept = self._read_all()
             self._batches = None
-        order = torch.from_numpy(indices).to(self._device)
-        for part in mine:
-            index = order[part]
-            yield self._kept[index.to(self._kept.device)].to(self._device, non_blocking=True), index
+        kept, order = self._kept, torch.from_numpy(indices).to(self._kept.device)
+        yield from _ahead(((kept[order[part]], order[part]) for part in mine), self._device)
 
     def _read_all(self) -> Tensor:
         """All squares, uint8 (N, H, W, 3), on the device if they fit."""

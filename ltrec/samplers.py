@@ -16,15 +16,15 @@ from pydantic import Field
 from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
     Indices = NDArray[np.int64]
     Probabilities = NDArray[np.float64]
 
-# Draws, and rows of turns, that are worked on at a time: they fit the processor's cache.
-_PIECE = 1 << 17
+# Draws that are worked on at a time: they fit the processor's cache. Another number gives another order.
+_PIECE = 1 << 18
 
 
 class Sampler(ABC):
@@ -52,20 +52,40 @@ class ShuffledSampler(Sampler):
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.labels))
 
 
+class _Orders:
+    """Random orders that can be had again: those of one stream lie one after another in a counter-based generator.
+
+    Philox (Salmon et al. 2011) starts anywhere at once, so that no order has to be kept or repeated from the first.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.Philox(seed)
+        self._state = self._random.state
+
+    def part(self, stream: int, size: int, begin: int, end: int) -> Indices:
+        """The stream's orders of `size` things, from one to before another, (end - begin, size)."""
+        block, skipped = divmod(begin * size, 4)  # a step of the counter gives four numbers
+        self._state["state"]["counter"][:] = block, 0, stream, 0
+        self._random.state = self._state
+        keys = self._random.random_raw(skipped + (end - begin) * size)[skipped:]
+        return np.asarray(keys.reshape(-1, size).argsort(axis=1))
+
+
 class _ClassSampler(Sampler):
     """Draws classes; the images follow from each class's endless shuffled cycle.
 
-    It works in pieces and keeps indices in as few bytes as they need: 10^7 images take some hundred megabytes.
+    It keeps indices in as few bytes as they need: 10^7 images take some hundred megabytes.
     """
 
     def __init__(self, labels: Indices, seed: int) -> None:
         super().__init__(labels, seed)
         self._counts = np.bincount(self.labels)
-        self._classes = np.flatnonzero(self._counts)
+        self._classes = _compact(np.flatnonzero(self._counts), len(self._counts))
         self._by_class = np.argsort(_compact(self.labels, len(self._counts)), kind="stable")
         self._by_class = _compact(self._by_class, len(self.labels))
-        self._first = np.concatenate([[0], np.cumsum(self._counts)[:-1]])
+        self._first = np.cumsum(self._counts) - self._counts
         self._drawn = np.zeros(len(self._counts), dtype=np.int64)
+        self._orders = _Orders(seed)
 
     def state_dict(self) -> dict[str, Any]:
         return {"drawn": self._drawn.tolist()}
@@ -73,60 +93,32 @@ class _ClassSampler(Sampler):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._drawn = np.array(state["drawn"], dtype=np.int64)
 
-    def _draw(self, drawn: NDArray[Any]) -> Indices:
-        """An epoch's images, (N,), for the classes drawn, (N,)."""
-        wanted = np.bincount(drawn, minlength=len(self._counts))
-        places = np.argsort(drawn, kind="stable")
-        images, filled = np.empty(len(places), dtype=np.int64), 0
-        for piece in self._pieces(wanted):
-            images[places[filled : filled + len(piece)]] = piece
-            filled += len(piece)
+    def _draw(self, classes: NDArray[Any]) -> Indices:
+        """The images of an epoch, (N,), whose classes, (N,), are drawn: each the next one of its class."""
+        wanted = np.bincount(classes, minlength=len(self._counts))
+        following = np.empty_like(self._by_class)  # class after class
+        filled = 0
+        for label in np.flatnonzero(wanted).tolist():
+            end = filled + int(wanted[label])
+            following[filled:end] = self._next(label, end - filled)
+            filled = end
         self._drawn += wanted
+        images = np.empty(len(classes), dtype=np.int64)
+        begin = np.cumsum(wanted) - wanted  # of what is left of each class
+        for start in range(0, len(images), _PIECE):
+            piece = classes[start : start + _PIECE]
+            here = np.bincount(piece, minlength=len(wanted))
+            places = np.arange(len(piece)) + np.repeat(begin - np.cumsum(here) + here, here)
+            images[start + np.argsort(piece, kind="stable")] = following[places]
+            begin += here
         return images
 
-    def _pieces(self, wanted: Indices) -> Iterator[NDArray[Any]]:
-        """The next `wanted` images of each class, (C,) → class after class, in parts."""
-        classes = np.flatnonzero(wanted)
-        sizes, drawn = self._counts[classes], self._drawn[classes]
-        begin = drawn // sizes
-        end = (drawn + wanted[classes] - 1) // sizes + 1
-        # A run is some turns through one class, as many as make up a piece; a turn itself is never cut.
-        turns = np.maximum(_PIECE // sizes, 1)
-        runs = -((begin - end) // turns)
-        owner = np.repeat(np.arange(len(classes)), runs)
-        first = begin[owner] + turns[owner] * (np.arange(len(owner)) - np.repeat(np.cumsum(runs) - runs, runs))
-        last = np.minimum(first + turns[owner], end[owner])
-        filled = np.cumsum((last - first) * sizes[owner])
-        for part in np.split(np.arange(len(owner)), np.flatnonzero(np.diff(filled // _PIECE)) + 1):
-            yield self._turns(classes[owner[part]], first[part], last[part], wanted)
-
-    def _turns(self, classes: Indices, first: Indices, last: Indices, wanted: Indices) -> NDArray[Any]:
-        """What is wanted of the turns `first` to before `last` through each of some classes."""
-        run = np.repeat(np.arange(len(classes)), last - first)
-        turn = np.arange(len(run)) - np.repeat(np.cumsum(last - first) - last, last - first)
-        of_class = classes[run]
-        sizes = self._counts[of_class]
-        ends = np.cumsum(sizes)
-        rows = int(ends[-1])
-
-        # One row for each (turn, image); sorting by a hash of the row orders every turn anew, and the same way
-        # however many epochs it spans. Above the hash stands the turn, below it the row.
-        unit = np.repeat(np.arange(len(run), dtype=np.min_scalar_type(len(run))), sizes)
-        row = np.arange(rows, dtype=np.min_scalar_type(rows))
-        image = self._by_class[row + (self._first[of_class] + sizes - ends)[unit]]
-        key = _mixed(_hash(self.seed, turn)[unit], image)
-        bits = rows.bit_length()
-        key >>= np.uint64(len(run).bit_length())
-        key &= ~np.uint64((1 << bits) - 1)
-        key |= unit.astype(np.uint64) << np.uint64(64 - len(run).bit_length())
-        key |= row
-        key.sort()
-        key &= np.uint64((1 << bits) - 1)
-
-        start = turn * sizes - ends + sizes  # of each turn's rows, in the draws of its class
-        kept = row.astype(np.int64) + start[unit]
-        low = self._drawn[of_class]
-        return np.asarray(image[key[(kept >= low[unit]) & (kept < (low + wanted[of_class])[unit])]])
+    def _next(self, label: int, wanted: int) -> NDArray[Any]:
+        """The next images of a class's cycle, (wanted,)."""
+        first, size, drawn = int(self._first[label]), int(self._counts[label]), int(self._drawn[label])
+        turn, skipped = divmod(drawn, size)
+        turns = self._orders.part(label, size, turn, -(-(drawn + wanted) // size))
+        return np.asarray(self._by_class[first : first + size][turns.ravel()[skipped : skipped + wanted]])
 
 
 class FrequencySampler(_ClassSampler):
@@ -139,10 +131,11 @@ class FrequencySampler(_ClassSampler):
     def epoch(self, epoch: int) -> Indices:
         probabilities = self._probabilities(self._counts[self._classes], epoch)
         random = np.random.default_rng([self.seed, epoch])
-        # How often each class comes, then in which order: together as if each draw had been made alone.
-        times = random.multinomial(len(self.labels), probabilities / probabilities.sum())
-        drawn = np.repeat(_compact(self._classes, len(self._counts)), times)
-        random.shuffle(drawn)
+        drawn = np.empty(len(self.labels), dtype=self._classes.dtype)
+        for piece in np.split(drawn, range(_PIECE, len(drawn), _PIECE)):
+            # How often each class comes, in a random order, is the same as class by class and much faster.
+            piece[:] = np.repeat(self._classes, random.multinomial(len(piece), probabilities))
+            random.shuffle(piece)
         return self._draw(drawn)
 
 
@@ -155,17 +148,12 @@ class CycleSampler(_ClassSampler):
         self._position = 0
 
     def epoch(self, epoch: int) -> Indices:  # noqa: ARG002 - the cycle goes on over epochs
-        drawn = np.empty(len(self.labels), dtype=np.min_scalar_type(len(self._counts)))
-        for start in range(0, len(drawn), _PIECE):
-            visit = (self._position + np.arange(start, min(start + _PIECE, len(drawn)))) // self.per_visit
-            cycle = visit // len(self._classes)
-            cycles = np.arange(cycle[0], cycle[-1] + 1)
-            keys = _hash(self.seed, cycles[:, None], self._classes[None, :])
-            order = self._classes[np.argsort(keys, axis=1)]
-            drawn[start : start + _PIECE] = order[cycle - cycle[0], visit % len(self._classes)]
-        images = self._draw(drawn)
-        self._position += len(self.labels)
-        return images
+        length, count = len(self._classes) * self.per_visit, len(self.labels)
+        cycle, skipped = divmod(self._position, length)
+        cycles = self._orders.part(len(self._counts), len(self._classes), cycle, -(-(self._position + count) // length))
+        visits = np.repeat(self._classes[cycles.ravel()], self.per_visit)
+        self._position += count
+        return self._draw(visits[skipped : skipped + count])
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"position": self._position}
@@ -189,27 +177,6 @@ def progressive_probabilities(counts: Indices, progress: float) -> Probabilities
 def _compact(indices: Indices, end: int) -> NDArray[Any]:
     """Whole numbers below `end` in as few bytes as hold them; NumPy sorts two bytes much faster, too."""
     return indices.astype(np.min_scalar_type(end))
-
-
-def _hash(seed: int, *parts: Indices) -> NDArray[np.uint64]:
-    """One well-mixed key for each row of integers, no state."""
-    key = np.asarray(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
-    for part in parts:
-        key = _mixed(key, part)
-    return key
-
-
-def _mixed(key: NDArray[np.uint64], part: NDArray[Any]) -> NDArray[np.uint64]:
-    """A key and one more integer through Steele et al.'s SplitMix64 finaliser."""
-    with np.errstate(over="ignore"):
-        key = key ^ part.astype(np.uint64)
-        key += np.uint64(0x9E3779B97F4A7C15)
-        key ^= key >> np.uint64(30)
-        key *= np.uint64(0xBF58476D1CE4E5B9)
-        key ^= key >> np.uint64(27)
-        key *= np.uint64(0x94D049BB133111EB)
-        key ^= key >> np.uint64(31)
-    return key
 
 
 class InstanceBalanced(Settings):

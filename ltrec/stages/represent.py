@@ -273,8 +273,8 @@ def _train(
 
     def on_epoch(report: training.EpochReport) -> None:
         with profiling.span("validation"):
-            ranks.share_buffers(network)
-            ranks.share_buffers(kept)
+            for module in dict.fromkeys((network, kept)):
+                ranks.share_buffers(module)
             reached, largest = training.validate(
                 kept, val.once(), network.head.classes, precision=computed, ranks=ranks
             )
