@@ -32,8 +32,8 @@ def cores() -> int:
     return int(joblib.cpu_count())
 
 
-def die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent dies, so that a killed `dvc` leaves no training behind.
+def die_with_parent(signum: int = signal.SIGTERM) -> None:
+    """Ask Linux for a signal when the parent dies, so that a killed `dvc` leaves no training behind.
 
     The parent must be `dvc` itself, not a shell of its: hence the `exec` in dvc.yaml.
     """
@@ -41,9 +41,9 @@ def die_with_parent() -> None:
         return
     parent = os.getppid()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
     if os.getppid() != parent:  # it died in between
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signum)
 
 
 def end_in_order_on_sigterm(grace: int = 30) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ltrec.artifacts import Layout
 from ltrec.cli.setup import LOOKS, PARAMS, load_params
 from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from ltrec.params import Params
 
 Format = Literal["table", "json", "csv"]
 Profile = Annotated[bool, typer.Option("--profile", help="Write a trace, and a table of where the time goes.")]
@@ -46,6 +49,15 @@ def _global(
     context.obj = params
 
 
+def _recorded_params(context: typer.Context) -> Params:
+    """The parameters, for a stage with a run in MLflow: that is imported while the stage imports torch."""
+    from ltrec import tracking
+
+    params = load_params(context)
+    tracking.make_ready(params)
+    return params
+
+
 @app.command()
 def prepare(
     context: typer.Context,
@@ -73,7 +85,7 @@ def represent(context: typer.Context, *, profile: Profile = False) -> None:
 
     An interrupted training goes on after its last finished epoch.
     """
-    params = load_params(context)
+    params = _recorded_params(context)
     from ltrec.stages import represent
 
     represent.run(params, profile=profile)
@@ -82,7 +94,7 @@ def represent(context: typer.Context, *, profile: Profile = False) -> None:
 @app.command()
 def featurize(context: typer.Context, *, profile: Profile = False) -> None:
     """Store the features of every image."""
-    params = load_params(context)
+    params = _recorded_params(context)
     from ltrec.stages import featurize
 
     featurize.run(params, profile=profile)
@@ -94,7 +106,7 @@ def rebalance(
     variant: Annotated[str, typer.Argument(metavar="VARIANT", help="A name under rebalance in params.yaml.")],
 ) -> None:
     """Fit one variant's classifier on the features."""
-    params = load_params(context)
+    params = _recorded_params(context)
     from ltrec.stages import rebalance
 
     rebalance.run(params, variant)
@@ -103,7 +115,7 @@ def rebalance(
 @app.command()
 def evaluate(context: typer.Context) -> None:
     """Compare all variants on the test split and name the champion."""
-    params = load_params(context)
+    params = _recorded_params(context)
     from ltrec.stages import evaluate
 
     evaluate.run(params)
@@ -129,7 +141,7 @@ def export(
 
     Without options it is the stage of params.yaml; with them something else, which DVC does not know.
     """
-    params = load_params(context)
+    params = _recorded_params(context)
     from ltrec.stages import export
 
     export.run(params, variant=variant, precision=precision, output=output)

@@ -8,6 +8,7 @@ with the tracking never reaches the training.
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ltrec.params import Params
+    from ltrec.tracking.courier import Courier
 
-__all__ = ["Run", "TrackingSettings", "stage_run", "sync"]
+__all__ = ["Run", "TrackingSettings", "make_ready", "stage_run", "sync"]
 
 # The stages that have a run of their own; the others write on the parent.
 _NESTED = {"represent", "rebalance"}
@@ -50,6 +52,12 @@ class TrackingSettings(Settings):
     """Seconds that a finished stage waits for the server's next answer; then the rest is sent later."""
 
 
+def make_ready(params: Params) -> None:
+    """Start what sends the records; of torchrun's processes only the first has one to send."""
+    if params.tracking.enabled and os.environ.get("RANK", "0") == "0":
+        _courier(params)
+
+
 @contextlib.contextmanager
 def stage_run(params: Params, stage: str, variant: str | None = None) -> Iterator[Run]:
     """Record a stage: yields where its params, metrics, files and tags go.
@@ -61,13 +69,11 @@ def stage_run(params: Params, stage: str, variant: str | None = None) -> Iterato
     if record is None:
         yield Run()
         return
-    from ltrec.tracking.courier import Courier
-
-    courier = Courier.instance(params.tracking.patience)
+    courier = _courier(params)
     record.status("RUNNING")
+    courier.attend(record, sample=params.tracking.system_metrics and stage in _WATCHED)
     try:
-        with courier.attending(record, sample=params.tracking.system_metrics and stage in _WATCHED):
-            yield record
+        yield record
     except (KeyboardInterrupt, SystemExit):
         record.status("KILLED")
         raise
@@ -91,6 +97,12 @@ def sync() -> None:
     Courier.instance(_SYNC_PATIENCE).deliver_pending()
     left = len(Record.pending(_folder()))
     console.say(f"sync: {len(waiting) - left} of {len(waiting)} run(s) sent" + (f", {left} kept" if left else ""))
+
+
+def _courier(params: Params) -> Courier:
+    from ltrec.tracking.courier import Courier
+
+    return Courier.instance(params.tracking.patience)
 
 
 def _folder() -> Path:

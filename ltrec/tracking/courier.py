@@ -1,62 +1,46 @@
-"""Brings records to MLflow from a thread of its own, so that no stage waits for the import or the network."""
+"""Hands records to the process that sends them, so that no stage waits for MLflow's import or for the network."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import os
-import queue
+import multiprocessing
 import threading
 import time
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ltrec import console, project
 from ltrec.tracking import store
-from ltrec.tracking.records import Record
+from ltrec.tracking.sender import Attend, Deliver, Delivered, Due, Outcome, work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from ltrec.tracking.records import Record
 
-    from ltrec.tracking.mirror import Mirror
-
-_SEND_EVERY = 3.0
-_SAMPLE_EVERY = 10.0
-_REST = 30.0
 # Importing MLflow and migrating a database take as long as they take.
 _START = 120.0
-_UNREACHABLE = "INTERNAL_ERROR"  # MLflow's code for it
-
-# A process forked while a thread imports inherits locked modules that nobody will ever unlock: forks wait.
-_importing = threading.RLock()
-os.register_at_fork(before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A record to send. Its last job ends with the record released; one that nobody has open is opened for it."""
-
-    record: Record
-    last: bool = False
-    foreign: bool = False
-    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Courier:
-    """One for each store. After a failure it says so once, rests, and leaves the rest to a later stage."""
+    """One for each store. After a failure it says so once, and leaves the rest to a later stage."""
 
     _all: ClassVar[dict[str, Courier]] = {}
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._jobs: queue.Queue[_Job] = queue.Queue()
-        self._mirror: Mirror | None = None
+        self._waiting: dict[Path | None, Record | None] = {}
+        """What is to be delivered: folder → record; under None what earlier stages left."""
+        self._news = threading.Condition()
         self._complained = False
-        self._stuck = False
-        self._rest_until = -float("inf")
-        self._answer_due = float("inf")
-        self._tracking = project.state_dir() / "tracking"
-        self._enqueue_pending()
-        threading.Thread(target=self._work, name="ltrec-tracking", daemon=True).start()
+        self._answer_due = time.monotonic() + _START
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        sender = context.Process(target=work, args=(theirs, Path.cwd()), name="ltrec-tracking", daemon=True)
+        with contextlib.suppress(OSError):  # no memory, no process: `_listen` finds nobody there
+            sender.start()
+            atexit.register(sender.kill)  # a gentler signal it ignores
+        theirs.close()
+        threading.Thread(target=self._listen, name="ltrec-tracking", daemon=True).start()
 
     @classmethod
     def instance(cls, patience: float) -> Courier:
@@ -66,120 +50,77 @@ class Courier:
             cls._all[where] = cls(patience)
         return cls._all[where]
 
-    @contextlib.contextmanager
-    def attending(self, record: Record, *, sample: bool) -> Iterator[None]:
+    def attend(self, record: Record, *, sample: bool) -> None:
         """Send what the record gains every few seconds; `sample`: watch the machine's load meanwhile."""
-        over = threading.Event()
-        thread = threading.Thread(
-            target=self._attend, args=(record, over, sample), name="ltrec-tracking-pulse", daemon=True
-        )
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join(timeout=self._patience)  # a sampler that hangs must not hold the stage
+        self._tell(Attend(record.folder, sample))
 
     def deliver(self, record: Record) -> None:
         """Send all of a record and close it. Waits for a store that answers, not for one that does not."""
-        self._wait(self._enqueue(_Job(record, last=True)))
+        self._deliver(record.folder, record)
 
     def deliver_pending(self) -> None:
-        """Send what earlier stages left."""
-        for job in self._enqueue_pending():
-            self._wait(job)
+        """Send what earlier stages left, and wait likewise."""
+        self._deliver(None, None)
 
-    def expect(self, seconds: float | None = None) -> None:
-        """The next answer is due in so many seconds, by default in those of the settings."""
-        self._answer_due = time.monotonic() + (self._patience if seconds is None else seconds)
+    def _deliver(self, folder: Path | None, record: Record | None) -> None:
+        with self._news:
+            self._waiting[folder] = record
+        self._tell(Deliver(folder))
+        with self._news:
+            while folder in self._waiting:
+                left = self._answer_due - time.monotonic()
+                if left <= 0:
+                    self._complain("no answer")
+                    return
+                self._news.wait(min(left, threading.TIMEOUT_MAX))  # infinite: nothing is due yet
 
-    def _enqueue(self, job: _Job) -> _Job:
-        self._jobs.put(job)
-        return job
-
-    def _enqueue_pending(self) -> list[_Job]:
-        return [self._enqueue(_Job(record, foreign=True)) for record in Record.pending(self._tracking)]
-
-    def _wait(self, job: _Job) -> None:
-        while not job.done.wait(0 if self._stuck else 0.1):
-            if time.monotonic() > self._answer_due:
-                self._stuck = True
-                self._complain("no answer")
-            if self._stuck:
-                return
-
-    def _attend(self, record: Record, over: threading.Event, sample: bool) -> None:
-        due = time.monotonic() + _SEND_EVERY
-        watch = None
-        while not over.wait(_SEND_EVERY):
-            if sample and time.monotonic() >= due:
-                due = time.monotonic() + _SAMPLE_EVERY
-                with contextlib.suppress(Exception):  # a collector's trouble is not the stage's
-                    if watch is None:
-                        with _importing:
-                            from ltrec.tracking.load import Load
-
-                            watch = Load()
-                    record.sample(watch.now())
-            if self._jobs.empty():
-                self._enqueue(_Job(record))
-        if watch is not None:
-            with contextlib.suppress(Exception):
-                record.sample(watch.now())
-
-    def _work(self) -> None:
-        with self._no_harm():  # at once, so that the import runs beside the stage's own
-            self._connected()
-        while True:
-            job = self._jobs.get()
-            self.expect()
-            if time.monotonic() >= self._rest_until:
-                self._send(job)
-            if job.last:
-                job.record.release()
-            self._answer_due, self._stuck = float("inf"), False
-            job.done.set()
-
-    def _send(self, job: _Job) -> None:
-        if job.foreign and not job.record.take():
-            return
-        with self._no_harm():
-            self._connected().reflect(job.record, complete=job.last or job.foreign)
-            self._complained = False
-        if job.foreign:
-            job.record.release()
-
-    @contextlib.contextmanager
-    def _no_harm(self) -> Iterator[None]:
-        """Whatever MLflow raises must not reach the training."""
+    def _tell(self, errand: Attend | Deliver) -> None:
         try:
-            yield
-        except Exception as error:  # noqa: BLE001
-            self._complain(_first_line(error))
-            # What MLflow refuses it refuses again, but only that; what does not answer is left in peace.
-            if getattr(error, "error_code", _UNREACHABLE) == _UNREACHABLE:
-                self._rest_until = time.monotonic() + _REST
+            self._pipe.send(errand)
+        except OSError:
+            self._sender_has_ended()
 
-    def _connected(self) -> Mirror:
-        if self._mirror is None:
-            store.knock()
-            self.expect(_START)
-            store.prepare_environment()
-            with _importing:
-                from ltrec.tracking.mirror import Mirror
+    def _listen(self) -> None:
+        while True:
+            try:
+                news = self._pipe.recv()
+            except (EOFError, OSError):
+                self._sender_has_ended()
+                return
+            with self._news:
+                self._hear(news)
+                self._news.notify_all()
 
-            self._mirror = Mirror.connect(self.expect)
-        return self._mirror
+    def _hear(self, news: Due | Outcome | Delivered) -> None:
+        match news:
+            case Due(seconds):
+                self._answer_due = time.monotonic() + (self._patience if seconds is None else seconds)
+            case Outcome(trouble):
+                self._answer_due = float("inf")
+                if trouble:
+                    self._complain(trouble)
+                else:
+                    self._complained = False
+            case Delivered(folder):
+                self._answer_due = float("inf")
+                self._release(folder)
+
+    def _sender_has_ended(self) -> None:
+        with self._news:
+            if self._waiting:
+                self._complain("the process that sends has ended")
+            for folder in list(self._waiting):
+                self._release(folder)
+            self._news.notify_all()
+
+    def _release(self, folder: Path | None) -> None:
+        if record := self._waiting.pop(folder):
+            record.release()
 
     def _complain(self, reason: str) -> None:
         if not self._complained:
             self._complained = True
             console.warn(
-                f"MLflow at {store.shown_uri()}: {reason}; what it lacks is kept in {self._tracking}"
+                f"MLflow at {store.shown_uri()}: {reason}; what it lacks is kept in {project.state_dir() / 'tracking'}"
                 " and sent by the next stage or by `ltrec sync`"
             )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]

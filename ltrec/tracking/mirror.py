@@ -74,7 +74,7 @@ class Mirror:
         """Send what MLflow lacks of a record.
 
         Args:
-            record: The record, open in this process.
+            record: The record; no other process sends it.
             complete: True if nobody writes in it any more; once all is sent, it goes.
         """
         size = record.size()
@@ -246,6 +246,12 @@ class Mirror:
         self._expect()
         made = self._client.create_model_version(name, logged.model_uri, run_id, model_id=logged.model_id)
         return str(made.version)
+
+
+def import_store() -> None:
+    """Import what a store in a database takes, which takes as long as MLflow itself."""
+    if not store.tracking_uri().startswith("http"):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 def _signature(model: onnx.ModelProto) -> ModelSignature:

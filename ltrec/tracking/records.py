@@ -8,7 +8,6 @@ import math
 import os
 import re
 import shutil
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +74,7 @@ class Content:
 
 
 class Record(Run):
-    """One run's record; while it is open, no other process touches it.
+    """One run's record; while a stage has it open, only that and its sender touch it.
 
     Args:
         folder: Where it lies; one run, one folder.
@@ -96,7 +95,7 @@ class Record(Run):
         # Beside the folder: that goes when all is sent, the lock must not go before it.
         self._lock_file = folder.with_name(f".{folder.name}.lock")
         self._hold = contextlib.ExitStack()
-        self._writing, self._mute = threading.Lock(), False
+        self._mute = False
 
     @classmethod
     def start(cls, folder: Path, about: dict[str, Any]) -> Self:
@@ -119,13 +118,17 @@ class Record(Run):
         return record
 
     @classmethod
+    def at(cls, folder: Path) -> Self:
+        """The record that lies there, not opened."""
+        return cls(folder, json.loads((folder / "about.json").read_text(encoding="utf-8")))
+
+    @classmethod
     def pending(cls, tracking: Path) -> list[Self]:
         """The records that MLflow may not have in full, oldest first."""
         found: list[tuple[float, Self]] = []
         for about in tracking.glob("*/*/about.json"):
             with contextlib.suppress(OSError, ValueError, KeyError):
-                record = cls(about.parent, json.loads(about.read_text(encoding="utf-8")))
-                found.append((about.stat().st_mtime, record))
+                found.append((about.stat().st_mtime, cls.at(about.parent)))
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
     def take(self) -> bool:
@@ -200,9 +203,9 @@ class Record(Run):
 
     def _append(self, kind: str, what: object, **more: object) -> None:
         line = json.dumps({"kind": kind, "what": what, "time": int(time.time() * 1000), **more}, default=str)
-        with self._writing, self._soft():
+        with self._soft():
             self.folder.mkdir(parents=True, exist_ok=True)
-            # One write call: a kill tears at most this line.
+            # One write call: a kill tears at most this line, and stage and sender mix lines but not halves of them.
             with self._lines.open("ab", buffering=0) as lines:
                 lines.write(line.encode() + b"\n")
 

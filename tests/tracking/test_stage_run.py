@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -177,11 +178,25 @@ def test_without_tracking_nothing_is_imported_or_written(project: Project) -> No
     assert sorted(path.name for path in project.folder.iterdir()) == ["artifacts", "params.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("environment", "enabled", "senders"), [({}, True, 1), ({"RANK": "1"}, True, 0), ({}, False, 0)]
+)
+def test_who_records_is_made_ready(
+    environment: dict[str, str], enabled: bool, senders: int, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    before = multiprocessing.active_children()
+    tracking.make_ready(project.params(enabled=enabled))
+    assert len(multiprocessing.active_children()) - len(before) == senders
+
+
 def test_a_new_store_says_nothing(project: Project) -> None:
     said = project.python(
         """
         with tracking.stage_run(params, "represent") as run:
             run.metrics({"a": 1.0}, step=1)
+        assert "mlflow" not in sys.modules
         """
     )
     assert said == ""
