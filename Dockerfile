@@ -2,9 +2,9 @@
 # torch's wheels bring CUDA along: with the NVIDIA container toolkit, `docker run --gpus all` trains on the GPU.
 FROM python:3.13-slim
 
-# DVC and MLflow record Git's state.
+# DVC and MLflow record Git's state; torch.compile wants a C++ compiler.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git \
+    && apt-get install --yes --no-install-recommends git g++ \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 ltrec
 

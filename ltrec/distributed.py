@@ -99,7 +99,7 @@ ALONE = Ranks()
 
 def local_rank() -> int:
     """Which of this machine's processes this is, and so which of its GPUs it takes."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     Raises:
         UserError: some did not come within ten minutes, or one went away.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
         return
     import torch.distributed as dist
@@ -118,13 +118,17 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
     if missing := [name for name in _ENVIRONMENT if name not in os.environ]:
         raise UserError(f"{', '.join(missing)} not set, though WORLD_SIZE is; torchrun sets them all", where="torchrun")
-    ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
+    ranks = Ranks(*(_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
         store = next(rendezvous("env://", timeout=_PATIENCE))[0]
-        # After a restart torchrun's store still holds the addresses of the processes that are gone.
-        own = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        dist.init_process_group(backend, store=own, rank=ranks.rank, world_size=ranks.size, timeout=_PATIENCE)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # torchrun keeps this store over restarts, with the addresses of the processes that are gone.
+            store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(
+            backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=_PATIENCE,
+            device_id=device if device.type == "cuda" else None,
+        )  # fmt: skip
         if not ranks.first:
             console.set_verbosity(console.Verbosity.QUIET)
         yield ranks
@@ -139,6 +143,14 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _number(name: str) -> int:
+    """A number that torchrun set."""
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise UserError(f"{name} is no number: {os.environ[name]!r}; torchrun sets it", where="torchrun") from None
 
 
 def _lost(ranks: Ranks, error: Exception) -> UserError:

@@ -41,6 +41,8 @@ STYLE: dict[Any, Any] = {
 }
 FEW_POINTS = 40  # up to so many classes every point is marked, and no mean runs over neighbours
 _NAMED_CLASSES = 20  # up to so many classes are named at the axes
+# Of the classes: a narrower group's name would lie over its neighbour's.
+_NAMED_SHARE = 0.04
 _NAME_LENGTH = 14
 
 
@@ -97,14 +99,15 @@ def draw_counts(axes: Axes, counts: Integers) -> None:
 
 
 def mark_groups(axes: Axes, groups: Names) -> None:
-    """Name the shot groups at the top of a plot over class ranks, and part them."""
+    """Name the shot groups at the top of a plot over class ranks, those wide enough for it, and part them."""
     for start, stop in _runs(groups):
         if start > 0:
             axes.axvline(start - 0.5, color=FAINT, linewidth=0.9, linestyle=(0, (2, 3)), zorder=1)
-        axes.text(
-            (start + stop - 1) / 2, 1.0, str(groups[start]), transform=axes.get_xaxis_transform(),
-            ha="center", va="bottom", color=FAINT,
-        )  # fmt: skip
+        if stop - start >= _NAMED_SHARE * len(groups):
+            axes.text(
+                (start + stop - 1) / 2, 1.0, str(groups[start]), transform=axes.get_xaxis_transform(),
+                ha="center", va="bottom", color=FAINT,
+            )  # fmt: skip
 
 
 def name_ranks(axes: Axes, names: Sequence[str]) -> None:

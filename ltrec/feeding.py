@@ -12,7 +12,7 @@ import torch
 
 from ltrec.artifacts import Layout
 from ltrec.data.cache import training_files
-from ltrec.distributed import ALONE
+from ltrec.distributed import ALONE, local_rank
 from ltrec.loading import Batches, Images
 from ltrec.process import cores
 from ltrec.project import state_dir
@@ -76,6 +76,8 @@ class Feed:
         self._batches: Batches | None = Batches(images, workers, pin=device.type == "cuda")
         self._keeps = again and images.crop is None and images.bytes <= _RESIDENT_BYTES
         self._kept: Tensor | None = None
+        # One for all epochs: memory is kept for each stream.
+        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def epoch(self, indices: NDArray[np.int64], key: tuple[int, ...], *, drop_last: bool) -> Iterator[Batch]:
         """This rank's part of each batch: images (b, H, W, 3) in 0…255 and index (b,), both on the device.
@@ -108,7 +110,7 @@ class Feed:
         assert self._batches is not None, "only what is kept lets the worker processes go"
         seeds = crop_seeds(key, len(indices)) if self._images.crop is not None else np.zeros_like(indices)
         filled = [part for part in mine if part.start < part.stop]
-        yield from _ahead(self._batches.epoch(indices, seeds, filled), self._device)
+        yield from _ahead(self._batches.epoch(indices, seeds, filled), self._device, self._copying)
         for _ in mine[len(filled) :]:  # the last batch may be smaller than the number of ranks
             side = self._images.geometry.size
             nothing = torch.empty((0, side, side, 3), dtype=torch.uint8, device=self._device)
@@ -119,7 +121,7 @@ class Feed:
             self._kept = self._read_all()
             self._batches = None
         kept, order = self._kept, torch.from_numpy(indices).to(self._kept.device)
-        yield from _ahead(((kept[order[part]], order[part]) for part in mine), self._device)
+        yield from _ahead(((kept[order[part]], order[part]) for part in mine), self._device, self._copying)
 
     def _read_all(self) -> Tensor:
         """All squares, uint8 (N, H, W, 3), on the device if they fit."""
@@ -154,21 +156,20 @@ def training_feed(
     """
     root, paths = files
     if augment.crop is not None:
-        if not ranks.first:
-            ranks.wait()
-        paths = training_files(Layout().cache_list, root, paths, folder=state_dir() / "cache")
-        if ranks.first:
-            ranks.wait()
+        # Each machine may have a disk of its own; its processes share the copying.
+        share, folder = (local_rank(), ranks.local_size), state_dir() / "cache"
+        threads = max(1, cores() // ranks.local_size)
+        paths = training_files(Layout().cache_list, root, paths, folder=folder, workers=threads, share=share)
+        ranks.wait()
     return Feed((root, paths), geometry, device, batch_size, augment=augment, workers=workers, ranks=ranks)
 
 
-def _ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+def _ahead(batches: Iterable[Batch], device: torch.device, stream: torch.cuda.Stream | None) -> Iterator[Batch]:
     """Batches on the device; on a GPU a batch is copied, on a stream of its own, while the one before is worked on."""
-    if device.type != "cuda":
+    if stream is None:
         for squares, index in batches:
             yield squares.to(device), index.to(device)
         return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     waiting: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(stream):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from ltrec.rebalancers.base import Row
     from ltrec.samplers import Sampler
     from ltrec.selection import Candidate
+
+
+# A bank up to this size, once rounded, is rounded before the first step and not batch by batch.
+_ROUNDED_BYTES = 1 << 30
 
 
 class HeadTrainingSettings(SgdRecipe):
@@ -100,8 +105,12 @@ class HeadTrainer:
         """
         import torch
 
+        from ltrec.precision import of_products
         from ltrec.selection import Candidate
 
+        precision = of_products(self.precision, train.labels.device)
+        if precision == "bf16" and train.precomputed and train.features.nbytes // 2 <= _ROUNDED_BYTES:
+            train = replace(train, features=train.features.bfloat16())
         sampler = self.sampler(train.labels.cpu().numpy())
         size = min(self.batch_size, len(train.labels))
         steps = len(train.labels) // size
@@ -111,7 +120,7 @@ class HeadTrainer:
         best: tuple[Candidate, Row, dict[str, Tensor]] | None = None
         curve: list[Row] = []
         for epoch in range(self.epochs):
-            losses = self._epoch(heads, train, sampler.epoch(epoch), size, epoch, optimizer, schedule)
+            losses = self._epoch(heads, train, sampler.epoch(epoch), size, epoch, precision, optimizer, schedule)
             for lr, learnt, loss in zip(self.lrs, heads, losses, strict=True):
                 with torch.no_grad():
                     logits = learnt(val.plain)
@@ -143,6 +152,7 @@ class HeadTrainer:
         drawn: NDArray[np.int64],
         size: int,
         epoch: int,
+        precision: Precision,
         optimizer: Optimizer,
         schedule: LRScheduler,
     ) -> list[float]:
@@ -150,10 +160,9 @@ class HeadTrainer:
         import torch
         import torch.nn.functional as F
 
-        from ltrec.precision import autocast, of_products
+        from ltrec.precision import autocast
 
         device = train.labels.device
-        precision: Precision = of_products(self.precision, device)
         wanted = train.labels[torch.from_numpy(drawn).to(device)]
         losses = []
         for step, features in enumerate(train.batches(drawn, size, epoch=epoch, seed=self.seed)):

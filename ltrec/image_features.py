@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ltrec import training
+from ltrec import network as networks
 from ltrec.features import FeatureBank
 
 if TYPE_CHECKING:
@@ -73,5 +73,5 @@ class ImageFeatures(FeatureBank):
         for images, index in self.feed.epoch(drawn, (seed, _VIEW_STREAM + epoch), drop_last=True):
             assert len(index) == size, "the feed's batches are those of the training"
             # What inference mode made cannot be trained on.
-            yield training.predict_features(self.network, images, self.precision).clone()
+            yield networks.predict_features(self.network, images, self.precision).clone()
             self.on_images(size)

@@ -13,6 +13,7 @@ from ltrec.backbones import BackboneSettings, feature_dim
 from ltrec.data.decoding import Geometry
 from ltrec.data.lists import read_classes
 from ltrec.errors import UserError, one_line
+from ltrec.precision import Precision, autocast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -166,3 +167,10 @@ def load_head(path: Path) -> heads.Head:
 def _head(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path) -> heads.Head:
     own = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     return heads.from_state(own, header, where=str(path))
+
+
+@torch.inference_mode()
+def predict_features(network: Network, images: Tensor, precision: Precision = "fp32") -> Tensor:
+    """Features (b, D) of images (b, H, W, 3), float32, on the network's device, where the images are, too."""
+    with autocast(precision, images.device):
+        return network.features(images).float()

@@ -52,11 +52,16 @@ class Sgd(SgdRecipe):
         import torch
 
         parameters = groups(backbone, head, self.lr, self.head_lr)
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             parameters,
             lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay,
             nesterov=self.nesterov, fused=_on_gpu(parameters),
         )  # fmt: skip
+        if self.momentum:
+            # The fused kernel leaves what it made without content where fp16 skips the first update.
+            for parameter in (parameter for group in parameters for parameter in group["params"]):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
 
 
 class AdamW(Settings):

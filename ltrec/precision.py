@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.errors import UserError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+Compilation = Literal["off", "default", "reduce-overhead"]
 ProductPrecisionName = Literal["auto", "fp32", "bf16"]
 
 
@@ -82,4 +84,7 @@ def scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
     """Keeps fp16's small gradients from vanishing; does nothing in the others."""
     import torch
 
+    if precision == "fp16":
+        # It leaves out the first updates, until the scale is right.
+        warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before", UserWarning)
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -26,7 +26,7 @@ class Profile:
     """Seconds by part, and the profiler of the first steps."""
 
     def __init__(self, device: torch.device, trace: Path) -> None:
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it would speak of GPUs that are not there
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would speak of GPUs that are not there
         from torch.profiler import ProfilerActivity, profile
 
         self.seconds: dict[str, float] = {}

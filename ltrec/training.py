@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
-from ltrec import console, profiling
+from ltrec import profiling
 from ltrec.device import require_finite
 from ltrec.distributed import ALONE
 from ltrec.errors import UserError
-from ltrec.precision import Precision, autocast, scaler
+from ltrec.gradients import Gradients, Mode, compiler_explained
+from ltrec.mixup import blend
+from ltrec.precision import autocast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterable
 
     from torch import Tensor, nn
     from torch.optim.swa_utils import AveragedModel
 
     from ltrec.distributed import Ranks
-    from ltrec.network import Network
+    from ltrec.precision import Precision
 
     Batch = tuple[Tensor, Tensor]
-
-Compilation = Literal["off", "default", "reduce-overhead"]
 
 LR = "params.yaml: represent.optimizer.lr"
 # Steps after which the losses are looked at: each look waits for the device.
@@ -54,23 +50,6 @@ class EpochReport:
     images: int
 
 
-@dataclass(frozen=True)
-class Mode:
-    """How a training computes; but for rounding, and batch norm where batches are cut, it learns the same.
-
-    Attributes:
-        precision: Of the network's arithmetic.
-        compiled: What `torch.compile` does to it; `reduce-overhead` records CUDA graphs.
-        pieces: In how many parts, one after another, a batch goes through the network.
-        yields: Whether pieces are halved, instead of giving up, while the device's memory does not hold them.
-    """
-
-    precision: Precision = "fp32"
-    compiled: Compilation = "off"
-    pieces: int = 1
-    yields: bool = False
-
-
 def train(
     network: nn.Module,
     batches: Callable[[int], Iterable[Batch]],
@@ -83,8 +62,10 @@ def train(
     on_epoch: Callable[[EpochReport], None],
     clip_norm: float | None = None,
     label_smoothing: float = 0.0,
+    mixup: float | None = None,
     average: AveragedModel | None = None,
     mode: Mode | None = None,
+    gradient_scaler: torch.amp.GradScaler | None = None,
     ranks: Ranks = ALONE,
 ) -> None:
     """Train by cross-entropy, epoch after epoch.
@@ -100,121 +81,57 @@ def train(
         on_epoch: Called after each epoch, with the network in training mode.
         clip_norm: Largest norm that an update's gradient, all parameters' together, keeps.
         label_smoothing: Share of each target that is spread evenly over all classes (Szegedy et al. 2016).
+        mixup: α of the Beta(α, α) that says how much of each image another of its batch replaces, pixels and target
+            alike (Zhang et al. 2018); None: nothing. The accuracy reported is that of the larger parts.
         average: Of the network's weights, brought up to date after each update.
         mode: How it computes.
+        gradient_scaler: Of fp16's gradients, perhaps that of a training that goes on; None: a new one.
         ranks: Who trains together.
 
     Raises:
-        UserError: a loss is no longer finite; the epoch is given up.
+        UserError: a loss is no longer finite, or the gradients of all batches overflow; the epoch is given up.
     """
-    device = next(network.parameters()).device
-    gradients = _Gradients(network, batch_size, label_smoothing, mode or Mode(), ranks)
+    device, mode = next(network.parameters()).device, mode or Mode()
+    gradients = Gradients(
+        network, batch_size, mode, label_smoothing=label_smoothing, gradient_scaler=gradient_scaler, ranks=ranks
+    )
+    scale, updates = gradients.scaler.get_scale(), 0
     network.train()
     for epoch in epochs:
         torch.manual_seed((seed * 1_000_003 + epoch) * ranks.size + ranks.rank)
+        given = batches(epoch)
+        shown = given if mixup is None else blend(given, mixup, (seed, epoch, ranks.rank))
         lr = float(optimizer.param_groups[0]["lr"])
         tally = _Tally(device, ranks, epoch, lr)
-        for images, labels in profiling.waiting(batches(epoch), "loading"):
-            optimizer.zero_grad(set_to_none=True)
-            tally.add(*gradients.of(images, labels), len(labels))
-            with profiling.span("optimizer"):
-                if clip_norm is not None:
-                    gradients.scaler.unscale_(optimizer)
-                    torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
-                gradients.scaler.step(optimizer)
-                gradients.scaler.update()
-                schedule.step()
-                if average is not None:
-                    average.update_parameters(network)
-            profiling.step()
-        on_epoch(tally.report())
+        with compiler_explained(mode.compiled):
+            for images, *targets in profiling.waiting(shown, "loading"):
+                optimizer.zero_grad(set_to_none=True)
+                tally.add(*gradients.of(images, *targets), len(images))
+                with profiling.span("optimizer"):
+                    if clip_norm is not None:
+                        gradients.scaler.unscale_(optimizer)
+                        torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+                    gradients.scaler.step(optimizer)
+                    gradients.scaler.update()
+                    schedule.step()
+                    if average is not None:
+                        average.update_parameters(network)
+                updates += 1
+                profiling.step()
+        report = tally.report()
+        if epoch == epochs[-1]:
+            _require_an_update(gradients.scaler, scale, updates)
+        on_epoch(report)
 
 
-class _Gradients:
-    """Adds up the gradients of a batch's mean loss, on all ranks together."""
-
-    def __init__(self, network: nn.Module, batch_size: int, label_smoothing: float, mode: Mode, ranks: Ranks) -> None:
-        self._device = next(network.parameters()).device
-        self._batch_size, self._label_smoothing = batch_size, label_smoothing
-        self._mode, self._ranks, self._pieces = mode, ranks, mode.pieces
-        self.scaler = scaler(mode.precision, self._device)
-        self._apart: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
-        self._model: Callable[[Tensor], Tensor] = network
-        if ranks.size > 1:
-            from torch.nn.parallel import DistributedDataParallel
-
-            with warnings.catch_warnings():
-                # What takes the argument's place in torch 2.15 is unknown to earlier ones.
-                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-                # Buffers are shared once an epoch, when they matter.
-                self._model = parallel = DistributedDataParallel(network, broadcast_buffers=False)
-            self._apart = parallel.no_sync
-        if mode.compiled != "off":
-            self._model = torch.compile(self._model, mode=mode.compiled)
-
-    def of(self, images: Tensor, labels: Tensor) -> Batch:
-        """The sum of the losses, and how many of this rank's images were classified right."""
-        try:
-            return self._in_pieces(images, labels)
-        except torch.OutOfMemoryError:
-            if self._ranks.size > 1:  # the others would wait for this one
-                raise
-        self._pieces = self._that_fit(images, labels)
-        return self._in_pieces(images, labels)
-
-    def _in_pieces(self, images: Tensor, labels: Tensor) -> Batch:
-        loss, hits = torch.zeros((), device=self._device), torch.zeros((), dtype=torch.int64, device=self._device)
-        parts = list(zip(images.chunk(self._pieces), labels.chunk(self._pieces), strict=True))
-        for number, part in enumerate(parts, start=1):
-            with self._apart() if number < len(parts) else contextlib.nullcontext():
-                of_part, right = self._backward(*part)
-            loss, hits = loss + of_part, hits + right
-        return loss, hits
-
-    def _backward(self, images: Tensor, labels: Tensor) -> Batch:
-        with profiling.span("forward"), autocast(self._mode.precision, self._device):
-            logits = self._model(images).float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=self._label_smoothing, reduction="sum")
-        with profiling.span("backward"):
-            # Over ranks gradients are averaged; what is wanted is the mean over the whole batch's images.
-            self.scaler.scale(loss * (self._ranks.size / self._batch_size)).backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
-
-    def _that_fit(self, images: Tensor, labels: Tensor) -> int:
-        """How many pieces the memory holds one by one.
-
-        Raises:
-            UserError: not even two images, or the training was to be given up; says what fits.
-        """
-        where, pieces = "params.yaml: represent.batch_size", self._pieces
-        while (pieces := pieces * 2) <= len(images) // 2:
-            for parameter in self._parameters():
-                parameter.grad = None
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            try:
-                self._backward(images.chunk(pieces)[0], labels.chunk(pieces)[0])
-            except torch.OutOfMemoryError:
-                continue
-            size = -(-len(images) // pieces)
-            if not self._mode.yields:
-                raise UserError(
-                    f"{len(images)} images at a time need more memory than the GPU has; {size} fit"
-                    f" (or represent.accumulate: {pieces}, which makes the same update of pieces, or auto)",
-                    where=where,
-                )
-            console.warn(
-                f"{len(images)} images at a time need more memory than the GPU has: from here on batches go through in"
-                f" {pieces} pieces of {size}, whose batch-norm statistics are their own"
-            )
-            for parameter in self._parameters():
-                parameter.grad = None
-            return pieces
-        raise UserError("the GPU's memory does not hold two images at a time", where=where)
-
-    def _parameters(self) -> Iterator[nn.Parameter]:
-        assert isinstance(self._model, torch.nn.Module), "a network, bare or wrapped"
-        return self._model.parameters()
+def _require_an_update(scaler: torch.amp.GradScaler, before: float, updates: int) -> None:
+    """An update whose gradients overflow in fp16 is left out, and the scale halved: not all of them may be."""
+    if scaler.is_enabled() and scaler.get_scale() <= before * scaler.get_backoff_factor() ** updates:
+        raise UserError(
+            f"in fp16 the gradients of all {updates} updates overflowed: nothing was learnt; allowed here: fp32, and"
+            " bf16 where the GPU has it, or more epochs",
+            where="params.yaml: represent.precision",
+        )
 
 
 class _Tally:
@@ -298,10 +215,3 @@ def validate(
     ranks.maximum(largest)
     present = counts > 0
     return float((hits[present].double() / counts[present]).mean()), float(largest)
-
-
-@torch.inference_mode()
-def predict_features(network: Network, images: Tensor, precision: Precision = "fp32") -> Tensor:
-    """Features (b, D) of images (b, H, W, 3), float32, on the network's device, where the images are, too."""
-    with autocast(precision, images.device):
-        return network.features(images).float()

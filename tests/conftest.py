@@ -57,6 +57,7 @@ def restored_torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import torch
 
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     deterministic, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -64,3 +65,4 @@ def restored_torch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         yield
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]

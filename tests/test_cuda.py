@@ -14,13 +14,14 @@ from ltrec import feeding, network
 from ltrec.augment import AugmentSettings, PadCrop
 from ltrec.backbones import CifarResNetBackbone
 from ltrec.data.decoding import Geometry
-from ltrec.distributed import ALONE
 from ltrec.feeding import Feed
+from ltrec.gradients import Gradients, Mode
+from ltrec.network import predict_features
 from ltrec.optim import CosineSchedule, Sgd
 from ltrec.precision import resolve
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.selection import balanced_accuracy
-from ltrec.training import EpochReport, Mode, predict_features, train
+from ltrec.training import EpochReport, train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,7 +134,6 @@ def test_a_batch_that_does_not_fit_is_one_line() -> None:
 @pytest.mark.parametrize(
     "mode", [{"precision": "fp16"}, {"pieces": 2}, {"compiled": "default"}, {"compiled": "reduce-overhead"}]
 )
-@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
 def test_each_mode_learns_the_same(mode: dict[str, Any]) -> None:
     plain, other = Training(precision="fp32"), Training(**{"precision": "fp32"} | mode)
     plain.run(range(EPOCHS))
@@ -144,8 +144,6 @@ def test_each_mode_learns_the_same(mode: dict[str, Any]) -> None:
 
 def test_a_batch_that_does_not_fit_is_cut() -> None:
     import torch.nn.functional as F
-
-    from ltrec.training import _Gradients
 
     class Wide(torch.nn.Module):
         """An image takes a sixth of the memory."""
@@ -159,9 +157,9 @@ def test_a_batch_that_does_not_fit_is_cut() -> None:
             large = self.weight.expand(len(images), self.floats).contiguous()
             return F.pad(large[:, :1], (0, 1))
 
-    gradients = _Gradients(Wide(), BATCH, 0.0, Mode(yields=True), ALONE)
+    gradients = Gradients(Wide(), BATCH, Mode(yields=True))
     loss, _ = gradients.of(torch.zeros(BATCH, 1, device=GPU), torch.zeros(BATCH, dtype=torch.int64, device=GPU))
-    assert gradients._pieces in {2, 4}
+    assert gradients.pieces in {2, 4}
     assert torch.isfinite(loss)
 
 

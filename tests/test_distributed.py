@@ -72,17 +72,15 @@ class Project:
         self.env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self.run("prepare")
 
-    def command(self, stage: str, processes: int, *options: str) -> list[str]:
-        if processes == 1:
-            return [sys.executable, "-m", "ltrec", stage]
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *options]
+    def command(self, stage: str, *torchrun: str) -> list[str]:
+        launcher = ["-m", "torch.distributed.run", *torchrun] if torchrun else []
         return [sys.executable, *launcher, "-m", "ltrec", stage]
 
     def run(self, stage: str, processes: int = 1) -> str:
+        torchrun = ["--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
         done = subprocess.run(
-            self.command(stage, processes), cwd=self.folder, env=self.env,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            self.command(stage, *torchrun), cwd=self.folder, env=self.env, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stderr
 
@@ -125,24 +123,39 @@ def test_two_processes_have_the_curve_of_one(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_process_costs_an_epoch_at_most(tmp_path: Path) -> None:
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_killed_process_costs_an_epoch_at_most(machines: int, tmp_path: Path) -> None:
     project = Project(tmp_path, epochs=40)
     project.run("represent", 2)
     whole = project.history()
     project.forget()
     (project.folder / "artifacts/represent/history.csv").unlink()
-    command = project.command("represent", 2, "--max-restarts=1")
-    running = subprocess.Popen(command, cwd=project.folder, env=project.env, stderr=subprocess.PIPE, text=True)
+    torchrun = [f"--nnodes={machines}", f"--nproc-per-node={2 // machines}", "--max-restarts=3"]
+    torchrun += ["--rdzv-backend=c10d", "--rdzv-id=test", f"--rdzv-endpoint=localhost:{free_port()}"]
+    # As docs/scaling.md has it for more than one machine.
+    env = project.env | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if machines > 1 else project.env
+    running = [
+        subprocess.Popen(
+            project.command("represent", *torchrun), cwd=project.folder, env=env, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(machines)
+    ]
     deadline = time.monotonic() + 120
     while not list(project.folder.glob(".ltrec/**/checkpoint.pt")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True, check=True)
+    children = subprocess.run(["pgrep", "-P", str(running[-1].pid)], capture_output=True, text=True, check=True)
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
-    said = running.communicate(timeout=240)[1]
-    assert running.returncode == 0, said
+    said = "".join(launcher.communicate(timeout=240)[1] for launcher in running)
+    assert [launcher.returncode for launcher in running] == [0] * machines, said
     assert "represent: going on after epoch" in said
     np.testing.assert_array_equal(project.history(), whole)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return int(free.getsockname()[1])
 
 
 @pytest.fixture
@@ -166,11 +179,17 @@ def test_half_an_environment_is_one_line(env: pytest.MonkeyPatch) -> None:
         pass
 
 
+@pytest.mark.parametrize("size", ["", "two"])
+def test_what_is_no_number_is_one_line(env: pytest.MonkeyPatch, size: str) -> None:
+    for name, value in zip(distributed._ENVIRONMENT, ("0", size, "0", "2", "localhost", "1"), strict=True):
+        env.setenv(name, value)
+    with pytest.raises(UserError, match=f"^torchrun: WORLD_SIZE is no number: '{size}'"), joined(CPU):
+        pass
+
+
 def test_ranks_that_do_not_come_are_one_line(env: pytest.MonkeyPatch) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    for name, value in zip(distributed._ENVIRONMENT, ("0", "2", "0", "2", "localhost", str(port)), strict=True):
+    given = ("0", "2", "0", "2", "localhost", str(free_port()))
+    for name, value in zip(distributed._ENVIRONMENT, given, strict=True):
         env.setenv(name, value)
     env.setattr(distributed, "_PATIENCE", timedelta(seconds=1))
     with pytest.raises(UserError, match=r"^torchrun: rank 0 of 2 lost the others \(") as raised, joined(CPU):
@@ -181,11 +200,12 @@ def test_ranks_that_do_not_come_are_one_line(env: pytest.MonkeyPatch) -> None:
 def test_fewer_images_than_processes_are_refused() -> None:
     from ltrec.stages import represent
 
-    represent._check_share(4, distributed.Ranks(0, 2))
-    with pytest.raises(
-        UserError, match=r"represent\.batch_size: 3 images an update leave fewer than two for each of 2"
-    ):
-        represent._check_share(3, distributed.Ranks(0, 2))
+    represent._check_share(4, 1, distributed.Ranks(0, 2))
+    represent._check_share(9, 2, distributed.Ranks(0, 2))
+    with pytest.raises(UserError, match=r"batch_size: 3 images an update leave fewer than two for each of 2 process"):
+        represent._check_share(3, 1, distributed.Ranks(0, 2))
+    with pytest.raises(UserError, match=r"batch_size, represent.accumulate: 7 images .* 2 process\(es\), 2 piece"):
+        represent._check_share(7, 2, distributed.Ranks(0, 2))
 
 
 def test_a_batch_is_put_together_again() -> None:

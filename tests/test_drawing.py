@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.sparse import csr_array
 
-from ltrec.drawing import in_blocks, running_mean, running_window
+from ltrec.drawing import in_blocks, mark_groups, running_mean, running_window
 
 
 @pytest.mark.parametrize(("classes", "window"), [(10, 1), (40, 1), (41, 3), (100, 5), (365, 19), (1000, 51)])
@@ -39,3 +40,10 @@ def test_blocks_by_hand() -> None:
 def test_blocks_leave_out_classes_without_test_images() -> None:
     matrix = csr_array([[2, 2], [0, 0]])
     np.testing.assert_allclose(in_blocks(matrix, 2), [[1.0]])
+
+
+def test_a_group_too_narrow_for_its_name_goes_without() -> None:
+    axes = Figure().subplots()
+    mark_groups(axes, np.array(["many"] * 3 + ["medium"] * 17 + ["few"] * 80))
+    assert [text.get_text() for text in axes.texts] == ["medium", "few"]
+    assert len(axes.lines) == 2

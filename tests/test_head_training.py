@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from ltrec import head_training
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
 from ltrec.head_training import HeadTrainer, HeadTrainingSettings
@@ -169,6 +170,14 @@ def test_bf16_products_leave_weights_and_losses_in_float32(banks: Banks) -> None
     # A bf16 has 8 bits.
     torch.testing.assert_close(rounded.weight, exact.weight, atol=0.05, rtol=0.02)
     assert [row["loss"] for row in curve_rounded] == pytest.approx([row["loss"] for row in curve], abs=2e-3)
+
+
+def test_a_bank_rounded_at_once_or_batch_by_batch_is_the_same(banks: Banks, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, at_once, by_batch = HeadTrainingSettings(epochs=3, batch_size=10), head(), head()
+    settings.trainer(0, "bf16").fit(at_once, banks.train, banks.val)
+    monkeypatch.setattr(head_training, "_ROUNDED_BYTES", 0)
+    settings.trainer(0, "bf16").fit(by_batch, banks.train, banks.val)
+    assert torch.equal(at_once.weight, by_batch.weight)
 
 
 def test_the_last_update_of_an_epoch_is_seen(banks: Banks) -> None:

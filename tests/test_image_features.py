@@ -20,10 +20,10 @@ from ltrec.features import FeatureBank
 from ltrec.feeding import Feed
 from ltrec.heads import LinearHead
 from ltrec.image_features import ImageFeatures
+from ltrec.network import predict_features
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.rebalancers.lws import LwsSettings
 from ltrec.stages import featurize
-from ltrec.training import predict_features
 
 if TYPE_CHECKING:
     from pathlib import Path

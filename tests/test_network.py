@@ -157,3 +157,15 @@ def test_pixels_reach_the_backbone_channels_last() -> None:
     identity: Any = nn.Identity()
     pixels = Network(identity, LinearHead(torch.ones(1, 1), None), GEOMETRY, MEAN, STD).features(IMAGES)
     assert pixels.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_features_come_as_float32() -> None:
+    class Doubling(nn.Module):
+        def features(self, images: torch.Tensor) -> torch.Tensor:
+            return 2 * images.double()
+
+    doubling: Any = Doubling()
+    features = network.predict_features(doubling, torch.ones(3, 2))
+    assert features.dtype == torch.float32
+    assert torch.equal(features, torch.full((3, 2), 2.0))
+    assert not features.requires_grad

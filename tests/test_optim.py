@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from ltrec import optim
 from ltrec.optim import AdamW, CosineSchedule, Sgd, StepSchedule, cosine
 
 
@@ -159,3 +160,23 @@ def test_settings_that_cannot_be_meant() -> None:
     with pytest.raises(ValidationError, match=r"milestones must come after the warm-up \(3 epochs\), got \[3, 4\]"):
         StepSchedule(milestones=[3, 4], warmup_epochs=3)
     CosineSchedule(warmup_epochs=4).check(5)
+
+
+@pytest.mark.parametrize("settings", [Sgd(lr=0.1), AdamW(lr=0.1)])
+def test_an_update_that_fp16_skips_leaves_nothing_behind(
+    settings: Sgd | AdamW, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optim, "_on_gpu", lambda _parameters: True)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)  # NaN in all that is made without content
+    try:
+        weight = nn.Parameter(torch.ones(2))
+        optimizer, scaler = settings.build([weight], []), torch.amp.GradScaler("cpu")
+        for gradient in (float("inf"), 1.0):
+            optimizer.zero_grad()
+            scaler.scale((weight * gradient).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.allclose(weight.detach(), torch.full((2,), 0.9), atol=0.01)

@@ -12,9 +12,10 @@ from torch import nn
 
 from ltrec import training
 from ltrec.errors import UserError
+from ltrec.gradients import Gradients, Mode
 from ltrec.optim import AdamW, CosineSchedule, Sgd, StepSchedule
 from ltrec.selection import balanced_accuracy
-from ltrec.training import EpochReport, Mode, moving_average, predict_features, train, validate
+from ltrec.training import EpochReport, moving_average, train, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +139,7 @@ class Everything:
         train(
             self.parts["network"], batches, self.parts["optimizer"], self.parts["schedule"],
             epochs=epochs, batch_size=BATCH, seed=0, on_epoch=lambda _report: None,
-            clip_norm=0.5, label_smoothing=0.1, average=self.parts["average"],
+            clip_norm=0.5, label_smoothing=0.1, mixup=0.4, average=self.parts["average"],
         )  # fmt: skip
         return {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
 
@@ -207,6 +208,18 @@ def test_label_smoothing_by_hand() -> None:
     # The target is (0.1, 0.9): loss 0.1·0.126928 + 0.9·2.126928, gradient (0.880797 − 0.1, 0.119203 − 0.9).
     assert report.loss == pytest.approx(1.926928, abs=1e-6)
     assert after.tolist() == pytest.approx([2 - 0.780797, 0.780797], abs=1e-6)
+
+
+def test_blended_targets_by_hand() -> None:
+    network = Constant()
+    gradients = Gradients(network, 2, Mode())
+    labels = torch.tensor([1, 0])
+    loss, hits = gradients.of(torch.zeros(2, 1), labels, labels.flip(0), torch.tensor([0.75, 0.6]))
+    # Targets (0.25, 0.75) and (0.6, 0.4): their mean is (0.425, 0.575), and class 0 wins for both images.
+    assert float(loss) == pytest.approx(2 * (0.425 * 0.126928 + 0.575 * 2.126928), abs=1e-5)
+    assert int(hits) == 1
+    assert network.logits.grad is not None
+    assert network.logits.grad.tolist() == pytest.approx([0.880797 - 0.425, 0.119203 - 0.575], abs=1e-6)
 
 
 def test_moving_average_by_hand() -> None:
@@ -310,18 +323,6 @@ def test_validating_tells_of_logits_that_are_not_finite(value: float) -> None:
     }
 
 
-def test_features_come_as_float32() -> None:
-    class Doubling(nn.Module):
-        def features(self, images: torch.Tensor) -> torch.Tensor:
-            return 2 * images.double()
-
-    network: Any = Doubling()
-    features = predict_features(network, torch.ones(3, 2))
-    assert features.dtype == torch.float32
-    assert torch.equal(features, torch.full((3, 2), 2.0))
-    assert not features.requires_grad
-
-
 class Plain(nn.Module):
     """Without what depends on how a batch is cut."""
 
@@ -349,8 +350,6 @@ def test_pieces_of_a_batch_make_the_same_update(pieces: int) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-# fp16's gradients overflow at first, and the updates are left out until their scale is right.
-@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step:UserWarning")
 def test_precisions_learn_the_same(precision: Precision) -> None:
     whole, reduced = plain(), plain(precision=precision)
     weights, others = whole.train()["network"], reduced.train()["network"]
@@ -391,6 +390,74 @@ def test_what_does_not_fit_is_cut_if_that_is_allowed(capsys: pytest.CaptureFixtu
     assert not capsys.readouterr().err
     torch.testing.assert_close(crowded(2, yields=True).train()["network"], whole, atol=1e-6, rtol=1e-5)
     assert "from here on batches go through in 2 pieces of 2" in capsys.readouterr().err
+
+
+def test_pieces_are_halved_down_to_two_images() -> None:
+    network = Crowded()
+    network.most = 2
+    gradients = Gradients(network, 6, Mode(yields=True))
+    gradients.of(IMAGES[:6], LABELS[:6])
+    assert gradients.pieces == 3
+
+
+class SecondPiece(Crowded):
+    """The gradients of the first piece take the room of the second."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 2 and self.body[1].weight.grad is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(images)
+
+
+def test_a_piece_that_fits_only_alone_is_halved_again() -> None:
+    gradients = Gradients(SecondPiece(), 8, Mode(yields=True))
+    gradients.of(IMAGES[:8], LABELS[:8])
+    assert gradients.pieces == 4
+
+
+class Unstill(Small):
+    """Has batch norm and dropout before there is no room any more."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(images)
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return logits
+
+
+def test_an_attempt_that_does_not_fit_leaves_no_trace() -> None:
+    networks = []
+    for mode in (Mode(pieces=2), Mode(yields=True)):
+        torch.manual_seed(0)
+        networks.append(network := Unstill())
+        Gradients(network, 4, mode).of(IMAGES[:4], LABELS[:4])
+    asked, found = networks
+    assert same(dict(asked.state_dict()), dict(found.state_dict()))
+    for one, other in zip(asked.parameters(), found.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.equal(one.grad, other.grad)
+
+
+def test_a_training_of_skipped_updates_alone_is_none() -> None:
+    run = plain(precision="fp16")
+
+    for parameter in run.network.parameters():
+        parameter.register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
+    with pytest.raises(UserError, match=r"represent\.precision: in fp16 the gradients of all 18 updates overflowed"):
+        run.train()
+    assert len(run.reports) == EPOCHS - 1, "the last is not saved: going on fails again"
+
+
+def test_a_compiler_that_fails_is_one_line() -> None:
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    from ltrec.gradients import compiler_explained
+
+    with pytest.raises(UserError, match=r"represent\.compile: torch\.compile failed \(.*no compiler") as raised:  # noqa: SIM117
+        with compiler_explained("default"):
+            raise BackendCompilerFailed("inductor", RuntimeError("no\ncompiler"), None)
+    assert "\n" not in str(raised.value)
 
 
 def test_else_what_would_fit_is_named() -> None:

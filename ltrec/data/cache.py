@@ -12,6 +12,7 @@ import io
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -135,9 +136,15 @@ def cache_text(settings: CacheSettings | None, root: Path, paths: Sequence[str],
 
 
 def training_files(
-    file: Path, root: Path, paths: Sequence[str], *, folder: Path, workers: int | None = None
+    file: Path,
+    root: Path,
+    paths: Sequence[str],
+    *,
+    folder: Path,
+    workers: int | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Sequence[str]:
-    """Where the training images are read from: each one's copy, made now if it is missing, or the original.
+    """Where the training images are read from: each one's copy, of this share made now if missing, or the original.
 
     Args:
         file: What `prepare` wrote of `cache_text`.
@@ -145,6 +152,7 @@ def training_files(
         paths: Of the list, (N,).
         folder: Of the copies.
         workers: Threads that make copies; None: somewhat more than cores.
+        share: Which of how many processes this is that make a part of the copies each.
 
     Returns:
         Paths relative to the root, or absolute ones, (N,).
@@ -164,7 +172,7 @@ def training_files(
         raise UserError(f"has {len(lines):,} images, the list {len(paths):,}; run `ltrec prepare`", where=str(file))
     cache = Cache(folder.resolve(), settings)
     copied = {digest: root / path for digest, path in zip(lines, paths, strict=True) if digest != _NOT_COPIED}
-    cache.fill(copied, workers=workers)
+    cache.fill(dict(islice(copied.items(), share[0], None, share[1])), workers=workers)
     return [
         path if digest == _NOT_COPIED else str(cache.copy_of(digest)) for digest, path in zip(lines, paths, strict=True)
     ]

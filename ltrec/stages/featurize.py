@@ -80,7 +80,8 @@ def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
 def _write_bank(
     params: Params, network: Network, split: Split, header: dict[str, str], computed: Precision, ranks: Ranks
 ) -> None:
-    from ltrec import features, profiling, training
+    from ltrec import features, profiling
+    from ltrec import network as networks
     from ltrec.data.lists import read_classes, read_list
     from ltrec.feeding import Feed, training_feed
 
@@ -109,7 +110,7 @@ def _write_bank(
             for start, (images, _) in zip(range(0, count, size), batches, strict=True):
                 rows = slice(start, min(start + size, count))
                 with profiling.span("forward"):
-                    given = ranks.gather(training.predict_features(network, images, computed), rows.stop - start)
+                    given = ranks.gather(networks.predict_features(network, images, computed), rows.stop - start)
                 if bank is not None and given is not None:
                     with profiling.span("writing"):
                         bank[view, rows] = _finite(given.cpu().numpy(), split)

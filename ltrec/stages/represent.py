@@ -15,7 +15,7 @@ from ltrec.data.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.freezing import FreezeSettings
 from ltrec.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
-from ltrec.precision import PrecisionName
+from ltrec.precision import Compilation, PrecisionName
 from ltrec.samplers import InstanceBalanced, SamplerSettings
 from ltrec.settings import Count, Fraction, PositiveInt, Settings, conflict
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ltrec.params import Params
     from ltrec.precision import Precision
 
-Compilation = Literal["off", "default", "reduce-overhead"]
 Channel = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
 
@@ -87,6 +86,8 @@ class RepresentSettings(Settings):
     """Largest norm of an update's gradient; null: not clipped."""
     label_smoothing: Fraction = 0.0
     """Share of each target that is spread evenly over all classes."""
+    mixup: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    """α of the Beta(α, α) that says how much of each image another of its batch replaces, target alike; null: none."""
     ema: EmaSettings | None = None
     """Average the weights over the updates and keep the average; null: keep the last weights."""
     workers: Count | None = None
@@ -98,15 +99,27 @@ class RepresentSettings(Settings):
     accumulate: PositiveInt | Literal["auto"] = 1
     """Pieces of a batch that go through one after another, for one update; batch norm sees a piece at a time.
 
-    auto: one, and more where the GPU's memory does not hold it."""
+    auto: one, and more where the GPU's memory does not hold it; of several processes' GPUs each must hold its part."""
+
+    @property
+    def pieces(self) -> int:
+        """Of a batch, to begin with."""
+        return 1 if self.accumulate == "auto" else self.accumulate
 
     @model_validator(mode="after")
     def _pieces_fit(self) -> Self:
-        if self.accumulate != "auto" and self.batch_size < 2 * self.accumulate:
+        if self.batch_size < 2 * self.pieces:
             raise conflict(
                 ("accumulate",),
                 f"batch_size ({self.batch_size}) leaves fewer than two images for each of so many pieces",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_take_whole_batches(self) -> Self:
+        # A CUDA graph writes the next piece's gradients over those that are to be added to.
+        if self.compile == "reduce-overhead" and self.accumulate != 1:
+            raise conflict(("compile",), "reduce-overhead needs accumulate: 1; allowed with it: off, default")
         return self
 
     @model_validator(mode="after")
@@ -118,7 +131,8 @@ class RepresentSettings(Settings):
         return self
 
 
-# What changes nothing of what is learnt.
+# What changes nothing of what is learnt. The number of processes does (batch norm, dropout), but a training may go on
+# with as many as there are.
 _INDECISIVE = {"workers", "compile"}
 
 
@@ -148,7 +162,7 @@ def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
     classes = read_classes(layout.classes)
     train = read_list(layout.split_list("train"), len(classes))
     val = read_list(layout.split_list("val"), len(classes), unknown=True).known()
-    _check_share(min(settings.batch_size, len(train)), ranks)
+    _check_share(min(settings.batch_size, len(train)), settings.pieces, ranks)
     computed = precision.resolve(settings.precision, device)
     inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
     inputs += [layout.cache_list] if layout.cache_list.is_file() else []
@@ -192,11 +206,12 @@ def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
     )
 
 
-def _check_share(images: int, ranks: Ranks) -> None:
-    if images < 2 * ranks.size:
+def _check_share(images: int, pieces: int, ranks: Ranks) -> None:
+    """Batch norm takes no fewer than two images at a time."""
+    if images // ranks.size < 2 * pieces:
         raise UserError(
-            f"{images} images an update leave fewer than two for each of {ranks.size} processes",
-            where="params.yaml: represent.batch_size",
+            f"{images} images an update leave fewer than two for each of {ranks.size} process(es), {pieces} piece(s)",
+            where="params.yaml: represent.batch_size" + (", represent.accumulate" if pieces > 1 else ""),
         )
 
 
@@ -246,8 +261,9 @@ def _train(
     record: tracking.Run,
 ) -> tuple[Network, list[dict[str, float]]]:
     """Train the network in place; returns what is kept of it, and the history, a row an epoch."""
-    from ltrec import profiling, training
+    from ltrec import precision, profiling, training
     from ltrec.device import require_finite
+    from ltrec.gradients import Mode
 
     train, val = feeds
     sampler = settings.sampler.build(train.labels, seed=seed, epochs=settings.epochs)
@@ -255,7 +271,10 @@ def _train(
     steps = len(train.labels) // batch_size
     optimizer = settings.optimizer.build(network.backbone.parameters(), network.head.parameters())
     schedule = settings.schedule.build(optimizer, epochs=settings.epochs, steps=steps)
-    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule, "sampler": sampler}
+    scaler = precision.scaler(computed, next(network.parameters()).device)
+    parts: dict[str, Any] = {
+        "network": network, "optimizer": optimizer, "schedule": schedule, "sampler": sampler, "scaler": scaler
+    }  # fmt: skip
     average = None if settings.ema is None else training.moving_average(network, settings.ema.decay)
     kept: Network = network if average is None else average.module  # type: ignore[assignment]
     if average is not None:
@@ -292,12 +311,12 @@ def _train(
             record.history([row], "represent")
         advance(1, f"loss {report.loss:.3f}  val {reached:.1%}")
 
-    pieces = 1 if settings.accumulate == "auto" else settings.accumulate
     with console.progress("represent: epoch", settings.epochs, done=len(history)) as advance:
         training.train(
             network, lambda epoch: train.epoch(sampler.epoch(epoch), (seed, epoch)), optimizer, schedule,
             epochs=range(len(history), settings.epochs), batch_size=batch_size, seed=seed, on_epoch=on_epoch,
-            clip_norm=settings.clip_norm, label_smoothing=settings.label_smoothing, average=average, ranks=ranks,
-            mode=training.Mode(computed, settings.compile, pieces, yields=settings.accumulate == "auto"),
+            clip_norm=settings.clip_norm, label_smoothing=settings.label_smoothing, mixup=settings.mixup,
+            average=average, gradient_scaler=scaler, ranks=ranks,
+            mode=Mode(computed, settings.compile, settings.pieces, yields=settings.accumulate == "auto"),
         )  # fmt: skip
     return kept, history

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +14,6 @@ from ltrec.data.cache import Cache, CacheSettings, cache_text, training_files
 from ltrec.data.decoding import decode_part, decode_rgb
 from ltrec.errors import UserError
 from ltrec.stages.prepare import PrepareSettings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PATHS = ["large.jpg", "small.jpg", "tall.png"]
 SETTINGS = CacheSettings(short_side=20)
@@ -72,6 +69,14 @@ def test_a_copy_is_made_once_and_a_lost_one_again(root: Path) -> None:
     assert files(root)[2] == tall
     assert tall.read_bytes() == before[tall][1]
     assert large.stat().st_mtime_ns == before[large][0]
+
+
+def test_processes_share_the_copying(root: Path) -> None:
+    listed = root / "train.cache.txt"
+    listed.write_text(cache_text(SETTINGS, root, PATHS, digests(root)), encoding="utf-8")
+    for number, made in enumerate(([True, False], [True, True])):
+        large, _, tall = training_files(listed, root, PATHS, folder=root / "cache", share=(number, 2))
+        assert [Path(large).exists(), Path(tall).exists()] == made
 
 
 def test_a_filling_that_was_interrupted_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

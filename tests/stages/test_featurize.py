@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltrec import artifacts, network, training
+from ltrec import artifacts, network
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.data.decoding import decode_rgb, square
 from ltrec.data.lists import read_list
@@ -119,6 +119,6 @@ def test_more_than_the_gpu_holds_is_one_line(params: Build, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(training, "predict_features", full)
+    monkeypatch.setattr(network, "predict_features", full)
     with pytest.raises(UserError, match=r"^params\.yaml: featurize\.batch_size: 10 images at a time need more memory"):
         featurize.run(params())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ltrec import artifacts, network, training
+from ltrec import artifacts, network
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.data.lists import read_list
 from ltrec.errors import UserError
@@ -130,7 +130,7 @@ def test_more_images_than_the_gpu_holds_is_one_line(params: Build, monkeypatch: 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(training, "predict_features", full)
+    monkeypatch.setattr(network, "predict_features", full)
     with pytest.raises(UserError, match=r"^params\.yaml: rebalance\.paper\.batch_size: 8 images at a time need more"):
         rebalance.run(params(rebalance=on_images("crt")), "paper")
 

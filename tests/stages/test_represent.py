@@ -123,6 +123,7 @@ EVERYTHING: dict[str, Any] = {
     "freeze": {"by": "name", "modules": ["conv1", "bn1"]},
     "clip_norm": 1.0,
     "label_smoothing": 0.1,
+    "mixup": 0.4,
     "ema": {"decay": 0.9},
 }
 
@@ -138,8 +139,9 @@ EVERYTHING: dict[str, Any] = {
             "optimizer": {"name": "sgd", "lr": 0.05, "nesterov": True},
             "schedule": {"name": "cosine", "warmup_epochs": 1},
         },
+        {"precision": "fp16", "optimizer": {"name": "sgd", "lr": 0.05}},
     ],
-    ids=["adamw, step", "sgd, cosine"],
+    ids=["adamw, step", "sgd, cosine", "fp16"],
 )
 @pytest.mark.parametrize("after", [1, 3])
 def test_interrupted_with_every_option_it_ends_with_the_same_bytes(
@@ -167,7 +169,7 @@ def test_every_option_reaches_the_training(params: Build, monkeypatch: pytest.Mo
     adamw = {"name": "adamw", "lr": 0.01, "head_lr": 0.02, "betas": (0.8, 0.9)}
     schedule = {"name": "step", "milestones": [2], "gamma": 0.1, "warmup_epochs": 1}
     represent.run(params(represent=EVERYTHING | {"optimizer": adamw, "schedule": schedule}))
-    assert (given["clip_norm"], given["label_smoothing"]) == (1.0, 0.1)
+    assert (given["clip_norm"], given["label_smoothing"], given["mixup"]) == (1.0, 0.1, 0.4)
     assert isinstance(given["optimizer"], torch.optim.AdamW)
     assert [group["initial_lr"] for group in given["optimizer"].param_groups] == [0.01, 0.02]
     assert given["optimizer"].defaults["betas"] == (0.8, 0.9)
