@@ -40,6 +40,7 @@ bench: $(INSTALLED)
 	python benchmarks/threads.py
 	python benchmarks/samplers.py
 	python benchmarks/lists.py
+	python benchmarks/startup.py
 	python benchmarks/feeding.py
 	python benchmarks/training.py
 	python benchmarks/classifiers.py --size small

@@ -27,7 +27,7 @@ from machine import machine
 from pydantic import TypeAdapter
 
 from ltrec import device as devices
-from ltrec import features, heads, metrics, precision, training
+from ltrec import features, heads, metrics, precision
 from ltrec import network as networks
 from ltrec.augment import AugmentSettings
 from ltrec.backbones import BackboneSettings
@@ -269,7 +269,7 @@ def images_beside_the_bank(device: torch.device) -> dict[str, Any]:
         plain = Feed((root, names), geometry, device, 64)
         start = time.perf_counter()
         given = [
-            training.predict_features(network, images).clone().cpu()
+            networks.predict_features(network, images).clone().cpu()
             for images, _ in plain.epoch(np.arange(count), (0, 0), drop_last=False)
         ]
         bank = FeatureBank(torch.cat(given)[None], labels, {}).to(device)

@@ -43,6 +43,8 @@ class Process:
     """What a process took from its start to its end, interpreter and imports included, and what it said."""
 
     seconds: float
+    processor_seconds: float
+    """Of all cores, with the processes that it waited for."""
     peak_mb: int
     """Most memory that it, or one of the processes it waited for, held at a time."""
     said: str
@@ -65,7 +67,7 @@ def run(command: Sequence[str | Path], folder: Path, env: Mapping[str, str] | No
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != code:
         raise RuntimeError(f"{command} ended with {process.returncode}, not {code}:\n{said}")
-    return Process(taken, round(usage.ru_maxrss / 1024), said)
+    return Process(taken, usage.ru_utime + usage.ru_stime, round(usage.ru_maxrss / 1024), said)
 
 
 def python(code: str, *arguments: str, folder: Path = ROOT, env: Mapping[str, str] | None = None) -> Process:

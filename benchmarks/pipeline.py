@@ -1,24 +1,28 @@
-"""The stages one after another in this process, as a benchmark runs them: in a folder of its own, without MLflow."""
+"""The pipeline as benchmarks run it: its stages one after another in this process, or a clone to run it in."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from machine import ROOT
 
 from ltrec import artifacts
 from ltrec.tracking import TrackingSettings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ltrec.params import Params
 
 GROUPS = ("many", "medium", "few", "all")
 
 
 def run_stages(folder: Path, data: Path, settings: Params, *, seed: int) -> dict[str, Any]:
-    """Run the pipeline from `prepare` to `evaluate`.
+    """Run the pipeline from `prepare` to `evaluate`, in a folder of its own and without MLflow.
 
     Args:
         folder: Where to; made here.
@@ -44,3 +48,12 @@ def run_stages(folder: Path, data: Path, settings: Params, *, seed: int) -> dict
         found = artifacts.read_json(artifacts.Layout().evaluation_metrics)
     figures = {name: {group: found[name][group] for group in GROUPS} for name in settings.rebalance}
     return figures | {"champion": found["champion"]}
+
+
+def fresh_clone(folder: Path) -> dict[str, str]:
+    """Clone the checkout's commit, and give the environment in which `ltrec` and `dvc` are those of the clone."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "OMP_"))}
+    env = kept | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(folder)}
+    subprocess.run(["ltrec", "--version"], cwd=folder, env=env, stdout=subprocess.DEVNULL, check=True)
+    return env

@@ -22,7 +22,9 @@ def main() -> None:
 
 def rendered(page: str) -> str:
     """The page with each table made anew from the results."""
-    for name, table in {"feeding": feeding, "training": training, "classifiers": classifiers}.items():
+    for name, table in {
+        "feeding": feeding, "training": training, "classifiers": classifiers, "lists": lists, "startup": startup
+    }.items():  # fmt: skip
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         page = re.sub(
             rf"({start}).*?({end})", lambda marks, table=table: marks[1] + table() + marks[2], page, flags=re.DOTALL
@@ -42,6 +44,10 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def measured(of: dict[str, float]) -> str:
     return f"{of['median']:,.0f} ({of['min']:,.0f}–{of['max']:,.0f})"
+
+
+def seconds(of: dict[str, float]) -> str:
+    return f"{of['median']:.2f} ({of['min']:.2f}–{of['max']:.2f})"
 
 
 def feeding() -> str:
@@ -101,6 +107,33 @@ def classifiers() -> str:
              f"{found['peak_memory_beyond_banks_gib']:.2f} GiB"]
         )  # fmt: skip
     return table(["", "fit, s", "judge, s", "bare products, s", "ratio", "peak beyond the banks"], rows)
+
+
+def lists() -> str:
+    of_lists, of_samplers = results("lists") or {}, results("samplers") or {}
+    rows = [[name, seconds(of["seconds"]), f"{of['peak_mb']:,}"] for name, of in of_lists["rows"].items()]
+    rows += [
+        [f"drawing an epoch, {name}", seconds(of["ten_million_seconds"]), f"{of['ten_million_peak_mb']:,}"]
+        for name, of in of_samplers["samplers"].items()
+    ]
+    return table([f"{of_lists['images']:,} images", "s", "peak, MB"], rows)
+
+
+def startup() -> str:
+    found = results("startup") or {}
+    commands = [[name, seconds(of)] for name, of in (found["commands"] | found["pipeline"]).items()]
+    stages = []
+    for stage, of in found["stages"].items():
+        parts = {name: part["median"] for name, part in of["parts"].items()}
+        torch, ours = parts.get("import torch", 0.0), parts["import ltrec"]
+        mlflow = parts.get("tracking starts", 0.0) + parts.get("tracking ends", 0.0)
+        rest = of["start"]["median"] - torch - ours - mlflow
+        stages.append([stage, seconds(of["start"]), *(f"{part:.2f}" for part in (torch, ours, rest, mlflow))])
+    return (
+        table(["", "s"], commands)
+        + "\n"
+        + table(["stage", "all but its work, s", "torch", "ltrec", "other packages, params", "MLflow"], stages)
+    )
 
 
 if __name__ == "__main__":

@@ -34,9 +34,10 @@ from ltrec.augment import AugmentSettings, PadCrop
 from ltrec.backbones import CifarResNetBackbone, TorchvisionBackbone
 from ltrec.data.decoding import Geometry
 from ltrec.feeding import Feed
+from ltrec.gradients import Mode
 from ltrec.optim import CosineSchedule, Sgd
 from ltrec.process import cores
-from ltrec.training import Mode, train
+from ltrec.training import train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,10 +99,10 @@ def of_task(task: Task, folder: Path, names: list[str], device: torch.device) ->
     names = (names * -(-task.images // len(names)))[: task.images]
     computed = precision.resolve("auto", device)
     modes: dict[str, Mode] = {"ltrec": Mode(computed)}
-    if computed == "fp32":
-        modes["ltrec, bf16"] = Mode("bf16")
+    if precision.native(device) == "bf16":
+        modes["ltrec, fp32" if computed == "bf16" else "ltrec, bf16"] = Mode("fp32" if computed == "bf16" else "bf16")
     if device.type == "cuda":
-        modes |= {"ltrec, fp32": Mode("fp32"), "ltrec, compiled": Mode(computed, "default")}
+        modes["ltrec, compiled"] = Mode(computed, "default")
         modes["ltrec, CUDA graphs"] = Mode(computed, "reduce-overhead")
     ways: dict[str, Callable[[], None]] = {"reference": reference(task, folder, names, device)}
     for name, mode in modes.items():
@@ -111,11 +112,12 @@ def of_task(task: Task, folder: Path, names: list[str], device: torch.device) ->
         for name, way in ways.items():
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
+                held = torch.cuda.memory_allocated(device)  # weights and optimizers of all ways
             start = time.perf_counter()
             way()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-                memory[name] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+                memory[name] = round((torch.cuda.max_memory_allocated(device) - held) / 2**30, 2)
             if number:  # the first round only warms up
                 spent.setdefault(name, []).append(
                     task.images // task.batch * task.batch / (time.perf_counter() - start)
@@ -128,7 +130,7 @@ def of_task(task: Task, folder: Path, names: list[str], device: torch.device) ->
         name: round(rates[name]["median"] / rates[f"{name}, bare steps"]["median"], 3) for name in modes
     }
     if device.type == "cuda":
-        result["peak_memory_gib"] = memory
+        result["peak_memory_beyond_weights_gib"] = memory
         flops, rate = flops_an_image(task, device), product_rate(device, computed)
         result["flops_an_image"] = flops
         result["share_of_a_bare_products_rate"] = {
