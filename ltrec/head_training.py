@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
     from ltrec.features import FeatureBank
+    from ltrec.heads import Head
     from ltrec.precision import Precision, ProductPrecisionName
     from ltrec.rebalancers.base import Row
     from ltrec.samplers import Sampler
@@ -88,7 +89,7 @@ class HeadTrainer:
         self.weight_decay = weight_decay
         self.precision = precision
 
-    def fit(self, head: nn.Module, train: FeatureBank, val: FeatureBank) -> tuple[Row, list[Row]]:
+    def fit(self, head: Head, train: FeatureBank, val: FeatureBank) -> tuple[Row, list[Row]]:
         """Train the parameters of `head` that require a gradient, in place.
 
         Args:
@@ -105,6 +106,7 @@ class HeadTrainer:
         """
         import torch
 
+        from ltrec.heads import logits_of
         from ltrec.precision import of_products
         from ltrec.selection import Candidate
 
@@ -122,8 +124,7 @@ class HeadTrainer:
         for epoch in range(self.epochs):
             losses = self._epoch(heads, train, sampler.epoch(epoch), size, epoch, precision, optimizer, schedule)
             for lr, learnt, loss in zip(self.lrs, heads, losses, strict=True):
-                with torch.no_grad():
-                    logits = learnt(val.plain)
+                logits = logits_of(learnt, val.plain)
                 # No loss tells of the epoch's last update.
                 largest = float(torch.stack(logits.aminmax()).abs().max())
                 require_finite(largest, "the largest logit on val", epoch=epoch, step=steps - 1, lr=lr)
@@ -136,7 +137,7 @@ class HeadTrainer:
         head.load_state_dict(best[2])
         return best[1], curve
 
-    def _optimizer(self, heads: Sequence[nn.Module]) -> Optimizer:
+    def _optimizer(self, heads: Sequence[Head]) -> Optimizer:
         import torch
 
         groups = [
@@ -147,7 +148,7 @@ class HeadTrainer:
 
     def _epoch(
         self,
-        heads: Sequence[nn.Module],
+        heads: Sequence[Head],
         train: FeatureBank,
         drawn: NDArray[np.int64],
         size: int,

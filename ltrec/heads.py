@@ -153,14 +153,22 @@ class ScaledHead(Head):
         return self.scale * F.linear(features, self.weight) + self.bias
 
 
-class ScaledLogits(nn.Module):
+class ScaledLogits(Head):
     """A scaled head's scales on joint logits w_j·x + b_j (N, C) in place of features; what learns is shared."""
 
     def __init__(self, head: ScaledHead) -> None:
         super().__init__()
         self.scale, self.bias = head.scale, None if head.scale_bias else head.bias
 
-    def forward(self, logits: Tensor) -> Tensor:
+    @property
+    def dim(self) -> int:
+        return len(self.scale)
+
+    @property
+    def classes(self) -> int:
+        return len(self.scale)
+
+    def scores(self, logits: Tensor) -> Tensor:
         return self.scale * logits if self.bias is None else self.scale * (logits - self.bias) + self.bias
 
 
@@ -245,12 +253,18 @@ def in_blocks(head: Head, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 def logits_of(head: Head, features: Tensor) -> Tensor:
     """All logits (N, C), on the head's device and without a gradient."""
-    return torch.cat([logits for _, logits in in_blocks(head, features)])
+    found = torch.empty((len(features), head.classes), device=head.temperature.device)
+    for some, logits in in_blocks(head, features):
+        found[some] = logits
+    return found
 
 
 def predictions_of(head: Head, features: Tensor) -> Tensor:
     """The class of each image, (N,), on the head's device; without room for all logits."""
-    return torch.cat([logits.argmax(dim=1) for _, logits in in_blocks(head, features)])
+    found = torch.empty(len(features), dtype=torch.int64, device=head.temperature.device)
+    for some, logits in in_blocks(head, features):
+        found[some] = logits.argmax(dim=1)
+    return found
 
 
 _KINDS: dict[str, type[Head]] = {

@@ -49,21 +49,27 @@ class Candidate:
         return self.log_likelihood > other.log_likelihood
 
 
-def best(candidates: Callable[[Tensor], Iterable[Tensor]], features: Tensor, labels: Tensor) -> tuple[int, list[float]]:
+def best(
+    candidates: Callable[[Tensor], Iterable[Tensor]], count: int, features: Tensor, labels: Tensor
+) -> tuple[int, list[float]]:
     """Which of K candidates is the best on val, the first of equals, and the balanced accuracy of each.
 
     Args:
         candidates: From some features (n, D) to the logits (n, C) of each candidate, always in the same order. What
             they share is computed once, and no candidate's logits of all images are held but to break a tie.
+        count: K.
         features: Of val, (N, D), perhaps not on the device of the labels.
         labels: Of val, (N,).
     """
     blocks = torch.split(features, _IMAGES_AT_ONCE)
-    answers = [[_answers(logits) for logits in candidates(block.to(labels.device))] for block in blocks]
-    balanced = []
-    for of_candidate in zip(*answers, strict=True):
-        predicted, finite = (torch.cat(parts) for parts in zip(*of_candidate, strict=True))
-        balanced.append(mean_recall(predicted, labels) if finite.all() else 0.0)
+    predicted = torch.empty((count, len(labels)), dtype=torch.int64, device=labels.device)
+    finite = torch.ones(count, dtype=torch.bool, device=labels.device)
+    for of_block, block in zip(torch.split(predicted, _IMAGES_AT_ONCE, dim=1), blocks, strict=True):
+        for place, logits in enumerate(candidates(block.to(labels.device))):
+            of_block[place] = logits.argmax(dim=1)
+            finite[place] &= all_finite(logits)
+    recalls = (mean_recall(answers, labels) for answers in predicted)
+    balanced = [recall if sound else 0.0 for recall, sound in zip(recalls, finite.tolist(), strict=True)]
     tied = [place for place, reached in enumerate(balanced) if reached == max(balanced)]
     if len(tied) == 1:
         return tied[0], balanced
@@ -73,11 +79,6 @@ def best(candidates: Callable[[Tensor], Iterable[Tensor]], features: Tensor, lab
         return Candidate(torch.cat(logits), labels).log_likelihood
 
     return max(tied, key=log_likelihood), balanced
-
-
-def _answers(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of each image's logits, (n,), and whether all are finite, (1,)."""
-    return logits.argmax(dim=1), all_finite(logits)[None]
 
 
 def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -12,9 +12,8 @@ from ltrec.selection import Candidate, Score, balanced_accuracy, best, calibrate
 
 def chosen(*logits: torch.Tensor, labels: torch.Tensor) -> tuple[int, list[float]]:
     """Features that are the candidates' logits side by side."""
-    return best(
-        lambda features: features.split([given.shape[1] for given in logits], dim=1), torch.cat(logits, dim=1), labels
-    )
+    classes = [given.shape[1] for given in logits]
+    return best(lambda features: features.split(classes, dim=1), len(logits), torch.cat(logits, dim=1), labels)
 
 
 def one_hot(*classes: int) -> torch.Tensor:

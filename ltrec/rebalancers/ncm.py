@@ -55,7 +55,7 @@ class Ncm(Rebalancer):
         from ltrec.selection import best, calibrated
 
         heads = self._heads(train, joint.classes)
-        place, balanced = best(lambda features: self._logits(heads, features), val.plain, val.labels)
+        place, balanced = best(lambda features: self._logits(heads, features), len(heads), val.plain, val.labels)
         head = heads[place]
         temperature, _ = calibrated(logits_of(head, val.plain), val.labels)
         head.temperature.fill_(temperature)

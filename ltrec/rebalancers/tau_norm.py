@@ -48,7 +48,7 @@ class TauNorm(Rebalancer):
             product = features @ weight.T
             return (product / scale for scale in scales)
 
-        place, balanced = best(rescaled, val.plain, val.labels)
+        place, balanced = best(rescaled, len(scales), val.plain, val.labels)
         tau = self.taus[place]
         head = LinearHead(tau_normalised(weight, tau), None)
         temperature, _ = calibrated(logits_of(head, val.plain), val.labels)

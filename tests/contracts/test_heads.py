@@ -29,7 +29,8 @@ def made(banks: Banks) -> dict[str, Head]:
 
 
 def test_every_head_can_be_loaded_and_comes_from_somewhere(made: dict[str, Head]) -> None:
-    assert set(heads._KINDS.values()) == {*Head.__subclasses__(), *LinearHead.__subclasses__()}
+    with_a_kind = {head for head in (*Head.__subclasses__(), *LinearHead.__subclasses__()) if hasattr(head, "kind")}
+    assert set(heads._KINDS.values()) == with_a_kind
     assert set(heads._KINDS) == set(made)
 
 
