@@ -26,11 +26,12 @@ import torch
 from machine import machine
 from pydantic import TypeAdapter
 
-from ltrec import device as devices
-from ltrec import features, heads, metrics, precision
+from ltrec import features, heads, metrics
 from ltrec import network as networks
 from ltrec.augment import AugmentSettings
 from ltrec.backbones import BackboneSettings
+from ltrec.compute import device as devices
+from ltrec.compute import precision
 from ltrec.data.decoding import Geometry
 from ltrec.features import FeatureBank
 from ltrec.feeding import Feed, training_feed

@@ -27,11 +27,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from ltrec import device as devices
 from ltrec import network as networks
-from ltrec import precision
 from ltrec.augment import AugmentSettings, PadCrop
 from ltrec.backbones import CifarResNetBackbone, TorchvisionBackbone
+from ltrec.compute import device as devices
+from ltrec.compute import precision
 from ltrec.data.decoding import Geometry
 from ltrec.feeding import Feed
 from ltrec.gradients import Mode

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ltrec.artifacts import Layout
+from ltrec.compute.distributed import ALONE, local_rank
 from ltrec.data.cache import training_files
-from ltrec.distributed import ALONE, local_rank
 from ltrec.loading import Batches, Images
 from ltrec.process import cores
 from ltrec.project import state_dir
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltrec.augment import Augment
+    from ltrec.compute.distributed import Ranks
     from ltrec.data.decoding import Geometry
-    from ltrec.distributed import Ranks
 
     Batch = tuple[Tensor, Tensor]
 

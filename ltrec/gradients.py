@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from ltrec import console, profiling
-from ltrec.distributed import ALONE
+from ltrec.compute.distributed import ALONE
+from ltrec.compute.precision import Compilation, Precision, autocast, scaler
 from ltrec.errors import UserError, one_line
-from ltrec.precision import Compilation, Precision, autocast, scaler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from ltrec.distributed import Ranks
+    from ltrec.compute.distributed import Ranks
 
 
 _WHERE = "params.yaml: represent.batch_size"

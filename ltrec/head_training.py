@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ltrec.device import require_finite
+from ltrec.compute.device import require_finite
 from ltrec.optim import LearningRate, SgdRecipe, cosine
 from ltrec.samplers import ClassBalanced, SamplerSettings
 from ltrec.settings import PositiveInt
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
+    from ltrec.compute.precision import Precision, ProductPrecisionName
     from ltrec.features import FeatureBank
     from ltrec.heads import Head
-    from ltrec.precision import Precision, ProductPrecisionName
     from ltrec.rebalancers.base import Row
     from ltrec.samplers import Sampler
     from ltrec.selection import Candidate
@@ -106,8 +106,8 @@ class HeadTrainer:
         """
         import torch
 
+        from ltrec.compute.precision import of_products
         from ltrec.heads import logits_of
-        from ltrec.precision import of_products
         from ltrec.selection import Candidate
 
         precision = of_products(self.precision, train.labels.device)
@@ -161,7 +161,7 @@ class HeadTrainer:
         import torch
         import torch.nn.functional as F
 
-        from ltrec.precision import autocast
+        from ltrec.compute.precision import autocast
 
         device = train.labels.device
         wanted = train.labels[torch.from_numpy(drawn).to(device)]

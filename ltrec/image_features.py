@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from ltrec.compute.precision import Precision
     from ltrec.feeding import Feed
     from ltrec.network import Network
-    from ltrec.precision import Precision
 
 # Seeds of these views: apart from those of the representation's epochs and of the feature bank's views.
 _VIEW_STREAM = 2 << 32

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ltrec import __version__, artifacts, freezing, heads
 from ltrec.backbones import BackboneSettings, feature_dim
+from ltrec.compute.precision import Precision, autocast
 from ltrec.data.decoding import Geometry
 from ltrec.data.lists import read_classes
 from ltrec.errors import UserError, one_line
-from ltrec.precision import Precision, autocast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

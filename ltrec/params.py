@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ltrec import complaints, yaml_source
-from ltrec.device import DeviceName
+from ltrec.compute.device import DeviceName
 from ltrec.rebalancers import RebalancerSettings
 from ltrec.schema_words import Schema
 from ltrec.settings import Settings, conflict

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltrec import profiling
-from ltrec.device import require_finite
-from ltrec.distributed import ALONE
+from ltrec.compute.device import require_finite
+from ltrec.compute.distributed import ALONE
+from ltrec.compute.precision import autocast
 from ltrec.errors import UserError
 from ltrec.gradients import Gradients, Mode, compiler_explained
 from ltrec.mixup import blend
-from ltrec.precision import autocast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim.swa_utils import AveragedModel
 
-    from ltrec.distributed import Ranks
-    from ltrec.precision import Precision
+    from ltrec.compute.distributed import Ranks
+    from ltrec.compute.precision import Precision
 
     Batch = tuple[Tensor, Tensor]
 

@@ -13,12 +13,12 @@ from PIL import Image
 from ltrec import feeding, network
 from ltrec.augment import AugmentSettings, PadCrop
 from ltrec.backbones import CifarResNetBackbone
+from ltrec.compute.precision import resolve
 from ltrec.data.decoding import Geometry
 from ltrec.feeding import Feed
 from ltrec.gradients import Gradients, Mode
 from ltrec.network import predict_features
 from ltrec.optim import CosineSchedule, Sgd
-from ltrec.precision import resolve
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.selection import balanced_accuracy
 from ltrec.training import EpochReport, train
@@ -71,7 +71,7 @@ class Training:
 
 @pytest.fixture(autouse=True)
 def _deterministic(restored_torch: None) -> None:  # noqa: ARG001
-    from ltrec import device
+    from ltrec.compute import device
 
     device.make_deterministic(0)
 
@@ -121,7 +121,7 @@ def test_crt_is_fitted_on_the_bank(banks: Banks) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_one_line() -> None:
-    from ltrec.device import memory_for
+    from ltrec.compute.device import memory_for
     from ltrec.errors import UserError
 
     with (

@@ -13,8 +13,8 @@ from PIL import Image
 
 from ltrec import feeding
 from ltrec.augment import AugmentSettings, NoCrop, PadCrop
+from ltrec.compute.distributed import Ranks
 from ltrec.data.decoding import Geometry, decode_rgb, square
-from ltrec.distributed import Ranks
 from ltrec.errors import UserError
 from ltrec.feeding import Feed, crop_seeds, step_draws
 

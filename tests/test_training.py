@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ltrec.precision import Precision
+    from ltrec.compute.precision import Precision
 
     Batch = tuple[torch.Tensor, torch.Tensor]
 

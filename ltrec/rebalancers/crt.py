@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from ltrec.compute.precision import ProductPrecisionName
 from ltrec.head_training import HeadTrainer, HeadTrainingSettings
-from ltrec.precision import ProductPrecisionName
 from ltrec.rebalancers.base import Fitted, Rebalancer
 
 if TYPE_CHECKING:

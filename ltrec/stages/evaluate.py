@@ -42,7 +42,7 @@ class EvaluateSettings(Settings):
 
 def run(params: Params) -> None:
     """Score every variant, choose the champion on val, write figures, tables and plots."""
-    from ltrec.precision import fast_float32
+    from ltrec.compute.precision import fast_float32
     from ltrec.project import state_dir
 
     layout = artifacts.Layout()
@@ -75,8 +75,8 @@ def _drop_unnamed(layout: artifacts.Layout, named: Iterable[str]) -> None:
 def _compare(params: Params, layout: artifacts.Layout) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
     from ltrec import heads
+    from ltrec.compute.device import resolve
     from ltrec.data.lists import read_classes, read_list
-    from ltrec.device import resolve
     from ltrec.features import FeatureBank
     from ltrec.openset_report import Images, OpenSetReport
     from ltrec.report import Report, Result

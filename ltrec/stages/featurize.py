@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Split
-    from ltrec.distributed import Ranks
+    from ltrec.compute.distributed import Ranks
+    from ltrec.compute.precision import Precision
     from ltrec.network import Network
     from ltrec.params import Params
-    from ltrec.precision import Precision
 
 # Seeds of the bank's views: apart from those of the training epochs.
 _VIEW_STREAM = 1 << 32
@@ -44,8 +44,9 @@ def run(params: Params, *, profile: bool = False) -> None:
         params: The parameters.
         profile: Write where the time goes.
     """
-    from ltrec import device as devices
-    from ltrec import distributed, profiling
+    from ltrec import profiling
+    from ltrec.compute import device as devices
+    from ltrec.compute import distributed
 
     device = devices.resolve(params.device)
     devices.make_deterministic(params.seed)
@@ -54,9 +55,10 @@ def run(params: Params, *, profile: bool = False) -> None:
 
 
 def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
-    from ltrec import checkpoints, precision
-    from ltrec import device as devices
+    from ltrec import checkpoints
     from ltrec import network as networks
+    from ltrec.compute import device as devices
+    from ltrec.compute import precision
 
     layout = artifacts.Layout()
     with tracking.stage_run(params, "featurize") if ranks.first else contextlib.nullcontext(tracking.Run()) as record:

@@ -27,10 +27,10 @@ _READ: tuple[artifacts.Split, ...] = ("train", "val")
 
 def run(params: Params, variant: str) -> None:
     """Write the variant's head and its train and val figures."""
-    from ltrec import device as devices
     from ltrec import heads
+    from ltrec.compute import device as devices
+    from ltrec.compute.precision import fast_float32
     from ltrec.features import FeatureBank
-    from ltrec.precision import fast_float32
 
     layout = artifacts.Layout()
     if variant not in params.rebalance:
@@ -79,8 +79,8 @@ def run(params: Params, variant: str) -> None:
 
 def _fit(params: Params, variant: str, train: FeatureBank, val: FeatureBank, device: torch.device) -> Fitted:
     """Fit the variant on the banks or, where its settings say so, on the images of train."""
-    from ltrec import device as devices
     from ltrec import heads
+    from ltrec.compute import device as devices
     from ltrec.network import load, load_head, on_device
 
     settings, model = params.rebalance[variant], artifacts.Layout().model
@@ -109,7 +109,7 @@ def _images(
     params: Params, network: Network, train: FeatureBank, classes: int, batch_size: int, advance: console.Advance
 ) -> ImageFeatures:
     """The images behind the bank of train, augmented as for the representation."""
-    from ltrec import precision
+    from ltrec.compute import precision
     from ltrec.data.lists import read_list
     from ltrec.feeding import training_feed
     from ltrec.image_features import ImageFeatures

@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 from ltrec import artifacts, console, project, tracking
 from ltrec.augment import AugmentSettings
 from ltrec.backbones import BackboneSettings
+from ltrec.compute.precision import Compilation, PrecisionName
 from ltrec.data.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.freezing import FreezeSettings
 from ltrec.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
-from ltrec.precision import Compilation, PrecisionName
 from ltrec.samplers import InstanceBalanced, SamplerSettings
 from ltrec.settings import Count, Fraction, PositiveInt, Settings, conflict
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.checkpoints import ResumeFolder
+    from ltrec.compute.distributed import Ranks
+    from ltrec.compute.precision import Precision
     from ltrec.data.lists import ImageList
-    from ltrec.distributed import Ranks
     from ltrec.feeding import Feed
     from ltrec.network import Network
     from ltrec.params import Params
-    from ltrec.precision import Precision
 
 Channel = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
@@ -143,8 +143,9 @@ def run(params: Params, *, profile: bool = False) -> None:
         params: The parameters.
         profile: Write where the time goes.
     """
-    from ltrec import device as devices
-    from ltrec import distributed, profiling
+    from ltrec import profiling
+    from ltrec.compute import device as devices
+    from ltrec.compute import distributed
 
     device = devices.resolve(params.device)
     devices.make_deterministic(params.seed)
@@ -153,9 +154,10 @@ def run(params: Params, *, profile: bool = False) -> None:
 
 
 def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
-    from ltrec import checkpoints, precision
-    from ltrec import device as devices
+    from ltrec import checkpoints
     from ltrec import network as networks
+    from ltrec.compute import device as devices
+    from ltrec.compute import precision
     from ltrec.data.lists import read_classes, read_list
 
     layout, settings = artifacts.Layout(), params.represent
@@ -261,8 +263,9 @@ def _train(
     record: tracking.Run,
 ) -> tuple[Network, list[dict[str, float]]]:
     """Train the network in place; returns what is kept of it, and the history, a row an epoch."""
-    from ltrec import precision, profiling, training
-    from ltrec.device import require_finite
+    from ltrec import profiling, training
+    from ltrec.compute import precision
+    from ltrec.compute.device import require_finite
     from ltrec.gradients import Mode
 
     train, val = feeds

@@ -7,7 +7,7 @@ import math
 import os
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.distributed import local_rank
+from ltrec.compute.distributed import local_rank
 from ltrec.errors import UserError, one_line
 from ltrec.process import cores
 

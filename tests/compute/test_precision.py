@@ -7,8 +7,8 @@ import contextlib
 import pytest
 import torch
 
+from ltrec.compute.precision import autocast, fast_float32, native, of_products, resolve, scaler
 from ltrec.errors import UserError
-from ltrec.precision import autocast, fast_float32, native, of_products, resolve, scaler
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

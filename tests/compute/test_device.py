@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ltrec import device
+from ltrec.compute import device
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:

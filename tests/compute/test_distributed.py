@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ltrec import distributed
-from ltrec.distributed import ALONE, joined
+from ltrec.compute import distributed
+from ltrec.compute.distributed import ALONE, joined
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
