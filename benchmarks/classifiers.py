@@ -28,13 +28,13 @@ from pydantic import TypeAdapter
 
 from ltrec import features, heads, metrics
 from ltrec import network as networks
-from ltrec.augment import AugmentSettings
 from ltrec.backbones import BackboneSettings
 from ltrec.compute import device as devices
 from ltrec.compute import precision
-from ltrec.data.decoding import Geometry
+from ltrec.data.images.augmentation import AugmentSettings
+from ltrec.data.images.decoding import Geometry
+from ltrec.data.images.device_loader import Feed, training_feed
 from ltrec.features import FeatureBank
-from ltrec.feeding import Feed, training_feed
 from ltrec.image_features import ImageFeatures
 from ltrec.rebalancers import ncm
 from ltrec.rebalancers.crt import CrtSettings

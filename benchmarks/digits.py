@@ -19,7 +19,7 @@ from machine import ROOT, machine, run
 from pipeline import GROUPS, fresh_clone, run_stages
 
 from ltrec import artifacts, console, params, process
-from ltrec.data.digits import write_digits
+from ltrec.data.downloads.digits import write_digits
 
 Figures = dict[str, Any]
 

@@ -23,12 +23,12 @@ from PIL import Image
 from torchvision import transforms
 
 from ltrec import network as networks
-from ltrec.augment import AugmentSettings, PadCrop
 from ltrec.backbones import CifarResNetBackbone
-from ltrec.data.cache import Cache, CacheSettings
-from ltrec.data.decoding import Geometry
-from ltrec.feeding import Feed
-from ltrec.loading import Images
+from ltrec.data.images.augmentation import AugmentSettings, PadCrop
+from ltrec.data.images.cache import Cache, CacheSettings
+from ltrec.data.images.dataset import Images
+from ltrec.data.images.decoding import Geometry
+from ltrec.data.images.device_loader import Feed
 from ltrec.optim import CosineSchedule, Sgd
 from ltrec.training import train
 

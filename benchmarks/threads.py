@@ -21,7 +21,7 @@ from machine import ROOT, machine
 from ruamel.yaml import YAML
 
 from ltrec import artifacts, console, params
-from ltrec.data.digits import write_digits
+from ltrec.data.downloads.digits import write_digits
 from ltrec.stages import prepare
 
 # Only the stage itself is timed, not the import of torch. The command line, which sets the policy, is left out.

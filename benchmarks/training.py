@@ -28,12 +28,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from ltrec import network as networks
-from ltrec.augment import AugmentSettings, PadCrop
 from ltrec.backbones import CifarResNetBackbone, TorchvisionBackbone
 from ltrec.compute import device as devices
 from ltrec.compute import precision
-from ltrec.data.decoding import Geometry
-from ltrec.feeding import Feed
+from ltrec.data.images.augmentation import AugmentSettings, PadCrop
+from ltrec.data.images.decoding import Geometry
+from ltrec.data.images.device_loader import Feed
 from ltrec.gradients import Mode
 from ltrec.optim import CosineSchedule, Sgd
 from ltrec.process import cores

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltrec.compute.precision import Precision
-    from ltrec.feeding import Feed
+    from ltrec.data.images.device_loader import Feed
     from ltrec.network import Network
 
 # Seeds of these views: apart from those of the representation's epochs and of the feature bank's views.

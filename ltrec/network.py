@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ltrec import __version__, artifacts, freezing, heads
 from ltrec.backbones import BackboneSettings, feature_dim
 from ltrec.compute.precision import Precision, autocast
-from ltrec.data.decoding import Geometry
-from ltrec.data.lists import read_classes
+from ltrec.data.image_lists import read_classes
+from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:

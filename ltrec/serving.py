@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ltrec import console
-from ltrec.data.decoding import UnreadableImageError, decode_rgb, square
+from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, square
 from ltrec.errors import UserError
 from ltrec.onnx_contract import INPUT, OUTPUTS, ModelCard
 from ltrec.process import cores

@@ -25,7 +25,7 @@ from ltrec.backbones import (
     TorchvisionName,
     feature_dim,
 )
-from ltrec.data.decoding import Geometry
+from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 
 # One of each family that ends differently from the others.

@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ltrec import feeding, network
-from ltrec.augment import AugmentSettings, PadCrop
+from ltrec import network
 from ltrec.backbones import CifarResNetBackbone
 from ltrec.compute.precision import resolve
-from ltrec.data.decoding import Geometry
-from ltrec.feeding import Feed
+from ltrec.data.images import device_loader as feeding
+from ltrec.data.images.augmentation import AugmentSettings, PadCrop
+from ltrec.data.images.decoding import Geometry
+from ltrec.data.images.device_loader import Feed
 from ltrec.gradients import Gradients, Mode
 from ltrec.network import predict_features
 from ltrec.optim import CosineSchedule, Sgd

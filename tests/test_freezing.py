@@ -10,7 +10,7 @@ import torch
 
 from ltrec import network
 from ltrec.backbones import CifarResNetBackbone, TorchvisionBackbone
-from ltrec.data.decoding import Geometry
+from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.freezing import FreezeByDepth, FreezeByName
 from ltrec.optim import AdamW, Sgd

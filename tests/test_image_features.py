@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from ltrec import network as networks
-from ltrec.augment import AugmentSettings, NoCrop, PadCrop
 from ltrec.backbones import CifarResNetBackbone
-from ltrec.data.decoding import Geometry, decode_rgb, square
+from ltrec.data.images.augmentation import AugmentSettings, NoCrop, PadCrop
+from ltrec.data.images.decoding import Geometry, decode_rgb, square
+from ltrec.data.images.device_loader import Feed
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
-from ltrec.feeding import Feed
 from ltrec.heads import LinearHead
 from ltrec.image_features import ImageFeatures
 from ltrec.network import predict_features
@@ -28,7 +28,7 @@ from ltrec.stages import featurize
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ltrec.augment import Augment
+    from ltrec.data.images.augmentation import Augment
     from ltrec.network import Network
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core

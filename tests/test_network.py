@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from ltrec import artifacts, heads, network
 from ltrec.backbones import CifarResNetBackbone
-from ltrec.data.decoding import Geometry
+from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.heads import LinearHead, NearestMeanHead
 from ltrec.network import Network

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from ltrec import heads, onnx_export
-from ltrec.data.decoding import Geometry
+from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.network import Network
 from ltrec.onnx_contract import ModelCard

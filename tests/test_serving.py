@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from ltrec.data.decoding import Geometry
+from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.onnx_contract import ModelCard
 from ltrec.serving import Predictor, run_predict

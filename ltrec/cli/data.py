@@ -17,7 +17,7 @@ app = typer.Typer(help="Sample data and benchmarks.", **LOOKS)
 @app.command()
 def digits(root: Root = Path("data")) -> None:
     """Write 1,797 handwritten digits as image folders."""
-    from ltrec.data.digits import write_digits
+    from ltrec.data.downloads.digits import write_digits
 
     write_digits(root)
 
@@ -28,7 +28,7 @@ def cifar10(root: Root = Path("data")) -> None:
 
     Nothing is downloaded where cifar-10-python.tar.gz lies in the folder already.
     """
-    from ltrec.data.cifar_archive import write_cifar10
+    from ltrec.data.downloads.cifar_archive import write_cifar10
 
     write_cifar10(root)
 
@@ -39,6 +39,6 @@ def cifar100(root: Root = Path("data")) -> None:
 
     Nothing is downloaded where cifar-100-python.tar.gz lies in the folder already.
     """
-    from ltrec.data.cifar_archive import write_cifar100
+    from ltrec.data.downloads.cifar_archive import write_cifar100
 
     write_cifar100(root)

@@ -1,1 +1,1 @@
-"""From files to lists, splits and arrays."""
+"""Images and which of them belong where."""

@@ -6,13 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ltrec.data.lists import list_text
+from ltrec.data.image_lists import list_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ltrec.artifacts import Split
-    from ltrec.data.lists import ImageList
+    from ltrec.data.image_lists import ImageList
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from ltrec.data.collection import Skipped
-from ltrec.data.decoding import UnreadableImageError, decode_rgb
+from ltrec.data.images.decoding import UnreadableImageError, decode_rgb
+from ltrec.data.sources.collection import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ltrec.data.lists import ImageList
+    from ltrec.data.image_lists import ImageList
 
     Counts = NDArray[np.int64]
     Order = Literal["label", "size", "random"]

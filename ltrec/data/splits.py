@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Split
-    from ltrec.data.lists import ImageList
+    from ltrec.data.image_lists import ImageList
 
 
 def _whole_or_fraction(amount: float) -> float:

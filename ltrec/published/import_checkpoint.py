@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from ltrec import artifacts, console, heads, tracking
 from ltrec import network as networks
 from ltrec.backbones import BackboneSettings, feature_dim
-from ltrec.data.lists import read_classes
+from ltrec.data.image_lists import read_classes
 from ltrec.errors import UserError
 from ltrec.misfits import COUNTER, misfits
 from ltrec.published import content

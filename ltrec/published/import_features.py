@@ -10,7 +10,7 @@ import torch
 
 from ltrec import artifacts, console, features
 from ltrec import network as networks
-from ltrec.data.lists import read_classes, read_list
+from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.heads import predictions_of
 from ltrec.selection import mean_recall
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Layout, Split
-    from ltrec.data.lists import ImageList
+    from ltrec.data.image_lists import ImageList
     from ltrec.heads import Head
 
 _KEYS = ("feats", "labels", "idxs")

@@ -76,7 +76,7 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
     from ltrec import heads
     from ltrec.compute.device import resolve
-    from ltrec.data.lists import read_classes, read_list
+    from ltrec.data.image_lists import read_classes, read_list
     from ltrec.features import FeatureBank
     from ltrec.openset_report import Images, OpenSetReport
     from ltrec.report import Report, Result
@@ -129,7 +129,7 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
 
 
 def _paths(file: Path, classes: int) -> frozenset[str]:
-    from ltrec.data.lists import read_list
+    from ltrec.data.image_lists import read_list
 
     return frozenset(read_list(file, classes, unknown=True).paths)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Split
-    from ltrec.data.decoding import Geometry
+    from ltrec.data.images.decoding import Geometry
     from ltrec.network import Network
     from ltrec.onnx_contract import ModelCard
     from ltrec.onnx_export import Parity
@@ -161,7 +161,7 @@ def _write(params: Params, layout: Layout, settings: ExportSettings, variant: st
 def _assemble(params: Params, layout: Layout, variant: str, precision: Precision) -> tuple[Network, ModelCard]:
     """The backbone with the variant's head, and what the file will say of them."""
     from ltrec import network as networks
-    from ltrec.data.lists import read_classes
+    from ltrec.data.image_lists import read_classes
     from ltrec.onnx_contract import ModelCard
     from ltrec.project import git_state
 
@@ -192,8 +192,8 @@ def _images(
     params: Params, layout: Layout, split: Split, count: int, geometry: Geometry, classes: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Known images spread evenly over a split, uint8 (N, H, W, 3), and their labels (N,); decoded as in serving."""
-    from ltrec.data.decoding import UnreadableImageError, decode_rgb, square
-    from ltrec.data.lists import read_list
+    from ltrec.data.image_lists import read_list
+    from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, square
 
     listed = read_list(layout.split_list(split), classes, unknown=split != "train").known()
     chosen = np.linspace(0, len(listed) - 1, min(count, len(listed))).round().astype(int)

@@ -84,8 +84,8 @@ def _write_bank(
 ) -> None:
     from ltrec import features, profiling
     from ltrec import network as networks
-    from ltrec.data.lists import read_classes, read_list
-    from ltrec.feeding import Feed, training_feed
+    from ltrec.data.image_lists import read_classes, read_list
+    from ltrec.data.images.device_loader import Feed, training_feed
 
     layout, settings = artifacts.Layout(), params.featurize
     listed = read_list(layout.split_list(split), len(read_classes(layout.classes)), unknown=split != "train")

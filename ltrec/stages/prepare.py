@@ -15,15 +15,15 @@ from pydantic import model_validator
 from ltrec import artifacts, console
 from ltrec.artifacts import SPLITS
 from ltrec.data import long_tail
-from ltrec.data.cache import CacheSettings, cache_text, training_files
 from ltrec.data.contents import Contents
-from ltrec.data.folder import FolderSource
+from ltrec.data.image_lists import list_text
+from ltrec.data.images.cache import CacheSettings, cache_text, training_files
 from ltrec.data.inspection import inspect
-from ltrec.data.lists import list_text
 from ltrec.data.long_tail import LongTailSettings
-from ltrec.data.openset import OpenSetSettings
-from ltrec.data.scanning import is_text
+from ltrec.data.open_set import OpenSetSettings
 from ltrec.data.sources import SourceSettings
+from ltrec.data.sources.folder import FolderSource
+from ltrec.data.sources.scanning import is_text
 from ltrec.data.splits import SplitSettings, carve
 from ltrec.errors import UserError, some
 from ltrec.metrics import shot_groups
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Layout, Split
-    from ltrec.data.collection import Collection
-    from ltrec.data.lists import ImageList
+    from ltrec.data.image_lists import ImageList
+    from ltrec.data.sources.collection import Collection
     from ltrec.metrics import ShotSettings
     from ltrec.params import Params
 

@@ -110,8 +110,8 @@ def _images(
 ) -> ImageFeatures:
     """The images behind the bank of train, augmented as for the representation."""
     from ltrec.compute import precision
-    from ltrec.data.lists import read_list
-    from ltrec.feeding import training_feed
+    from ltrec.data.image_lists import read_list
+    from ltrec.data.images.device_loader import training_feed
     from ltrec.image_features import ImageFeatures
 
     layout, represent = artifacts.Layout(), params.represent

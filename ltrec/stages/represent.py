@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ltrec import artifacts, console, project, tracking
-from ltrec.augment import AugmentSettings
 from ltrec.backbones import BackboneSettings
 from ltrec.compute.precision import Compilation, PrecisionName
-from ltrec.data.decoding import Geometry
+from ltrec.data.images.augmentation import AugmentSettings
+from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.freezing import FreezeSettings
 from ltrec.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ltrec.checkpoints import ResumeFolder
     from ltrec.compute.distributed import Ranks
     from ltrec.compute.precision import Precision
-    from ltrec.data.lists import ImageList
-    from ltrec.feeding import Feed
+    from ltrec.data.image_lists import ImageList
+    from ltrec.data.images.device_loader import Feed
     from ltrec.network import Network
     from ltrec.params import Params
 
@@ -158,7 +158,7 @@ def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
     from ltrec import network as networks
     from ltrec.compute import device as devices
     from ltrec.compute import precision
-    from ltrec.data.lists import read_classes, read_list
+    from ltrec.data.image_lists import read_classes, read_list
 
     layout, settings = artifacts.Layout(), params.represent
     classes = read_classes(layout.classes)
@@ -240,7 +240,7 @@ def _feeds(
     settings: RepresentSettings, network: Network, root: Path, splits: tuple[ImageList, ImageList], ranks: Ranks
 ) -> tuple[_LabelledFeed, _LabelledFeed]:
     """Of train, augmented, and of val."""
-    from ltrec.feeding import Feed, training_feed
+    from ltrec.data.images.device_loader import Feed, training_feed
 
     geometry, device = network.geometry, next(network.parameters()).device
     size, workers, (train, val) = settings.batch_size, settings.workers, splits

@@ -9,7 +9,7 @@ import torch
 
 from ltrec import network
 from ltrec.backbones import BackboneSettings, feature_dim
-from ltrec.data.decoding import Geometry
+from ltrec.data.images.decoding import Geometry
 from tests.contracts.members import examples, through_yaml
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from ltrec.data.contents import Contents
-from ltrec.data.lists import make_list
+from ltrec.data.image_lists import make_list
 
 TRAIN, VAL, TEST = (
     make_list([("t/0", 0), ("t/1", 1), ("shared", 1)]),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from ltrec.data.lists import ImageList, make_list
+from ltrec.data.image_lists import ImageList, make_list
 from ltrec.data.long_tail import LongTailSettings, cut
 from ltrec.errors import UserError
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from ltrec.artifacts import SPLITS
-from ltrec.data.lists import ImageList, make_list
+from ltrec.data.image_lists import ImageList, make_list
 from ltrec.data.splits import SplitSettings, carve, draw_ranks
 
 BOTH = ["val", "test"]

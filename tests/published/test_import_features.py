@@ -12,7 +12,7 @@ import torch
 
 from ltrec import artifacts
 from ltrec.artifacts import Layout
-from ltrec.data.lists import read_list
+from ltrec.data.image_lists import read_list
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
 from ltrec.published import import_checkpoint, import_features

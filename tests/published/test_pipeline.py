@@ -12,8 +12,8 @@ import torch
 from ltrec import artifacts, network
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.backbones import CifarResNetBackbone
-from ltrec.data.decoding import decode_rgb, square
-from ltrec.data.lists import read_list
+from ltrec.data.image_lists import read_list
+from ltrec.data.images.decoding import decode_rgb, square
 from ltrec.published import import_checkpoint
 from ltrec.serving import Predictor
 from ltrec.stages import evaluate, export, featurize, rebalance

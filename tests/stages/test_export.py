@@ -15,8 +15,8 @@ from PIL import Image
 from ltrec import artifacts, heads, network, onnx_export
 from ltrec.artifacts import Layout
 from ltrec.backbones import CifarResNetBackbone
-from ltrec.data import decoding
-from ltrec.data.decoding import Geometry
+from ltrec.data.images import decoding
+from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.onnx_export import OverflowedError, Parity, ParityError
 from ltrec.serving import Predictor

@@ -11,8 +11,8 @@ import torch
 
 from ltrec import artifacts, network
 from ltrec.artifacts import SPLITS, Layout
-from ltrec.data.decoding import decode_rgb, square
-from ltrec.data.lists import read_list
+from ltrec.data.image_lists import read_list
+from ltrec.data.images.decoding import decode_rgb, square
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
 from ltrec.stages import featurize

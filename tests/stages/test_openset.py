@@ -7,7 +7,7 @@ import torch
 
 from ltrec import artifacts
 from ltrec.artifacts import Layout
-from ltrec.data.lists import read_classes, read_list
+from ltrec.data.image_lists import read_classes, read_list
 from ltrec.features import FeatureBank
 from ltrec.selection import balanced_accuracy
 from ltrec.stages import evaluate, export, featurize, prepare, rebalance, represent

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ltrec import artifacts
 from ltrec.artifacts import SPLITS, Layout
-from ltrec.data.lists import read_classes, read_list
+from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.metrics import ShotSettings
 from ltrec.stages import prepare as stage

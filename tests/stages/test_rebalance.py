@@ -11,7 +11,7 @@ import torch
 
 from ltrec import artifacts, network
 from ltrec.artifacts import SPLITS, Layout
-from ltrec.data.lists import read_list
+from ltrec.data.image_lists import read_list
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
 from ltrec.selection import balanced_accuracy

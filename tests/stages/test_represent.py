@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ltrec import artifacts, network, project, tracking, training
 from ltrec.artifacts import Layout
 from ltrec.checkpoints import ResumeFolder
-from ltrec.data.decoding import Geometry
+from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.stages import featurize, represent
 from ltrec.stages.represent import ImageSettings, RepresentSettings
@@ -80,8 +80,8 @@ def test_a_network_and_its_history(params: Build) -> None:
 
 def test_the_history_is_of_the_network_that_was_written(params: Build) -> None:
     represent.run(params())
-    from ltrec.data.decoding import decode_rgb, square
-    from ltrec.data.lists import read_list
+    from ltrec.data.image_lists import read_list
+    from ltrec.data.images.decoding import decode_rgb, square
     from ltrec.selection import balanced_accuracy
 
     val, trained = read_list(LAYOUT.split_list("val"), 3), network.load(LAYOUT.model)
@@ -369,7 +369,7 @@ def test_the_geometry_of_the_papers_is_the_default() -> None:
 
 
 def test_crops_are_taken_from_copies_where_prepare_makes_them(params: Build) -> None:
-    from ltrec.data.lists import read_list
+    from ltrec.data.image_lists import read_list
     from ltrec.stages import prepare
 
     sections: dict[str, Any] = {"represent": {"augment": {"crop": {"name": "resized"}}}}

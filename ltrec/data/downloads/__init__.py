@@ -1,0 +1,1 @@
+"""Data sets that `ltrec data` writes."""

@@ -1,0 +1,220 @@
+"""Random views of images for training: the crop where an image is decoded, the rest in batches on the device.
+
+The distributions are those of torchvision's transforms. B images, H = W pixels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
+
+from pydantic import Field, model_validator
+
+from ltrec.settings import Count, NonNegativeFloat, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from ltrec.data.images.decoding import Box
+
+    Crop = Callable[[int, int, int], Box]
+
+# What torchvision and Pillow take for the brightness of red, green and blue.
+_GRAY = (0.2989, 0.587, 0.114)
+# Width to height of a resized crop, at least and at most: torchvision's.
+_ASPECTS = 3 / 4, 4 / 3
+
+
+class Step(Protocol):
+    """A random change of each image of a batch."""
+
+    draws: int
+    """Random numbers that it takes for an image."""
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Images (B, H, W, 3) in 0…255 and draws (B, `draws`), uniform in 0…1, to images."""
+        ...
+
+
+class Augment:
+    """How a training view is made of an image.
+
+    Args:
+        crop: Gives the part that becomes the square, for the image's width and height and a seed; None: the evaluation
+            square.
+        steps: What follows, on whole batches.
+    """
+
+    def __init__(self, crop: Crop | None, steps: Sequence[Step]) -> None:
+        self.crop = crop
+        self._steps = tuple(steps)
+        self.draws = sum(step.draws for step in self._steps)
+
+    def __call__(self, squares: Tensor, draws: Tensor) -> Tensor:
+        """Change a batch.
+
+        Args:
+            squares: uint8 (B, H, W, 3), on any device.
+            draws: Float (B, `draws`), uniform in 0…1, on that device; they say everything.
+
+        Returns:
+            (B, H, W, 3), uint8 or, where colours were changed, float32; in 0…255.
+        """
+        first = 0
+        for step in self._steps:
+            squares = step(squares, draws[:, first : first + step.draws])
+            first += step.draws
+        return squares
+
+
+class NoCrop(Settings):
+    """The same square as in evaluation."""
+
+    name: Literal["none"] = "none"
+
+    def on_host(self) -> Crop | None:
+        return None
+
+    def on_device(self) -> list[Step]:
+        return []
+
+
+class PadCrop(Settings):
+    """The evaluation square, padded with black, and a random square out of it: the CIFAR recipe."""
+
+    name: Literal["pad"] = "pad"
+    padding: Count = 4
+    """Pixels added on each side."""
+
+    def on_host(self) -> Crop | None:
+        return None
+
+    def on_device(self) -> list[Step]:
+        return [Shift(self.padding)] if self.padding else []
+
+
+class ResizedCrop(Settings):
+    """A random part of the image, resized: the ImageNet recipe (torchvision's RandomResizedCrop)."""
+
+    name: Literal["resized"] = "resized"
+    area: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.08, 1.0)
+    """Smallest and largest part of the image's area."""
+
+    @model_validator(mode="after")
+    def _smallest_first(self) -> Self:
+        if self.area[0] > self.area[1]:
+            raise ValueError(f"area must be [smallest, largest], got {list(self.area)}")
+        return self
+
+    def on_host(self) -> Crop | None:
+        return self.part
+
+    def part(self, width: int, height: int, seed: int) -> Box:
+        """A part of an image of these sides: as torchvision's, whose own drawing takes a tenth of the whole decoding.
+
+        Ten times an area and an aspect are drawn, until they fit into the image; else the middle is taken.
+        """
+        random, (least, most) = Random(seed), _ASPECTS  # noqa: S311
+        for _ in range(10):
+            area = width * height * random.uniform(*self.area)
+            aspect = math.exp(random.uniform(math.log(least), math.log(most)))
+            wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < wide <= width and 0 < high <= height:
+                left, top = random.randrange(width - wide + 1), random.randrange(height - high + 1)
+                return left, top, left + wide, top + high
+        wide, high = min(width, round(height * most)), min(height, round(width / least))
+        left, top = (width - wide) // 2, (height - high) // 2
+        return left, top, left + wide, top + high
+
+    def on_device(self) -> list[Step]:
+        return []
+
+
+CropSettings = Annotated[NoCrop | PadCrop | ResizedCrop, Field(discriminator="name")]
+
+
+class AugmentSettings(Settings):
+    """How training views differ from the evaluation view."""
+
+    crop: CropSettings = ResizedCrop()
+    flip: bool = True
+    """Mirror half of the images; wrong for digits and text."""
+    jitter: NonNegativeFloat = 0.0
+    """Strength of the change in brightness, contrast and saturation; the paper's ImageNet-LT recipe has 0.4."""
+
+    def build(self) -> Augment:
+        steps = self.crop.on_device()
+        if self.flip:
+            steps.append(Flip())
+        if self.jitter:
+            steps.append(ColorJitter(self.jitter))
+        return Augment(self.crop.on_host(), steps)
+
+
+class Shift:
+    """Moves each image by up to `padding` pixels along both axes; what comes in is black."""
+
+    draws = 2
+
+    def __init__(self, padding: int) -> None:
+        self.padding = padding
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        import torch
+        import torch.nn.functional as F
+
+        size, p = images.shape[1], self.padding
+        # A pixel's three bytes are copied together as one element of the gather.
+        padded = F.pad(images, (0, 0, p, p, p, p))
+        offsets = (draws * (2 * p + 1)).long().clamp_(max=2 * p)  # a draw next to 1 may round up to it
+        along = torch.arange(size, device=images.device)
+        rows, columns = (offsets[:, axis, None] + along for axis in (0, 1))
+        return padded[
+            torch.arange(len(images), device=images.device)[:, None, None], rows[:, :, None], columns[:, None]
+        ]
+
+
+class Flip:
+    """Mirrors half of the images."""
+
+    draws = 1
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        import torch
+
+        return torch.where((draws < 0.5)[:, :, None, None], images.flip(2), images)
+
+
+class ColorJitter:
+    """Brightness, contrast and saturation of each image, times factors in 1 ± strength, in random order.
+
+    Each is a blend f·x + (1 − f)·y of the image x: for brightness with y = 0, for contrast with the mean of its gray
+    image, for saturation with its gray image; cut off at 0 and 255. Each is thus linear in the colours of a pixel.
+    """
+
+    draws = 4
+
+    def __init__(self, strength: float) -> None:
+        self.low, self.high = max(0.0, 1 - strength), 1 + strength
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        import torch
+
+        device = images.device
+        orders = torch.tensor(list(itertools.permutations(range(3))), device=device)
+        order = orders[(draws[:, 0] * len(orders)).long().clamp_(max=len(orders) - 1)]
+        factors = self.low + draws[:, 1:] * (self.high - self.low)
+        weights, identity = torch.tensor(_GRAY, device=device), torch.eye(3, device=device)
+        # Colour by colour: products with 3 × 3 matrices are many times as fast along the pixels as across them.
+        pixels = images.flatten(1, 2).transpose(1, 2).float().contiguous()  # (B, 3, H·W)
+        for which in order.T:  # (B,): what is changed of each image in this turn
+            factor = factors.gather(1, which[:, None])[:, :, None]
+            _, contrast, saturation = ((which == n)[:, None, None] for n in range(3))
+            matrix = factor * identity + (1 - factor) * saturation * weights
+            added = (1 - factor) * contrast * (pixels.mean(dim=2) @ weights)[:, None, None]
+            pixels = torch.baddbmm(added, matrix, pixels).clamp_(0, 255)
+        return pixels.transpose(1, 2).reshape(images.shape)

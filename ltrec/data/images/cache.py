@@ -1,0 +1,178 @@
+"""Smaller copies of large originals for training crops, kept outside the pipeline's outputs and named by content.
+
+A copy belongs to the bytes of its original and to the settings, so that none can stand for another image; what is
+missing is made when it is wanted. N images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, ValidationError
+
+from ltrec import console
+from ltrec.data.images.decoding import UnreadableImageError, decode_rgb
+from ltrec.errors import UserError, one_line
+from ltrec.settings import PositiveInt, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Originals are copied only if the copy is this much shorter: below, decoding is hardly faster.
+_WORTH = 1.25
+_NOT_COPIED = "-"
+
+
+class CacheSettings(Settings):
+    """Copies of training images that are much larger than what the network sees."""
+
+    short_side: PositiveInt = 256
+    """Of the copies, in pixels; originals whose short side is below one and a quarter of this are used themselves."""
+    format: Literal["jpeg", "raw"] = "jpeg"
+    """raw: the pixels, several times as large and faster to read."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """Of a JPEG."""
+
+    @property
+    def key(self) -> str:
+        """Names the folder of the copies."""
+        return f"{self.short_side}-raw" if self.format == "raw" else f"{self.short_side}-jpeg{self.quality}"
+
+
+class Cache:
+    """The copies under some settings.
+
+    Args:
+        folder: Of the copies of all settings.
+        settings: What they are like.
+    """
+
+    def __init__(self, folder: Path, settings: CacheSettings) -> None:
+        self.settings = settings
+        self._folder = folder / settings.key
+
+    def copy_of(self, digest: str) -> Path:
+        """Where the copy of an original lies.
+
+        Args:
+            digest: SHA-256 of the original's bytes.
+        """
+        return self._folder / digest[:2] / f"{digest}.{'npy' if self.settings.format == 'raw' else 'jpg'}"
+
+    def pays(self, original: Path) -> bool:
+        """Whether an original is so large that its copy is read faster; the image is not decoded."""
+        with Image.open(original) as opened:
+            return min(opened.size) >= _WORTH * self.settings.short_side
+
+    def fill(self, originals: Mapping[str, Path], *, workers: int | None) -> None:
+        """Make the copies that are missing, in threads; an interrupted filling goes on where it was.
+
+        Args:
+            originals: Files by the SHA-256 of their bytes.
+            workers: Threads; None: somewhat more than cores.
+
+        Raises:
+            UserError: an original has other bytes now, or cannot be read.
+        """
+        missing = {digest: file for digest, file in originals.items() if not self.copy_of(digest).exists()}
+        if not missing:
+            return
+        pool = ThreadPoolExecutor(workers)
+        try:
+            with console.progress(f"cache: copies of {self.settings.short_side} pixels", len(missing)) as advance:
+                for _ in pool.map(self._make, missing, missing.values()):
+                    advance()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _make(self, digest: str, original: Path) -> None:
+        try:
+            with original.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    raise UserError("has changed since `prepare`; run `dvc repro`", where=str(original))
+            image = decode_rgb(original)
+        except (UnreadableImageError, OSError) as error:
+            raise UserError(f"{one_line(error)}; has the data changed since `prepare`?", where=str(original)) from None
+        scale = self.settings.short_side / min(image.size)
+        copy = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+        content = io.BytesIO()
+        if self.settings.format == "raw":
+            np.save(content, np.asarray(copy))
+        else:
+            copy.save(content, "JPEG", quality=self.settings.quality)
+        target = self.copy_of(digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Half a copy is never seen; without waiting for the disk, which many small files would not bear.
+        handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
+        try:
+            with open(handle, "wb") as file:  # noqa: PTH123 - of a descriptor
+                file.write(content.getbuffer())
+            os.replace(name, target)  # noqa: PTH105
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)  # noqa: PTH108
+
+
+def cache_text(settings: CacheSettings | None, root: Path, paths: Sequence[str], digests: Mapping[str, bytes]) -> str:
+    """What a list of training images is to be read from: the settings, then a line an image; empty without a cache.
+
+    A line is the SHA-256 of the original's bytes, or a hyphen where a copy would not pay.
+    """
+    if settings is None:
+        return ""
+    cache = Cache(Path(), settings)
+    lines = [digests[path].hex() if cache.pays(root / path) else _NOT_COPIED for path in paths]
+    return "\n".join([settings.model_dump_json(), *lines]) + "\n"
+
+
+def training_files(
+    file: Path,
+    root: Path,
+    paths: Sequence[str],
+    *,
+    folder: Path,
+    workers: int | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> Sequence[str]:
+    """Where the training images are read from: each one's copy, of this share made now if missing, or the original.
+
+    Args:
+        file: What `prepare` wrote of `cache_text`.
+        root: Folder that the paths are relative to.
+        paths: Of the list, (N,).
+        folder: Of the copies.
+        workers: Threads that make copies; None: somewhat more than cores.
+        share: Which of how many processes this is that make a part of the copies each.
+
+    Returns:
+        Paths relative to the root, or absolute ones, (N,).
+
+    Raises:
+        UserError: the file belongs to another list, or an original has changed.
+    """
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if not text:
+        return paths
+    first, *lines = text.splitlines()
+    try:
+        settings = CacheSettings.model_validate_json(first)
+    except ValidationError as error:
+        raise UserError(f"names no cache: {one_line(error)}; run `ltrec prepare`", where=str(file)) from None
+    if len(lines) != len(paths):
+        raise UserError(f"has {len(lines):,} images, the list {len(paths):,}; run `ltrec prepare`", where=str(file))
+    cache = Cache(folder.resolve(), settings)
+    copied = {digest: root / path for digest, path in zip(lines, paths, strict=True) if digest != _NOT_COPIED}
+    cache.fill(dict(islice(copied.items(), share[0], None, share[1])), workers=workers)
+    return [
+        path if digest == _NOT_COPIED else str(cache.copy_of(digest)) for digest, path in zip(lines, paths, strict=True)
+    ]

@@ -1,0 +1,164 @@
+"""Images of a list as batches of uint8 tensors in host memory, decoded in worker processes or in this one."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ltrec.data.images.decoding import UnreadableImageError, decode_part, decode_rgb, square
+from ltrec.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from ltrec.data.images.augmentation import Crop
+    from ltrec.data.images.decoding import Geometry
+
+
+class Images(Dataset[tuple["Tensor", int] | UserError]):
+    """The squares of a list's images; item (index, seed) is (uint8 (H, W, 3), index).
+
+    A file that cannot be read is returned as the error itself: an exception that crosses
+    from a worker process would bring the worker's traceback along.
+
+    Args:
+        root: Folder that the paths are relative to.
+        paths: One file an image.
+        geometry: The evaluation square.
+        crop: Gives the part to train on, for the image's width and height and a seed; None: the evaluation square.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[str], geometry: Geometry, crop: Crop | None = None) -> None:
+        self.root = root
+        self.paths = paths
+        self.geometry = geometry
+        self.crop = crop
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int] | UserError:
+        index, seed = item
+        file = self.root / self.paths[index]
+        try:
+            if (crop := self.crop) is None:
+                # A copy: Pillow's memory cannot be written to.
+                return torch.from_numpy(square(decode_rgb(file), self.geometry).copy()), index
+            part = decode_part(file, lambda width, height: crop(width, height, seed), self.geometry.size)
+            return resized(part, self.geometry.size), index
+        except UnreadableImageError as error:
+            again = (
+                "it is a copy and may be deleted, to be made anew"
+                if Path(self.paths[index]).is_absolute()
+                else "it could be read by `prepare`: has the data changed since? `dvc repro` prepares it anew"
+            )
+            return UserError(f"{error}; {again}", where=str(file))
+
+    @property
+    def bytes(self) -> int:
+        """Of all squares together."""
+        return len(self) * self.geometry.size**2 * 3
+
+
+def resized(pixels: NDArray[np.uint8], size: int) -> Tensor:
+    """A part of an image, (h, w, 3), as a square, uint8 (size, size, 3): bilinear, antialiased."""
+    from torchvision.transforms.v2.functional import resize
+
+    square: Tensor = resize(torch.from_numpy(pixels).permute(2, 0, 1), [size, size], antialias=True)
+    return square.permute(1, 2, 0).contiguous()
+
+
+class Batches:
+    """Epochs of batches; a fresh order each, the worker processes stay.
+
+    Args:
+        images: What to load.
+        workers: Processes that decode; 0: this one does.
+        pin: Page-locked memory, for copies to a GPU.
+    """
+
+    def __init__(self, images: Images, workers: int, *, pin: bool = False) -> None:
+        # Nothing here points back at this object: in a cycle the garbage collector takes the queues
+        # before the loader, and every worker process is then waited for in vain.
+        self._order = _Order()
+        self._loader = DataLoader(
+            images,
+            batch_sampler=self._order,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin,
+            collate_fn=_collate,
+            generator=torch.Generator(),  # else each epoch would draw from the global one
+        )
+
+    def epoch(
+        self, indices: NDArray[np.int64], seeds: NDArray[np.int64], parts: Sequence[slice]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of (images uint8 (B, H, W, 3), index (B,)) in the order given.
+
+        Args:
+            indices: Which images, (M,).
+            seeds: The seed of each one's crop, (M,).
+            parts: What of them is in each batch.
+
+        Raises:
+            UserError: an image cannot be read, or a worker process is gone.
+        """
+        self._order.drawn, self._order.parts = (indices, seeds), parts
+        with _killed_worker_explained():
+            for batch in self._loader:
+                if isinstance(batch, UserError):
+                    raise UserError(batch.what, where=batch.where)  # not itself: its traceback would hold this frame
+                yield batch
+
+
+@contextlib.contextmanager
+def _killed_worker_explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that decodes images was killed ({one_line(error, 120)}): for want of memory, or of shared"
+            " memory (docker run --shm-size 2g)? `workers: 0` does without such processes",
+            where="params.yaml: represent.workers, featurize.workers",
+        ) from None
+
+
+class _Order:
+    """The batch sampler: (index, seed) of each batch's images, made when its turn comes: an epoch may have 10^7.
+
+    Attributes:
+        drawn: The epoch's indices and seeds, (M,) each.
+        parts: What of them is in each batch.
+    """
+
+    def __init__(self) -> None:
+        self.drawn = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        self.parts: Sequence[slice] = ()
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        indices, seeds = self.drawn
+        for part in self.parts:
+            yield list(zip(indices[part].tolist(), seeds[part].tolist(), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+def _collate(items: list[tuple[Tensor, int] | UserError]) -> tuple[Tensor, Tensor] | UserError:
+    read = []
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+        read.append(item)
+    return torch.stack([pixels for pixels, _ in read]), torch.tensor([index for _, index in read])

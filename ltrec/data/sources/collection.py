@@ -1,0 +1,68 @@
+"""What a source finds: classes, their images by split, and what it skipped.
+
+A source is a settings class in a file of its own, with a `kind`, a `root` that the paths are relative to, and
+`scan() -> Collection`; `prepare.source` is the union of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import compress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+
+    from ltrec.artifacts import Split
+    from ltrec.data.image_lists import ImageList
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or a class that is left out, and why."""
+
+    path: str
+    """Relative to the source's root; a class ends with `/`."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Everything that a source offers. `train` is always there; a split that is missing is carved from it."""
+
+    classes: tuple[str, ...]
+    splits: Mapping[Split, ImageList]
+    skipped: tuple[Skipped, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """Paths of images of no class of the task, set apart for val and test."""
+    supercategories: tuple[str | None, ...] = ()
+    """What each class is a kind of, where the source says so; else empty."""
+
+    def keep(self, paths: Container[str], skipped: tuple[Skipped, ...]) -> Collection:
+        """Only the images in `paths`; `skipped` says why the others go."""
+        splits = {
+            split: images.where(np.array([path in paths for path in images.paths], dtype=np.bool_))
+            for split, images in self.splits.items()
+        }
+        unknown = tuple(path for path in self.unknown if path in paths)
+        return replace(self, splits=splits, skipped=self.skipped + skipped, unknown=unknown)
+
+    def drop(self, reasons: Mapping[int, str]) -> Collection:
+        """Without the classes whose labels are in `reasons`; the others are numbered anew."""
+        if not reasons:
+            return self
+        kept = np.array([label not in reasons for label in range(len(self.classes))], dtype=np.bool_)
+        renumbered = np.cumsum(kept) - 1
+        splits = {}
+        for split, images in self.splits.items():
+            remaining = images.where(kept[images.labels])
+            splits[split] = replace(remaining, labels=renumbered[remaining.labels].astype(np.int64))
+        return replace(
+            self,
+            classes=tuple(compress(self.classes, kept)),
+            supercategories=tuple(compress(self.supercategories, kept)),
+            splits=splits,
+            skipped=self.skipped + tuple(Skipped(f"{self.classes[at]}/", why) for at, why in reasons.items()),
+        )

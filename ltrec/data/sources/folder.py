@@ -1,0 +1,104 @@
+"""Images in folders: `root/<class>/*`, or `root/{train,val,test}/<class>/*`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ltrec.artifacts import SPLITS
+from ltrec.data.sources.collection import Collection, Skipped
+from ltrec.data.sources.scanning import images_below, visible_folders
+from ltrec.errors import UserError
+from ltrec.settings import Settings, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ltrec.artifacts import Split
+    from ltrec.data.image_lists import ImageList
+
+_LIKE_SPLITS = frozenset({*SPLITS, "valid", "validation", "dev", "testing", "training"})
+_HINT = "`ltrec data digits` writes sample data; your own goes there as <class>/<image>"
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sorts numbers inside names by value: 2 before 10."""
+    pieces = re.split(r"([0-9]+)", name)
+    # Odd pieces are the numbers, so that only like is compared with like.
+    return [int(piece) if at % 2 else piece.casefold() for at, piece in enumerate(pieces)], name
+
+
+class FolderSource(Settings):
+    """A folder with one sub-folder for each class, or with `train`, `val` and `test` above the classes."""
+
+    kind: Literal["folder"] = "folder"
+    root: Text = "data"
+    """The folder."""
+
+    def scan(self) -> Collection:
+        return scan_folder(Path(self.root))
+
+
+def scan_folder(root: Path, *, order: Callable[[str], Any] = natural_key) -> Collection:
+    """Find the images below the class folders, however deep.
+
+    Images come in the order of their paths, whatever the file system's. Hidden files and systems' litter are passed
+    over; anything else that cannot be an image is listed as skipped.
+
+    Args:
+        root: The folder.
+        order: The sort key of class names; by default natural order, 2 before 10.
+
+    Raises:
+        UserError: no such folder, nothing in it, or split folders beside class folders.
+    """
+    by_split, strays = _class_folders(root)
+    classes = tuple(sorted({folder.name for folders in by_split.values() for folder in folders}, key=order))
+    label = {name: number for number, name in enumerate(classes)}
+    skipped = [Skipped(path, "not in a class folder") for path in strays]
+    splits: dict[Split, ImageList] = {}
+    for split, folders in by_split.items():
+        images, unfit = images_below([(folder, label[folder.name]) for folder in folders], root)
+        skipped += unfit
+        # An empty folder is as good as none.
+        if split == "train" or len(images) or unfit:
+            splits[split] = images
+    if not skipped and not any(len(images) for images in splits.values()):
+        raise UserError(f"its class folders are empty; {_HINT}", where=str(root))
+    return Collection(classes, splits, tuple(sorted(skipped, key=lambda entry: entry.path)))
+
+
+def _class_folders(root: Path) -> tuple[dict[Split, list[Path]], list[str]]:
+    """The class folders of each split, and the paths of files that lie outside of them."""
+    if not root.exists():
+        raise UserError(f"no such folder; {_HINT}", where=str(root))
+    if not root.is_dir():
+        raise UserError("is a file, not a folder of class folders", where=str(root))
+    folders, strays = visible_folders(root, root)
+    if not folders:
+        raise UserError(f"has no class folders; {_HINT}", where=str(root))
+    if not _is_split({folder.name for folder in folders}, root):
+        return {"train": folders}, strays
+    by_split: dict[Split, list[Path]] = {}
+    for split in SPLITS:
+        if (root / split).is_dir():
+            by_split[split], beside = visible_folders(root / split, root)
+            strays += beside
+    return by_split, strays
+
+
+def _is_split(names: set[str], root: Path) -> bool:
+    """Whether the folders are splits; split and class folders together are a mistake that would go unseen."""
+    if "train" in names and names <= set(SPLITS):
+        return True
+    like_splits = sorted(names & _LIKE_SPLITS)
+    if len(like_splits) > 1 or names <= _LIKE_SPLITS:
+        others = sorted(names - set(SPLITS), key=natural_key)
+        beside = f" beside '{others[0]}'" if others else ", but no train"
+        raise UserError(
+            f"has folders {', '.join(name for name in like_splits if name not in others[:1])}{beside}: name them train,"
+            " val and test (val and test may be missing) with the classes below, or have one folder for each class",
+            where=str(root),
+        )
+    return False

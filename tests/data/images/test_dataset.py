@@ -1,0 +1,136 @@
+"""Batches of squares in host memory: the same ones in any process, and one line when a file is gone."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import shutil
+import signal
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ltrec.data.images.augmentation import AugmentSettings
+from ltrec.data.images.dataset import Batches, Images, _Order, resized
+from ltrec.data.images.decoding import Geometry, decode_rgb, square
+from ltrec.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
+
+GEOMETRY = Geometry(size=12, resize=14)
+PATHS = [f"{n}.png" for n in range(11)]
+CROP = AugmentSettings().build().crop
+THREES = [slice(0, 4), slice(4, 8), slice(8, 11)]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    pixels = np.random.default_rng(0).integers(0, 256, (len(PATHS), 16, 20, 3)).astype(np.uint8)
+    for path, image in zip(PATHS, pixels, strict=True):
+        Image.fromarray(image).save(root / path)
+    return root
+
+
+@pytest.fixture
+def root(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "images"))
+
+
+def epoch(batches: Batches, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    random = np.random.default_rng(number)
+    return list(batches.epoch(random.permutation(len(PATHS)), random.integers(0, 99, len(PATHS)), THREES))
+
+
+def test_evaluation_is_the_square_of_each_image_in_order(root: Path) -> None:
+    everything = np.arange(11)
+    batches = list(Batches(Images(root, PATHS, GEOMETRY), 0).epoch(everything, everything * 0, THREES))
+    assert [len(index) for _, index in batches] == [4, 4, 3]
+    assert torch.cat([index for _, index in batches]).tolist() == list(range(11))
+    pixels = torch.cat([images for images, _ in batches])
+    assert pixels.dtype == torch.uint8
+    expected = np.stack([square(decode_rgb(root / path), GEOMETRY) for path in PATHS])
+    assert np.array_equal(pixels.numpy(), expected)
+
+
+def test_the_order_is_the_one_given_and_an_image_may_come_twice(root: Path) -> None:
+    assert CROP is not None
+    indices, parts = np.array([3, 3, 0, 10, 3]), [slice(0, 4, 2), slice(1, 4, 2), slice(4, 5)]
+    loaded = list(Batches(Images(root, PATHS, GEOMETRY, CROP), 0).epoch(indices, np.arange(5), parts))
+    assert [index.tolist() for _, index in loaded] == [[3, 0], [3, 10], [3]]
+    assert not torch.equal(loaded[0][0][0], loaded[1][0][0]), "two seeds, two views"
+    wanted = resized(np.array(decode_rgb(root / "3.png").crop(CROP(20, 16, 1))), 12)
+    assert torch.equal(loaded[1][0][0], wanted)
+
+
+def test_worker_processes_change_nothing(root: Path) -> None:
+    alone, helped = (Batches(Images(root, PATHS, GEOMETRY, CROP), workers) for workers in (0, 2))
+    for number in (0, 1):
+        for (images, index), (others, other_index) in zip(epoch(alone, number), epoch(helped, number), strict=True):
+            assert torch.equal(index, other_index)
+            assert torch.equal(images, others)
+
+
+def test_the_callers_generators_are_left_alone(root: Path) -> None:
+    before, numpy_before = torch.random.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
+    for workers in (0, 2):
+        epoch(Batches(Images(root, PATHS, GEOMETRY, CROP), workers), 0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert str(np.random.get_state()) == numpy_before  # noqa: NPY002
+
+
+@pytest.mark.parametrize("crop", [None, CROP])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_vanished_is_one_line(root: Path, workers: int, crop: object) -> None:
+    batches = Batches(Images(root, PATHS, GEOMETRY, crop), workers)  # type: ignore[arg-type]
+    epoch(batches, 0)
+    (root / "7.png").unlink()
+    said = None
+    try:  # pytest.raises would keep the traceback, and with it the worker processes
+        epoch(batches, 1)
+    except UserError as error:
+        said, where = str(error), error.where
+    assert said is not None
+    assert "7.png: cannot be read (No such file or directory)" in said
+    assert "\n" not in said
+    assert where == str(root / "7.png")
+
+
+def _killed(_width: int, _height: int, _seed: int) -> tuple[int, int, int, int]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def test_a_killed_worker_is_one_line(root: Path) -> None:
+    batches = Batches(Images(root, PATHS, GEOMETRY, _killed), 1)
+    with pytest.raises(
+        UserError, match=r"represent\.workers, .*: a process that decodes images was killed .*"
+    ) as raised:
+        epoch(batches, 0)
+    assert "\n" not in str(raised.value)
+
+
+def test_workers_are_let_go_at_once(root: Path) -> None:
+    batches = Batches(Images(root, PATHS, GEOMETRY), 2)
+    epoch(batches, 0)
+    left = weakref.ref(batches._loader)
+    gc.disable()
+    try:
+        del batches
+        assert left() is None, "a reference cycle keeps the worker processes, and ending them then takes seconds each"
+    finally:
+        gc.enable()
+
+
+def test_batches_are_made_when_their_turn_comes() -> None:
+    order = _Order()
+    assert list(order) == []
+    order.drawn, order.parts = (np.arange(5), np.arange(5) * 10), [slice(0, 3), slice(3, 5)]
+    assert len(order) == 2
+    assert inspect.isgenerator(iter(order))
+    assert list(order) == [[(0, 0), (1, 10), (2, 20)], [(3, 30), (4, 40)]]

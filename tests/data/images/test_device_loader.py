@@ -1,0 +1,155 @@
+"""Batches on the device: the same views however they are shared, kept or sent."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ltrec.compute.distributed import Ranks
+from ltrec.data.images import device_loader as feeding
+from ltrec.data.images.augmentation import AugmentSettings, NoCrop, PadCrop
+from ltrec.data.images.decoding import Geometry, decode_rgb, square
+from ltrec.data.images.device_loader import Feed, crop_seeds, step_draws
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from ltrec.data.images.augmentation import Augment
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
+
+GEOMETRY = Geometry(size=12, resize=14)
+PATHS = [f"{n}.png" for n in range(11)]
+CPU = torch.device("cpu")
+AUGMENTS: dict[str, Augment | None] = {
+    "resized": AugmentSettings(jitter=0.3).build(),
+    "padded": AugmentSettings(crop=PadCrop(padding=2), jitter=0.3).build(),
+    "plain": AugmentSettings(crop=NoCrop(), flip=False).build(),
+    "none": None,
+}
+each = pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    pixels = np.random.default_rng(0).integers(0, 256, (len(PATHS), 16, 20, 3)).astype(np.uint8)
+    for path, image in zip(PATHS, pixels, strict=True):
+        Image.fromarray(image).save(root / path)
+    return root
+
+
+@pytest.fixture
+def root(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "images"))
+
+
+def feed(root: Path, augment: Augment | None = None, size: int = 4, **options: Any) -> Feed:
+    return Feed((root, PATHS), GEOMETRY, CPU, size, augment=augment, **options)
+
+
+def epoch(source: Feed, number: int = 0, *, drop_last: bool = False) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    order = np.random.default_rng(number).permutation(len(PATHS))
+    return list(source.epoch(order, (0, number), drop_last=drop_last))
+
+
+def same(first: list[Any], second: list[Any]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(one, other) for pair in zip(first, second, strict=True) for one, other in zip(*pair, strict=True)
+    )
+
+
+def test_evaluation_is_the_square_of_each_image_in_order(root: Path) -> None:
+    batches = list(feed(root).once())
+    assert [len(index) for _, index in batches] == [4, 4, 3]
+    assert torch.cat([index for _, index in batches]).tolist() == list(range(11))
+    expected = np.stack([square(decode_rgb(root / path), GEOMETRY) for path in PATHS])
+    assert np.array_equal(torch.cat([images for images, _ in batches]).numpy(), expected)
+
+
+@each
+def test_what_is_kept_and_who_decodes_change_nothing(
+    augment: Augment | None, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = feed(root, augment)
+    first, again, later = epoch(kept), epoch(kept), epoch(kept, 1)
+    assert same(first, again)
+    assert not same(first, later)
+    monkeypatch.setattr(feeding, "_RESIDENT_BYTES", 0)
+    for workers in (0, 2):
+        streamed = feed(root, augment, workers=workers)
+        assert same(epoch(streamed), first)
+        assert same(epoch(streamed, 1), later), "whatever epoch came before"
+
+
+@each
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("resident", [True, False])
+def test_ranks_share_each_batch_without_overlap(
+    augment: Augment | None, count: int, resident: bool, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = epoch(feed(root, augment))
+    monkeypatch.setattr(feeding, "_RESIDENT_BYTES", 2**30 if resident else 0)
+    shares = [epoch(feed(root, augment, ranks=Ranks(rank, count))) for rank in range(count)]
+    assert {len(share) for share in shares} == {3}, "ranks make the same steps, even if there is nothing left for one"
+    for step, (images, index) in enumerate(whole):
+        for rank, share in enumerate(shares):
+            assert torch.equal(share[step][1], index[rank::count])
+            assert torch.equal(share[step][0].float(), images[rank::count].float())
+
+
+def test_what_fits_is_read_once(root: Path) -> None:
+    kept = feed(root, AUGMENTS["padded"])
+    before = epoch(kept)
+    shutil.rmtree(root)
+    assert same(epoch(kept), before)
+
+
+@pytest.mark.parametrize("options", [{"augment": AUGMENTS["resized"]}, {"again": False}])
+def test_what_is_not_wanted_again_or_cropped_anew_is_not_kept(options: dict[str, Any], root: Path) -> None:
+    source = feed(root, **options)
+    epoch(source)
+    shutil.rmtree(root)
+    with pytest.raises(UserError, match="cannot be read"):
+        epoch(source)
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4, 4]), (11, [11]), (5, [5, 5]), (64, [11])])
+def test_drop_last_leaves_out_a_rest_but_never_everything(root: Path, batch_size: int, sizes: list[int]) -> None:
+    assert [len(index) for _, index in epoch(feed(root, size=batch_size), drop_last=True)] == sizes
+
+
+def test_worker_processes_come_with_many_pixels_and_are_shared_by_a_machines_ranks(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def workers(**options: Any) -> int:
+        batches = feed(root, **options)._batches
+        assert batches is not None
+        return batches._loader.num_workers
+
+    monkeypatch.setattr(feeding, "cores", lambda: 8)
+    assert workers() == 0
+    monkeypatch.setattr(feeding, "_FEW_BYTES", 11 * 12 * 12 * 3 - 1)
+    assert workers() == 8
+    assert workers(ranks=Ranks(0, 16, local_size=4)) == 2
+    assert workers(ranks=Ranks(0, 16, local_size=16)) == 1
+    assert workers(workers=3) == 3
+
+
+def test_crop_seeds_differ_by_image_epoch_and_seed() -> None:
+    seeds = np.concatenate([crop_seeds((seed, epoch), 100) for seed in (0, 1) for epoch in (0, 1)])
+    assert len(np.unique(seeds)) == 400
+    assert np.array_equal(crop_seeds((1, 1), 100), seeds[300:])
+    assert seeds.min() >= 0
+
+
+def test_draws_belong_to_the_place_in_the_epoch() -> None:
+    whole = step_draws((1, 2), 0, 50, 3)
+    assert np.array_equal(np.concatenate([step_draws((1, 2), 0, 7, 3), step_draws((1, 2), 7, 50, 3)]), whole)
+    assert len(np.unique(whole)) == 150
+    assert not np.intersect1d(whole, step_draws((1, 3), 0, 50, 3)).size
