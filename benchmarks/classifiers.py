@@ -26,9 +26,7 @@ import torch
 from machine import machine
 from pydantic import TypeAdapter
 
-from ltrec import features, heads, metrics
-from ltrec import network as networks
-from ltrec.backbones import BackboneSettings
+from ltrec import features, metrics
 from ltrec.compute import device as devices
 from ltrec.compute import precision
 from ltrec.data.images.augmentation import AugmentSettings
@@ -36,6 +34,9 @@ from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import Feed, training_feed
 from ltrec.features import FeatureBank
 from ltrec.image_features import ImageFeatures
+from ltrec.models import heads
+from ltrec.models import network as networks
+from ltrec.models.backbones import BackboneSettings
 from ltrec.rebalancers import ncm
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.rebalancers.joint import JointSettings

@@ -22,13 +22,13 @@ from photos import write
 from PIL import Image
 from torchvision import transforms
 
-from ltrec import network as networks
-from ltrec.backbones import CifarResNetBackbone
 from ltrec.data.images.augmentation import AugmentSettings, PadCrop
 from ltrec.data.images.cache import Cache, CacheSettings
 from ltrec.data.images.dataset import Images
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import Feed
+from ltrec.models import network as networks
+from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.optim import CosineSchedule, Sgd
 from ltrec.training import train
 

@@ -27,14 +27,14 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from ltrec import network as networks
-from ltrec.backbones import CifarResNetBackbone, TorchvisionBackbone
 from ltrec.compute import device as devices
 from ltrec.compute import precision
 from ltrec.data.images.augmentation import AugmentSettings, PadCrop
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import Feed
 from ltrec.gradients import Mode
+from ltrec.models import network as networks
+from ltrec.models.backbones import CifarResNetBackbone, TorchvisionBackbone
 from ltrec.optim import CosineSchedule, Sgd
 from ltrec.process import cores
 from ltrec.training import train
@@ -42,7 +42,7 @@ from ltrec.training import train
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ltrec.network import Network
+    from ltrec.models.network import Network
 
 RESULTS = Path(__file__).parent / "results"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ltrec.compute.precision import Precision, ProductPrecisionName
     from ltrec.features import FeatureBank
-    from ltrec.heads import Head
+    from ltrec.models.heads import Head
     from ltrec.rebalancers.base import Row
     from ltrec.samplers import Sampler
     from ltrec.selection import Candidate
@@ -107,7 +107,7 @@ class HeadTrainer:
         import torch
 
         from ltrec.compute.precision import of_products
-        from ltrec.heads import logits_of
+        from ltrec.models.heads import logits_of
         from ltrec.selection import Candidate
 
         precision = of_products(self.precision, train.labels.device)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ltrec import network as networks
 from ltrec.features import FeatureBank
+from ltrec.models import network as networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ltrec.compute.precision import Precision
     from ltrec.data.images.device_loader import Feed
-    from ltrec.network import Network
+    from ltrec.models.network import Network
 
 # Seeds of these views: apart from those of the representation's epochs and of the feature bank's views.
 _VIEW_STREAM = 2 << 32

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from ltrec.network import Network
+    from ltrec.models.network import Network
     from ltrec.onnx_contract import ModelCard
 
     Images = NDArray[np.uint8]

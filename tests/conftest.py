@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ltrec.features import FeatureBank
-    from ltrec.heads import LinearHead
+    from ltrec.models.heads import LinearHead
 
 # The tests' networks are small: on busy cores threads that wait for each other take several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,7 +37,7 @@ def banks() -> Banks:
     import torch
 
     from ltrec.features import FeatureBank
-    from ltrec.heads import LinearHead
+    from ltrec.models.heads import LinearHead
 
     generator = torch.Generator().manual_seed(7)
     centers = 2 * torch.eye(3, 5)

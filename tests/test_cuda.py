@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from ltrec import network
-from ltrec.backbones import CifarResNetBackbone
 from ltrec.compute.precision import resolve
 from ltrec.data.images import device_loader as feeding
 from ltrec.data.images.augmentation import AugmentSettings, PadCrop
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import Feed
 from ltrec.gradients import Gradients, Mode
-from ltrec.network import predict_features
+from ltrec.models import network
+from ltrec.models.backbones import CifarResNetBackbone
+from ltrec.models.network import predict_features
 from ltrec.optim import CosineSchedule, Sgd
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.selection import balanced_accuracy
@@ -27,7 +27,7 @@ from ltrec.training import EpochReport, train
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ltrec.network import Network
+    from ltrec.models.network import Network
     from tests.conftest import Banks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -11,7 +11,7 @@ from ltrec import head_training
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
 from ltrec.head_training import HeadTrainer, HeadTrainingSettings
-from ltrec.heads import LinearHead
+from ltrec.models.heads import LinearHead
 from ltrec.samplers import InstanceBalanced
 from ltrec.selection import balanced_accuracy
 

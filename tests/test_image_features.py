@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ltrec import network as networks
-from ltrec.backbones import CifarResNetBackbone
 from ltrec.data.images.augmentation import AugmentSettings, NoCrop, PadCrop
 from ltrec.data.images.decoding import Geometry, decode_rgb, square
 from ltrec.data.images.device_loader import Feed
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
-from ltrec.heads import LinearHead
 from ltrec.image_features import ImageFeatures
-from ltrec.network import predict_features
+from ltrec.models import network as networks
+from ltrec.models.backbones import CifarResNetBackbone
+from ltrec.models.heads import LinearHead
+from ltrec.models.network import predict_features
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.rebalancers.lws import LwsSettings
 from ltrec.stages import featurize
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ltrec.data.images.augmentation import Augment
-    from ltrec.network import Network
+    from ltrec.models.network import Network
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
 

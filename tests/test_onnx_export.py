@@ -12,10 +12,11 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from ltrec import heads, onnx_export
+from ltrec import onnx_export
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
-from ltrec.network import Network
+from ltrec.models import heads
+from ltrec.models.network import Network
 from ltrec.onnx_contract import ModelCard
 from ltrec.onnx_export import OverflowedError, ParityError
 from ltrec.serving import Predictor

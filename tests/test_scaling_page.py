@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ltrec.backbones import TorchvisionBackbone
 from ltrec.cli.commands import app
+from ltrec.models.backbones import TorchvisionBackbone
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")

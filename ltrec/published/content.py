@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ltrec.errors import UserError
-from ltrec.unpickling import is_sound
-from ltrec.weights import strip_prefix
+from ltrec.models.unpickling import is_sound
+from ltrec.models.weights import strip_prefix
 
 BEST, LATEST = "state_dict_best", "state_dict"
 BACKBONE, CLASSIFIER = "feat_model", "classifier"

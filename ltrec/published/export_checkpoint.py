@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltrec import artifacts, console, heads
-from ltrec import network as networks
+from ltrec import artifacts, console
 from ltrec.errors import UserError
+from ltrec.models import heads
+from ltrec.models import network as networks
 from ltrec.published import content
 
 if TYPE_CHECKING:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from pydantic import TypeAdapter
 
-from ltrec import artifacts, console, heads, tracking
-from ltrec import network as networks
-from ltrec.backbones import BackboneSettings, feature_dim
+from ltrec import artifacts, console, tracking
 from ltrec.data.image_lists import read_classes
 from ltrec.errors import UserError
-from ltrec.misfits import COUNTER, misfits
+from ltrec.models import heads
+from ltrec.models import network as networks
+from ltrec.models.backbones import BackboneSettings, feature_dim
+from ltrec.models.tensor_mismatch import COUNTER, misfits
+from ltrec.models.unpickling import read_checkpoint
+from ltrec.models.weights import load_exactly
 from ltrec.published import content
-from ltrec.unpickling import read_checkpoint
-from ltrec.weights import load_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from ltrec import artifacts, console, features
-from ltrec import network as networks
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError
-from ltrec.heads import predictions_of
+from ltrec.models import network as networks
+from ltrec.models.heads import predictions_of
+from ltrec.models.unpickling import is_sound, read_pickle
 from ltrec.selection import mean_recall
-from ltrec.unpickling import is_sound, read_pickle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ltrec.artifacts import Layout, Split
     from ltrec.data.image_lists import ImageList
-    from ltrec.heads import Head
+    from ltrec.models.heads import Head
 
 _KEYS = ("feats", "labels", "idxs")
 # Of the way from chance to perfection: a joint classifier on its own network's features is far beyond it.

@@ -10,7 +10,7 @@ from pydantic import Field
 
 if TYPE_CHECKING:
     from ltrec.features import FeatureBank
-    from ltrec.heads import Head, LinearHead
+    from ltrec.models.heads import Head, LinearHead
 
     Row = dict[str, float | int | str]
 

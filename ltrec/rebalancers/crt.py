@@ -10,7 +10,7 @@ from ltrec.rebalancers.base import Fitted, Rebalancer
 
 if TYPE_CHECKING:
     from ltrec.features import FeatureBank
-    from ltrec.heads import LinearHead
+    from ltrec.models.heads import LinearHead
 
 
 class CrtSettings(HeadTrainingSettings):
@@ -35,7 +35,7 @@ class Crt(Rebalancer):
         self.seed = seed
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
-        from ltrec.heads import LinearHead
+        from ltrec.models.heads import LinearHead
 
         head = self._drawn_like(joint) if self.init == "random" else LinearHead(*joint.copied())
         return Fitted(head, *self.trainer.fit(head, train, val))
@@ -43,7 +43,7 @@ class Crt(Rebalancer):
     def _drawn_like(self, joint: LinearHead) -> LinearHead:
         import torch
 
-        from ltrec.heads import LinearHead
+        from ltrec.models.heads import LinearHead
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)

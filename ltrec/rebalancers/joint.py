@@ -9,7 +9,7 @@ from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from ltrec.features import FeatureBank
-    from ltrec.heads import LinearHead
+    from ltrec.models.heads import LinearHead
 
 
 class JointSettings(Settings):
@@ -25,6 +25,6 @@ class Joint(Rebalancer):
     """The joint classifier as it is (Kang et al. 2020, section 3)."""
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
-        from ltrec.heads import LinearHead
+        from ltrec.models.heads import LinearHead
 
         return Fitted(LinearHead(*joint.copied()))

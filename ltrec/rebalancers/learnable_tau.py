@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltrec.features import FeatureBank
-    from ltrec.heads import LinearHead
+    from ltrec.models.heads import LinearHead
 
 _IMAGES_AT_ONCE = 4096
 
@@ -49,7 +49,7 @@ class LearnableTau(Rebalancer):
         self.bounds = bounds
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
-        from ltrec.heads import LinearHead, logits_of, tau_normalised
+        from ltrec.models.heads import LinearHead, logits_of, tau_normalised
         from ltrec.selection import balanced_accuracy, calibrated
 
         weight = joint.weight.detach()

@@ -10,7 +10,7 @@ from ltrec.settings import PositiveInt
 
 if TYPE_CHECKING:
     from ltrec.features import FeatureBank
-    from ltrec.heads import LinearHead
+    from ltrec.models.heads import LinearHead
 
 # Joint logits of the training images up to this size are kept while the scales learn.
 _LOGIT_BYTES = 1 << 30
@@ -38,7 +38,7 @@ class Lws(Rebalancer):
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
         import torch
 
-        from ltrec.heads import ScaledHead, ScaledLogits
+        from ltrec.models.heads import ScaledHead, ScaledLogits
 
         weight, bias = joint.copied()
         head = ScaledHead(weight, bias, torch.ones_like(weight[:, 0]), scale_bias=self.scale_bias)
@@ -55,7 +55,7 @@ def _logits(bank: FeatureBank, joint: LinearHead) -> FeatureBank:
     import torch
 
     from ltrec.features import FeatureBank
-    from ltrec.heads import in_blocks
+    from ltrec.models.heads import in_blocks
 
     shape = (bank.views, len(bank.labels), joint.classes)
     logits = torch.empty(shape, device=joint.weight.device)

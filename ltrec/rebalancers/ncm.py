@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltrec.features import FeatureBank
-    from ltrec.heads import LinearHead, NearestMeanHead, Transform
+    from ltrec.models.heads import LinearHead, NearestMeanHead, Transform
     from ltrec.rebalancers.base import Row
 
 _IMAGES_AT_ONCE, _IMAGES_A_BAG = 1024, 256
@@ -51,7 +51,7 @@ class Ncm(Rebalancer):
         self.distances = distances
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
-        from ltrec.heads import logits_of
+        from ltrec.models.heads import logits_of
         from ltrec.selection import best, calibrated
 
         heads = self._heads(train, joint.classes)
@@ -68,7 +68,7 @@ class Ncm(Rebalancer):
 
     def _heads(self, train: FeatureBank, classes: int) -> list[NearestMeanHead]:
         """One for each setting; which comes first decides between equals."""
-        from ltrec.heads import NearestMeanHead
+        from ltrec.models.heads import NearestMeanHead
 
         center, means = class_means(train, classes, self.transforms)
         settings = itertools.product(self.transforms, self.distances)
@@ -76,7 +76,7 @@ class Ncm(Rebalancer):
 
     def _logits(self, heads: Sequence[NearestMeanHead], features: Tensor) -> Iterator[Tensor]:
         """Of each head, (n, C): one product for all distances of a transform."""
-        from ltrec.heads import closeness, transformed
+        from ltrec.models.heads import closeness, transformed
 
         for first in heads[:: len(self.distances)]:
             queries = transformed(features, first.center, first.transform)

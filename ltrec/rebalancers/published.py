@@ -9,7 +9,7 @@ from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from ltrec.features import FeatureBank
-    from ltrec.heads import LinearHead
+    from ltrec.models.heads import LinearHead
 
 
 class PublishedSettings(Settings):
@@ -25,7 +25,7 @@ class Published(Rebalancer):
     """s_j·(w_j·x + b_j) with the published s (Kang et al. 2020, eq. 4); without one, W and b as they are."""
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
-        from ltrec.heads import LinearHead, PublishedLwsHead, ScaledHead
+        from ltrec.models.heads import LinearHead, PublishedLwsHead, ScaledHead
 
         if isinstance(joint, PublishedLwsHead):
             return Fitted(ScaledHead(*joint.copied(), joint.published_scale.clone()))

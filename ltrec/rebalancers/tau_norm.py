@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltrec.features import FeatureBank
-    from ltrec.heads import LinearHead
+    from ltrec.models.heads import LinearHead
     from ltrec.rebalancers.base import Row
 
 
@@ -37,7 +37,7 @@ class TauNorm(Rebalancer):
         self.taus = taus
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
-        from ltrec.heads import LinearHead, logits_of, tau_normalised
+        from ltrec.models.heads import LinearHead, logits_of, tau_normalised
         from ltrec.selection import best, calibrated
 
         weight = joint.weight.detach()

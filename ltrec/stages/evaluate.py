@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltrec.features import FeatureBank
-    from ltrec.heads import Head
+    from ltrec.models.heads import Head
     from ltrec.params import Params
     from ltrec.report import Report, SelectedOn
     from ltrec.selection import Score
@@ -74,10 +74,10 @@ def _drop_unnamed(layout: artifacts.Layout, named: Iterable[str]) -> None:
 
 def _compare(params: Params, layout: artifacts.Layout) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
-    from ltrec import heads
     from ltrec.compute.device import resolve
     from ltrec.data.image_lists import read_classes, read_list
     from ltrec.features import FeatureBank
+    from ltrec.models import heads
     from ltrec.openset_report import Images, OpenSetReport
     from ltrec.report import Report, Result
 
@@ -193,7 +193,7 @@ def _tell_apart(head: Head, test: FeatureBank, val: FeatureBank, where: str) -> 
 
 def _logits(head: Head, bank: FeatureBank, where: str) -> Iterator[tuple[slice, Tensor]]:
     """Of all images of a bank, some at a time: which, and (n, C)."""
-    from ltrec.heads import in_blocks
+    from ltrec.models.heads import in_blocks
     from ltrec.selection import all_finite
 
     for some, logits in in_blocks(head, bank.plain):

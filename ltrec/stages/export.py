@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ltrec.artifacts import Split
     from ltrec.data.images.decoding import Geometry
-    from ltrec.network import Network
+    from ltrec.models.network import Network
     from ltrec.onnx_contract import ModelCard
     from ltrec.onnx_export import Parity
     from ltrec.params import Params
@@ -160,8 +160,8 @@ def _write(params: Params, layout: Layout, settings: ExportSettings, variant: st
 
 def _assemble(params: Params, layout: Layout, variant: str, precision: Precision) -> tuple[Network, ModelCard]:
     """The backbone with the variant's head, and what the file will say of them."""
-    from ltrec import network as networks
     from ltrec.data.image_lists import read_classes
+    from ltrec.models import network as networks
     from ltrec.onnx_contract import ModelCard
     from ltrec.project import git_state
 

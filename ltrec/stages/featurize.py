@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ltrec.artifacts import Split
     from ltrec.compute.distributed import Ranks
     from ltrec.compute.precision import Precision
-    from ltrec.network import Network
+    from ltrec.models.network import Network
     from ltrec.params import Params
 
 # Seeds of the bank's views: apart from those of the training epochs.
@@ -56,9 +56,9 @@ def run(params: Params, *, profile: bool = False) -> None:
 
 def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
     from ltrec import checkpoints
-    from ltrec import network as networks
     from ltrec.compute import device as devices
     from ltrec.compute import precision
+    from ltrec.models import network as networks
 
     layout = artifacts.Layout()
     with tracking.stage_run(params, "featurize") if ranks.first else contextlib.nullcontext(tracking.Run()) as record:
@@ -83,9 +83,9 @@ def _write_bank(
     params: Params, network: Network, split: Split, header: dict[str, str], computed: Precision, ranks: Ranks
 ) -> None:
     from ltrec import features, profiling
-    from ltrec import network as networks
     from ltrec.data.image_lists import read_classes, read_list
     from ltrec.data.images.device_loader import Feed, training_feed
+    from ltrec.models import network as networks
 
     layout, settings = artifacts.Layout(), params.featurize
     listed = read_list(layout.split_list(split), len(read_classes(layout.classes)), unknown=split != "train")

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltrec.features import FeatureBank
-    from ltrec.heads import Head
     from ltrec.image_features import ImageFeatures
-    from ltrec.network import Network
+    from ltrec.models.heads import Head
+    from ltrec.models.network import Network
     from ltrec.params import Params
     from ltrec.rebalancers.base import Fitted
 
@@ -27,10 +27,10 @@ _READ: tuple[artifacts.Split, ...] = ("train", "val")
 
 def run(params: Params, variant: str) -> None:
     """Write the variant's head and its train and val figures."""
-    from ltrec import heads
     from ltrec.compute import device as devices
     from ltrec.compute.precision import fast_float32
     from ltrec.features import FeatureBank
+    from ltrec.models import heads
 
     layout = artifacts.Layout()
     if variant not in params.rebalance:
@@ -79,9 +79,9 @@ def run(params: Params, variant: str) -> None:
 
 def _fit(params: Params, variant: str, train: FeatureBank, val: FeatureBank, device: torch.device) -> Fitted:
     """Fit the variant on the banks or, where its settings say so, on the images of train."""
-    from ltrec import heads
     from ltrec.compute import device as devices
-    from ltrec.network import load, load_head, on_device
+    from ltrec.models import heads
+    from ltrec.models.network import load, load_head, on_device
 
     settings, model = params.rebalance[variant], artifacts.Layout().model
     rebalancer, joint = settings.build(params.seed), load_head(model).to(device)
@@ -138,7 +138,7 @@ def judge(head: Head, train: FeatureBank, val: FeatureBank) -> dict[str, dict[st
 
     By that, evaluation tells apart variants that are equally accurate on val.
     """
-    from ltrec.heads import logits_of, predictions_of
+    from ltrec.models.heads import logits_of, predictions_of
     from ltrec.selection import calibrated
 
     on_val, on_train = logits_of(head, val.plain), predictions_of(head, train.plain)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ltrec import artifacts, console, project, tracking
-from ltrec.backbones import BackboneSettings
 from ltrec.compute.precision import Compilation, PrecisionName
 from ltrec.data.images.augmentation import AugmentSettings
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
-from ltrec.freezing import FreezeSettings
+from ltrec.models.backbones import BackboneSettings
+from ltrec.models.freezing import FreezeSettings
 from ltrec.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
 from ltrec.samplers import InstanceBalanced, SamplerSettings
 from ltrec.settings import Count, Fraction, PositiveInt, Settings, conflict
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ltrec.compute.precision import Precision
     from ltrec.data.image_lists import ImageList
     from ltrec.data.images.device_loader import Feed
-    from ltrec.network import Network
+    from ltrec.models.network import Network
     from ltrec.params import Params
 
 Channel = Annotated[float, Field(ge=0, le=1)]
@@ -155,10 +155,10 @@ def run(params: Params, *, profile: bool = False) -> None:
 
 def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
     from ltrec import checkpoints
-    from ltrec import network as networks
     from ltrec.compute import device as devices
     from ltrec.compute import precision
     from ltrec.data.image_lists import read_classes, read_list
+    from ltrec.models import network as networks
 
     layout, settings = artifacts.Layout(), params.represent
     classes = read_classes(layout.classes)

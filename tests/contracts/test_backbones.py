@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from ltrec import network
-from ltrec.backbones import BackboneSettings, feature_dim
 from ltrec.data.images.decoding import Geometry
+from ltrec.models import network
+from ltrec.models.backbones import BackboneSettings, feature_dim
 from tests.contracts.members import examples, through_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ltrec.network import Network
+    from ltrec.models.network import Network
 
 SIZE = 32
 IMAGES = torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

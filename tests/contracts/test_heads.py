@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ltrec import heads
-from ltrec.heads import Head, LinearHead, PublishedLwsHead
+from ltrec.models import heads
+from ltrec.models.heads import Head, LinearHead, PublishedLwsHead
 from ltrec.rebalancers import RebalancerSettings
 from tests.contracts.members import examples
 

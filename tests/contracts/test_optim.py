@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ltrec.freezing import FreezeSettings
+from ltrec.models.freezing import FreezeSettings
 from ltrec.optim import OptimizerSettings, ScheduleSettings
 from tests.contracts.members import examples, through_yaml
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from ltrec import heads
 from ltrec.features import FeatureBank
+from ltrec.models import heads
 from ltrec.rebalancers import RebalancerSettings
 from ltrec.samplers import SamplerSettings
 from ltrec.selection import balanced_accuracy

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from ltrec.backbones import CifarResNetBackbone
+from ltrec.models.backbones import CifarResNetBackbone
 from tests.stages.conftest import _prepared, params, prepared  # noqa: F401 - fixtures, here too
 
 if TYPE_CHECKING:

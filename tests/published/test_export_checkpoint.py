@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from ltrec import artifacts, heads, network
+from ltrec import artifacts
 from ltrec.artifacts import Layout
 from ltrec.errors import UserError
-from ltrec.heads import LinearHead, NearestMeanHead, ScaledHead
+from ltrec.models import heads, network
+from ltrec.models.heads import LinearHead, NearestMeanHead, ScaledHead
 from ltrec.published import export_checkpoint, import_checkpoint
 from tests.published.conftest import CLASSES, DIM, best, states
 

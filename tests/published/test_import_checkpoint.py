@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from ltrec import artifacts, heads, network
+from ltrec import artifacts
 from ltrec.artifacts import Layout
-from ltrec.backbones import TorchvisionBackbone
 from ltrec.errors import UserError
+from ltrec.models import heads, network
+from ltrec.models.backbones import TorchvisionBackbone
 from ltrec.published import import_checkpoint
 from tests.published.conftest import CLASSES, DIM, best, states
 

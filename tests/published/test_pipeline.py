@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from ltrec import artifacts, network
+from ltrec import artifacts
 from ltrec.artifacts import SPLITS, Layout
-from ltrec.backbones import CifarResNetBackbone
 from ltrec.data.image_lists import read_list
 from ltrec.data.images.decoding import decode_rgb, square
+from ltrec.models import network
+from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.published import import_checkpoint
 from ltrec.serving import Predictor
 from ltrec.stages import evaluate, export, featurize, rebalance

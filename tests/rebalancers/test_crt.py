@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ltrec import samplers
-from ltrec.heads import LinearHead
+from ltrec.models.heads import LinearHead
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.selection import balanced_accuracy
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
-from ltrec.heads import LinearHead, tau_normalised
+from ltrec.models.heads import LinearHead, tau_normalised
 from ltrec.rebalancers import learnable_tau
 from ltrec.rebalancers.learnable_tau import LearnableTauSettings
 

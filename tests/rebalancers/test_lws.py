@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from ltrec.features import FeatureBank
-from ltrec.heads import LinearHead, ScaledHead
+from ltrec.models.heads import LinearHead, ScaledHead
 from ltrec.rebalancers import lws
 from ltrec.rebalancers.lws import LwsSettings
 from ltrec.selection import balanced_accuracy

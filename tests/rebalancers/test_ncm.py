@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 
 from ltrec.features import FeatureBank
-from ltrec.heads import LinearHead, NearestMeanHead, transformed
+from ltrec.models.heads import LinearHead, NearestMeanHead, transformed
 from ltrec.rebalancers import ncm
 from ltrec.rebalancers.ncm import NcmSettings, class_means
 
 if TYPE_CHECKING:
-    from ltrec.heads import Distance, Transform
+    from ltrec.models.heads import Distance, Transform
     from tests.conftest import Banks
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltrec.heads import PublishedLwsHead, ScaledHead
+from ltrec.models.heads import PublishedLwsHead, ScaledHead
 from ltrec.rebalancers.published import PublishedSettings
 
 if TYPE_CHECKING:

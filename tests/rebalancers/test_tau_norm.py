@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
-from ltrec.heads import LinearHead
+from ltrec.models.heads import LinearHead
 from ltrec.rebalancers.tau_norm import TauNormSettings
 
 if TYPE_CHECKING:

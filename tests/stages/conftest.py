@@ -16,7 +16,7 @@ from ltrec.params import Params
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ltrec.heads import Head
+    from ltrec.models.heads import Head
 
     Build = Callable[..., Params]
 
@@ -51,7 +51,8 @@ def build_params(**sections: dict[str, Any]) -> Params:
 
 def load_head(variant: str) -> Head:
     """A variant's head, which is one for the network that is there."""
-    from ltrec import artifacts, heads
+    from ltrec import artifacts
+    from ltrec.models import heads
 
     layout = artifacts.Layout()
     return heads.load(layout.head(variant), representation=artifacts.digest(layout.model))

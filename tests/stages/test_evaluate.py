@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from ltrec import artifacts, features, heads
+from ltrec import artifacts, features
 from ltrec.artifacts import Layout
 from ltrec.errors import UserError
+from ltrec.models import heads
 from ltrec.params import Params
 from ltrec.stages import evaluate
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ltrec import artifacts, heads, network, onnx_export
+from ltrec import artifacts, onnx_export
 from ltrec.artifacts import Layout
-from ltrec.backbones import CifarResNetBackbone
 from ltrec.data.images import decoding
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
+from ltrec.models import heads, network
+from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.onnx_export import OverflowedError, Parity, ParityError
 from ltrec.serving import Predictor
 from ltrec.stages import export as stage

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from ltrec import artifacts, network
+from ltrec import artifacts
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.data.image_lists import read_list
 from ltrec.data.images.decoding import decode_rgb, square
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
+from ltrec.models import network
 from ltrec.stages import featurize
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ltrec import artifacts, network
+from ltrec import artifacts
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.data.image_lists import read_list
 from ltrec.errors import UserError
 from ltrec.features import FeatureBank
+from ltrec.models import network
 from ltrec.selection import balanced_accuracy
 from ltrec.stages import rebalance, represent
 from tests.stages.conftest import METHODS, load_head

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ltrec.errors import UserError
-from ltrec.weights import load_exactly, read_state_dict, strip_prefix
+from ltrec.models.weights import load_exactly, read_state_dict, strip_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable

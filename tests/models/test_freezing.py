@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from ltrec import network
-from ltrec.backbones import CifarResNetBackbone, TorchvisionBackbone
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
-from ltrec.freezing import FreezeByDepth, FreezeByName
+from ltrec.models import network
+from ltrec.models.backbones import CifarResNetBackbone, TorchvisionBackbone
+from ltrec.models.freezing import FreezeByDepth, FreezeByName
 from ltrec.optim import AdamW, Sgd
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ltrec.network import Network
+    from ltrec.models.network import Network
 
 IMAGES = torch.randint(0, 256, (6, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

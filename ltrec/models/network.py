@@ -8,12 +8,13 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from ltrec import __version__, artifacts, freezing, heads
-from ltrec.backbones import BackboneSettings, feature_dim
+from ltrec import __version__, artifacts
 from ltrec.compute.precision import Precision, autocast
 from ltrec.data.image_lists import read_classes
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError, one_line
+from ltrec.models import freezing, heads
+from ltrec.models.backbones import BackboneSettings, feature_dim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

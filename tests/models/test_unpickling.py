@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from ltrec.errors import UserError
-from ltrec.unpickling import is_sound, read_checkpoint, read_pickle
+from ltrec.models.unpickling import is_sound, read_checkpoint, read_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -77,7 +77,7 @@ class _Pretrainable(Settings):
 
     def _filled(self, body: nn.Module, ignored: Sequence[str] = ()) -> nn.Module:
         """The body with the file's weights, if there is one; the file's own classifier is left out."""
-        from ltrec.weights import load_exactly, read_state_dict
+        from ltrec.models.weights import load_exactly, read_state_dict
 
         if self.file is not None:
             tensors = read_state_dict(self.file)
@@ -103,7 +103,7 @@ class CifarResNetBackbone(_FromFile):
     name: CifarResNetName
 
     def build(self, size: int, *, pretrained: bool = True) -> nn.Module:  # noqa: ARG002 - one signature
-        from ltrec.cifar_resnet import CifarResNet
+        from ltrec.models.cifar_resnet import CifarResNet
 
         body = CifarResNet(depth=int(self.name.removeprefix("cifar_resnet")))
         return self._filled(body, ["fc.", "linear."]) if pretrained else body

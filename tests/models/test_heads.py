@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ltrec import artifacts, heads
+from ltrec import artifacts
 from ltrec.errors import UserError
-from ltrec.heads import (
+from ltrec.models import heads
+from ltrec.models.heads import (
     Distance,
     Head,
     LinearHead,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision import models
 
-from ltrec.misfits import compact, misfits
+from ltrec.models.tensor_mismatch import compact, misfits
 
 
 def expanded(text: str) -> set[str]:

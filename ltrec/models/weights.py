@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ltrec.artifacts import present
 from ltrec.errors import UserError, one_line
-from ltrec.misfits import COUNTER, misfits
-from ltrec.unpickling import is_sound, read_checkpoint
+from ltrec.models.tensor_mismatch import COUNTER, misfits
+from ltrec.models.unpickling import is_sound, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from torchvision import models
 from torchvision.transforms import v2
 
-from ltrec import network
-from ltrec.backbones import (
+from ltrec.data.images.decoding import Geometry
+from ltrec.errors import UserError
+from ltrec.models import network
+from ltrec.models.backbones import (
     BackboneSettings,
     CifarResNetBackbone,
     CifarResNetName,
@@ -25,8 +27,6 @@ from ltrec.backbones import (
     TorchvisionName,
     feature_dim,
 )
-from ltrec.data.images.decoding import Geometry
-from ltrec.errors import UserError
 
 # One of each family that ends differently from the others.
 AWKWARD = {

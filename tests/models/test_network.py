@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from ltrec import artifacts, heads, network
-from ltrec.backbones import CifarResNetBackbone
+from ltrec import artifacts
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
-from ltrec.heads import LinearHead, NearestMeanHead
-from ltrec.network import Network
+from ltrec.models import heads, network
+from ltrec.models.backbones import CifarResNetBackbone
+from ltrec.models.heads import LinearHead, NearestMeanHead
+from ltrec.models.network import Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""The network: backbones, heads, and what is done to their weights."""
