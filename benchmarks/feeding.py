@@ -29,8 +29,8 @@ from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import Feed
 from ltrec.models import network as networks
 from ltrec.models.backbones import CifarResNetBackbone
-from ltrec.optim import CosineSchedule, Sgd
-from ltrec.training import train
+from ltrec.training.loop import train
+from ltrec.training.optim import CosineSchedule, Sgd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

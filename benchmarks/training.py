@@ -32,12 +32,12 @@ from ltrec.compute import precision
 from ltrec.data.images.augmentation import AugmentSettings, PadCrop
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import Feed
-from ltrec.gradients import Mode
 from ltrec.models import network as networks
 from ltrec.models.backbones import CifarResNetBackbone, TorchvisionBackbone
-from ltrec.optim import CosineSchedule, Sgd
 from ltrec.process import cores
-from ltrec.training import train
+from ltrec.training.loop import train
+from ltrec.training.optim import CosineSchedule, Sgd
+from ltrec.training.step import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ltrec.compute.device import require_finite
-from ltrec.optim import LearningRate, SgdRecipe, cosine
-from ltrec.samplers import ClassBalanced, SamplerSettings
 from ltrec.settings import PositiveInt
+from ltrec.training.optim import LearningRate, SgdRecipe, cosine
+from ltrec.training.samplers import ClassBalanced, SamplerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ltrec.features import FeatureBank
     from ltrec.models.heads import Head
     from ltrec.rebalancers.base import Row
-    from ltrec.samplers import Sampler
     from ltrec.selection import Candidate
+    from ltrec.training.samplers import Sampler
 
 
 # A bank up to this size, once rounded, is rounded before the first step and not batch by batch.

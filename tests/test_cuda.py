@@ -15,14 +15,14 @@ from ltrec.data.images import device_loader as feeding
 from ltrec.data.images.augmentation import AugmentSettings, PadCrop
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import Feed
-from ltrec.gradients import Gradients, Mode
 from ltrec.models import network
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.models.network import predict_features
-from ltrec.optim import CosineSchedule, Sgd
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.selection import balanced_accuracy
-from ltrec.training import EpochReport, train
+from ltrec.training.loop import EpochReport, train
+from ltrec.training.optim import CosineSchedule, Sgd
+from ltrec.training.step import Gradients, Mode
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,15 +12,15 @@ from ltrec.errors import UserError
 from ltrec.features import FeatureBank
 from ltrec.head_training import HeadTrainer, HeadTrainingSettings
 from ltrec.models.heads import LinearHead
-from ltrec.samplers import InstanceBalanced
 from ltrec.selection import balanced_accuracy
+from ltrec.training.samplers import InstanceBalanced
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from ltrec.rebalancers.base import Row
-    from ltrec.samplers import Sampler
+    from ltrec.training.samplers import Sampler
     from tests.conftest import Banks
 
 

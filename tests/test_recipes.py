@@ -73,9 +73,9 @@ def test_dvc_finds_every_parameter_that_a_stage_depends_on(recipe: Recipe, choic
 def test_its_network_takes_a_step(recipe: Recipe, choice: dict[str, str]) -> None:
     import torch
 
-    from ltrec import training
     from ltrec.models import heads, network
     from ltrec.models.backbones import feature_dim
+    from ltrec.training import loop as training
 
     classes = {"imagenet-lt": 1000, "places-lt": 365, "inat18": 8142, "cifar100-lt": 100}.get(recipe.name, 10)
     settings = of(recipe, choice).represent

@@ -55,10 +55,10 @@ def run(params: Params, *, profile: bool = False) -> None:
 
 
 def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
-    from ltrec import checkpoints
     from ltrec.compute import device as devices
     from ltrec.compute import precision
     from ltrec.models import network as networks
+    from ltrec.training import resume as checkpoints
 
     layout = artifacts.Layout()
     with tracking.stage_run(params, "featurize") if ranks.first else contextlib.nullcontext(tracking.Run()) as record:

@@ -15,9 +15,9 @@ from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.models.backbones import BackboneSettings
 from ltrec.models.freezing import FreezeSettings
-from ltrec.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
-from ltrec.samplers import InstanceBalanced, SamplerSettings
 from ltrec.settings import Count, Fraction, PositiveInt, Settings, conflict
+from ltrec.training.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
+from ltrec.training.samplers import InstanceBalanced, SamplerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from ltrec.checkpoints import ResumeFolder
     from ltrec.compute.distributed import Ranks
     from ltrec.compute.precision import Precision
     from ltrec.data.image_lists import ImageList
     from ltrec.data.images.device_loader import Feed
     from ltrec.models.network import Network
     from ltrec.params import Params
+    from ltrec.training.resume import ResumeFolder
 
 Channel = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0, le=1)]
@@ -154,11 +154,11 @@ def run(params: Params, *, profile: bool = False) -> None:
 
 
 def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
-    from ltrec import checkpoints
     from ltrec.compute import device as devices
     from ltrec.compute import precision
     from ltrec.data.image_lists import read_classes, read_list
     from ltrec.models import network as networks
+    from ltrec.training import resume as checkpoints
 
     layout, settings = artifacts.Layout(), params.represent
     classes = read_classes(layout.classes)
@@ -263,10 +263,11 @@ def _train(
     record: tracking.Run,
 ) -> tuple[Network, list[dict[str, float]]]:
     """Train the network in place; returns what is kept of it, and the history, a row an epoch."""
-    from ltrec import profiling, training
+    from ltrec import profiling
     from ltrec.compute import precision
     from ltrec.compute.device import require_finite
-    from ltrec.gradients import Mode
+    from ltrec.training import loop as training
+    from ltrec.training.step import Mode
 
     train, val = feeds
     sampler = settings.sampler.build(train.labels, seed=seed, epochs=settings.epochs)

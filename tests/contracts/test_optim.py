@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ltrec.models.freezing import FreezeSettings
-from ltrec.optim import OptimizerSettings, ScheduleSettings
+from ltrec.training.optim import OptimizerSettings, ScheduleSettings
 from tests.contracts.members import examples, through_yaml
 
 EPOCHS, STEPS = 6, 3

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from ltrec.features import FeatureBank
 from ltrec.models import heads
 from ltrec.rebalancers import RebalancerSettings
-from ltrec.samplers import SamplerSettings
 from ltrec.selection import balanced_accuracy
+from ltrec.training.samplers import SamplerSettings
 from tests.contracts.members import examples, through_yaml
 
 if TYPE_CHECKING:

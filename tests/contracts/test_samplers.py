@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ltrec.samplers import Sampler, SamplerSettings
+from ltrec.training.samplers import Sampler, SamplerSettings
 from tests.contracts.members import examples, through_yaml
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from ltrec.errors import UserError
 from ltrec.models import network
 from ltrec.models.backbones import CifarResNetBackbone, TorchvisionBackbone
 from ltrec.models.freezing import FreezeByDepth, FreezeByName
-from ltrec.optim import AdamW, Sgd
+from ltrec.training.optim import AdamW, Sgd
 
 if TYPE_CHECKING:
     from torch import nn

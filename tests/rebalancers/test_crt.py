@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ltrec import samplers
 from ltrec.models.heads import LinearHead
 from ltrec.rebalancers.crt import CrtSettings
 from ltrec.selection import balanced_accuracy
+from ltrec.training import samplers
 
 if TYPE_CHECKING:
     from tests.conftest import Banks

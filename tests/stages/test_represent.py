@@ -13,14 +13,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ltrec import artifacts, project, tracking, training
+from ltrec import artifacts, project, tracking
 from ltrec.artifacts import Layout
-from ltrec.checkpoints import ResumeFolder
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.models import network
 from ltrec.stages import featurize, represent
 from ltrec.stages.represent import ImageSettings, RepresentSettings
+from ltrec.training import loop as training
+from ltrec.training.resume import ResumeFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ltrec.mixup import blend, blended
+from ltrec.training.mixing import blend, blended
 
 LABELS = torch.tensor([3, 4, 5])
 

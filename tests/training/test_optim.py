@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ltrec import optim
-from ltrec.optim import AdamW, CosineSchedule, Sgd, StepSchedule, cosine
+from ltrec.training import optim
+from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule, cosine
 
 
 @pytest.mark.parametrize(

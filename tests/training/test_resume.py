@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from ltrec.checkpoints import ResumeFolder, sweep
 from ltrec.errors import UserError
+from ltrec.training.resume import ResumeFolder, sweep
 
 KEY = "0123456789abcdef" * 4
 STATE = {"network": {"w": torch.arange(4.0)}, "sampler": {"drawn": [1, 2]}, "history": [{"epoch": 1, "loss": 0.5}]}

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from ltrec import training
 from ltrec.errors import UserError
-from ltrec.gradients import Gradients, Mode
-from ltrec.optim import AdamW, CosineSchedule, Sgd, StepSchedule
 from ltrec.selection import balanced_accuracy
-from ltrec.training import EpochReport, moving_average, train, validate
+from ltrec.training import loop as training
+from ltrec.training.loop import EpochReport, moving_average, train, validate
+from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule
+from ltrec.training.step import Gradients, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -452,7 +452,7 @@ def test_a_training_of_skipped_updates_alone_is_none() -> None:
 def test_a_compiler_that_fails_is_one_line() -> None:
     from torch._dynamo.exc import BackendCompilerFailed
 
-    from ltrec.gradients import compiler_explained
+    from ltrec.training.step import compiler_explained
 
     with pytest.raises(UserError, match=r"represent\.compile: torch\.compile failed \(.*no compiler") as raised:  # noqa: SIM117
         with compiler_explained("default"):

@@ -12,8 +12,8 @@ from ltrec.compute.device import require_finite
 from ltrec.compute.distributed import ALONE
 from ltrec.compute.precision import autocast
 from ltrec.errors import UserError
-from ltrec.gradients import Gradients, Mode, compiler_explained
-from ltrec.mixup import blend
+from ltrec.training.mixing import blend
+from ltrec.training.step import Gradients, Mode, compiler_explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ltrec import samplers
-from ltrec.samplers import (
+from ltrec.training import samplers
+from ltrec.training.samplers import (
     ClassBalanced,
     FrequencySampler,
     InstanceBalanced,
