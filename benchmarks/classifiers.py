@@ -26,23 +26,24 @@ import torch
 from machine import machine
 from pydantic import TypeAdapter
 
-from ltrec import features, metrics
+from ltrec import metrics
 from ltrec.compute import device as devices
 from ltrec.compute import precision
 from ltrec.data.images.augmentation import AugmentSettings
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import Feed, training_feed
-from ltrec.features import FeatureBank
-from ltrec.image_features import ImageFeatures
 from ltrec.models import heads
 from ltrec.models import network as networks
 from ltrec.models.backbones import BackboneSettings
-from ltrec.rebalancers import ncm
-from ltrec.rebalancers.crt import CrtSettings
-from ltrec.rebalancers.joint import JointSettings
-from ltrec.rebalancers.lws import LwsSettings
-from ltrec.rebalancers.ncm import NcmSettings
-from ltrec.rebalancers.tau_norm import TauNormSettings
+from ltrec.rebalancing import feature_bank as features
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.image_features import ImageFeatures
+from ltrec.rebalancing.methods import ncm
+from ltrec.rebalancing.methods.crt import CrtSettings
+from ltrec.rebalancing.methods.joint import JointSettings
+from ltrec.rebalancing.methods.lws import LwsSettings
+from ltrec.rebalancing.methods.ncm import NcmSettings
+from ltrec.rebalancing.methods.tau_norm import TauNormSettings
 from ltrec.stages import evaluate, rebalance
 
 if TYPE_CHECKING:

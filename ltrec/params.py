@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ltrec import complaints, yaml_source
 from ltrec.compute.device import DeviceName
-from ltrec.rebalancers import RebalancerSettings
+from ltrec.rebalancing.methods import RebalancerSettings
 from ltrec.schema_words import Schema
 from ltrec.settings import Settings, conflict
 from ltrec.stages.evaluate import EvaluateSettings

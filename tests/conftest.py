@@ -11,8 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import LinearHead
+    from ltrec.rebalancing.feature_bank import FeatureBank
 
 # The tests' networks are small: on busy cores threads that wait for each other take several times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,8 +36,8 @@ def banks() -> Banks:
     """
     import torch
 
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import LinearHead
+    from ltrec.rebalancing.feature_bank import FeatureBank
 
     generator = torch.Generator().manual_seed(7)
     centers = 2 * torch.eye(3, 5)

@@ -18,8 +18,8 @@ from ltrec.data.images.device_loader import Feed
 from ltrec.models import network
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.models.network import predict_features
-from ltrec.rebalancers.crt import CrtSettings
-from ltrec.selection import balanced_accuracy
+from ltrec.rebalancing.methods.crt import CrtSettings
+from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training.loop import EpochReport, train
 from ltrec.training.optim import CosineSchedule, Sgd
 from ltrec.training.step import Gradients, Mode

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ltrec import artifacts, console, features
+from ltrec import artifacts, console
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.models import network as networks
 from ltrec.models.heads import predictions_of
 from ltrec.models.unpickling import is_sound, read_pickle
-from ltrec.selection import mean_recall
+from ltrec.rebalancing import feature_bank as features
+from ltrec.rebalancing.selection import mean_recall
 
 if TYPE_CHECKING:
     from pathlib import Path

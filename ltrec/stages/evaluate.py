@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import Head
     from ltrec.params import Params
+    from ltrec.rebalancing.feature_bank import FeatureBank
+    from ltrec.rebalancing.selection import Score
     from ltrec.report import Report, SelectedOn
-    from ltrec.selection import Score
 
 
 class EvaluateSettings(Settings):
@@ -76,9 +76,9 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
     from ltrec.compute.device import resolve
     from ltrec.data.image_lists import read_classes, read_list
-    from ltrec.features import FeatureBank
     from ltrec.models import heads
     from ltrec.openset_report import Images, OpenSetReport
+    from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.report import Report, Result
 
     names, device = read_classes(layout.classes), resolve(params.device)
@@ -161,7 +161,7 @@ def _labels(bank: FeatureBank, classes: int, path: Path) -> NDArray[np.int64]:
 
 
 def _on_val(fitted: dict[str, Any], path: Path) -> Score:
-    from ltrec.selection import Score
+    from ltrec.rebalancing.selection import Score
 
     try:
         return Score(*(float(fitted["val"][name]) for name in Score._fields))
@@ -194,7 +194,7 @@ def _tell_apart(head: Head, test: FeatureBank, val: FeatureBank, where: str) -> 
 def _logits(head: Head, bank: FeatureBank, where: str) -> Iterator[tuple[slice, Tensor]]:
     """Of all images of a bank, some at a time: which, and (n, C)."""
     from ltrec.models.heads import in_blocks
-    from ltrec.selection import all_finite
+    from ltrec.rebalancing.selection import all_finite
 
     for some, logits in in_blocks(head, bank.plain):
         if not all_finite(logits):

@@ -82,10 +82,11 @@ def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
 def _write_bank(
     params: Params, network: Network, split: Split, header: dict[str, str], computed: Precision, ranks: Ranks
 ) -> None:
-    from ltrec import features, profiling
+    from ltrec import profiling
     from ltrec.data.image_lists import read_classes, read_list
     from ltrec.data.images.device_loader import Feed, training_feed
     from ltrec.models import network as networks
+    from ltrec.rebalancing import feature_bank as features
 
     layout, settings = artifacts.Layout(), params.featurize
     listed = read_list(layout.split_list(split), len(read_classes(layout.classes)), unknown=split != "train")

@@ -9,18 +9,18 @@ import numpy as np
 
 from ltrec import artifacts, console, tracking
 from ltrec.errors import UserError
-from ltrec.head_training import HeadTrainingSettings
+from ltrec.rebalancing.head_training import HeadTrainingSettings
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ltrec.features import FeatureBank
-    from ltrec.image_features import ImageFeatures
     from ltrec.models.heads import Head
     from ltrec.models.network import Network
     from ltrec.params import Params
-    from ltrec.rebalancers.base import Fitted
+    from ltrec.rebalancing.feature_bank import FeatureBank
+    from ltrec.rebalancing.image_features import ImageFeatures
+    from ltrec.rebalancing.methods.base import Fitted
 
 _READ: tuple[artifacts.Split, ...] = ("train", "val")
 
@@ -29,8 +29,8 @@ def run(params: Params, variant: str) -> None:
     """Write the variant's head and its train and val figures."""
     from ltrec.compute import device as devices
     from ltrec.compute.precision import fast_float32
-    from ltrec.features import FeatureBank
     from ltrec.models import heads
+    from ltrec.rebalancing.feature_bank import FeatureBank
 
     layout = artifacts.Layout()
     if variant not in params.rebalance:
@@ -112,7 +112,7 @@ def _images(
     from ltrec.compute import precision
     from ltrec.data.image_lists import read_list
     from ltrec.data.images.device_loader import training_feed
-    from ltrec.image_features import ImageFeatures
+    from ltrec.rebalancing.image_features import ImageFeatures
 
     layout, represent = artifacts.Layout(), params.represent
     listed = read_list(layout.split_list("train"), classes)
@@ -139,7 +139,7 @@ def judge(head: Head, train: FeatureBank, val: FeatureBank) -> dict[str, dict[st
     By that, evaluation tells apart variants that are equally accurate on val.
     """
     from ltrec.models.heads import logits_of, predictions_of
-    from ltrec.selection import calibrated
+    from ltrec.rebalancing.selection import calibrated
 
     on_val, on_train = logits_of(head, val.plain), predictions_of(head, train.plain)
     of_val, of_train = (bank.labels.to(on_val.device) for bank in (val, train))
@@ -151,6 +151,6 @@ def judge(head: Head, train: FeatureBank, val: FeatureBank) -> dict[str, dict[st
 
 
 def _figures(predicted: Tensor, labels: Tensor) -> dict[str, float]:
-    from ltrec.selection import mean_recall
+    from ltrec.rebalancing.selection import mean_recall
 
     return {"all": float((predicted == labels).double().mean()), "balanced": mean_recall(predicted, labels)}

@@ -11,7 +11,7 @@ import torch
 
 from ltrec.models import heads
 from ltrec.models.heads import Head, LinearHead, PublishedLwsHead
-from ltrec.rebalancers import RebalancerSettings
+from ltrec.rebalancing.methods import RebalancerSettings
 from tests.contracts.members import examples
 
 if TYPE_CHECKING:

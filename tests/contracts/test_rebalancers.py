@@ -10,17 +10,17 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from ltrec.features import FeatureBank
 from ltrec.models import heads
-from ltrec.rebalancers import RebalancerSettings
-from ltrec.selection import balanced_accuracy
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.methods import RebalancerSettings
+from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training.samplers import SamplerSettings
 from tests.contracts.members import examples, through_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ltrec.rebalancers.base import Fitted
+    from ltrec.rebalancing.methods.base import Fitted
     from tests.conftest import Banks
 
 each = pytest.mark.parametrize("settings", examples(RebalancerSettings), ids=lambda settings: settings.method)

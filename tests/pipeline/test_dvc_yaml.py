@@ -67,16 +67,16 @@ def test_a_variant_depends_on_its_own_method_only(stages: dict[str, Any], graph:
     imported = modules_of(graph, "ltrec.stages.rebalance").union(
         *(modules_of(graph, f"ltrec.rebalancers.{method}") for method in methods)
     )
-    own = {f"ltrec/rebalancers/{method}.py" for method in methods}
-    expected = {path_of(module) for module in imported} - own | {"ltrec/rebalancers/${item.method}.py"}
+    own = {f"ltrec/rebalancing/methods/{method}.py" for method in methods}
+    expected = {path_of(module) for module in imported} - own | {"ltrec/rebalancing/methods/${item.method}.py"}
     assert declared == expected
 
 
 def test_no_method_builds_on_another(graph: grimp.ImportGraph) -> None:
     # DVC is told of a variant's own method alone.
     methods = {f"ltrec.rebalancers.{path.stem}" for path in (ROOT / "ltrec/rebalancers").glob("[a-z]*.py")}
-    for method in methods - {"ltrec.rebalancers.base"}:
-        assert modules_of(graph, method) & methods <= {method, "ltrec.rebalancers.base"}
+    for method in methods - {"ltrec.rebalancing.methods.base"}:
+        assert modules_of(graph, method) & methods <= {method, "ltrec.rebalancing.methods.base"}
 
 
 def test_the_representations_settings_are_depended_on_as_a_whole(stages: dict[str, Any]) -> None:

@@ -14,8 +14,8 @@ from ltrec import artifacts
 from ltrec.artifacts import Layout
 from ltrec.data.image_lists import read_list
 from ltrec.errors import UserError
-from ltrec.features import FeatureBank
 from ltrec.published import import_checkpoint, import_features
+from ltrec.rebalancing.feature_bank import FeatureBank
 from tests.published.conftest import CLASSES, DIM, best, states
 
 if TYPE_CHECKING:

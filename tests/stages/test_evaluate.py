@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from ltrec import artifacts, features
+from ltrec import artifacts
 from ltrec.artifacts import Layout
 from ltrec.errors import UserError
 from ltrec.models import heads
 from ltrec.params import Params
+from ltrec.rebalancing import feature_bank as features
 from ltrec.stages import evaluate
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from ltrec.artifacts import SPLITS, Layout
 from ltrec.data.image_lists import read_list
 from ltrec.data.images.decoding import decode_rgb, square
 from ltrec.errors import UserError
-from ltrec.features import FeatureBank
 from ltrec.models import network
+from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.stages import featurize
 
 if TYPE_CHECKING:

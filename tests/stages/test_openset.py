@@ -8,8 +8,8 @@ import torch
 from ltrec import artifacts
 from ltrec.artifacts import Layout
 from ltrec.data.image_lists import read_classes, read_list
-from ltrec.features import FeatureBank
-from ltrec.selection import balanced_accuracy
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.stages import evaluate, export, featurize, prepare, rebalance, represent
 from tests.stages.conftest import METHODS, build_params, load_head
 

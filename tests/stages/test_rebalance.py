@@ -13,9 +13,9 @@ from ltrec import artifacts
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.data.image_lists import read_list
 from ltrec.errors import UserError
-from ltrec.features import FeatureBank
 from ltrec.models import network
-from ltrec.selection import balanced_accuracy
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.stages import rebalance, represent
 from tests.stages.conftest import METHODS, load_head
 

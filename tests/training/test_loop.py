@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ltrec.errors import UserError
-from ltrec.selection import balanced_accuracy
+from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training import loop as training
 from ltrec.training.loop import EpochReport, moving_average, train, validate
 from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule

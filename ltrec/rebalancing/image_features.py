@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ltrec.features import FeatureBank
 from ltrec.models import network as networks
+from ltrec.rebalancing.feature_bank import FeatureBank
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

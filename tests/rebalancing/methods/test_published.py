@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltrec.models.heads import PublishedLwsHead, ScaledHead
-from ltrec.rebalancers.published import PublishedSettings
+from ltrec.rebalancing.methods.published import PublishedSettings
 
 if TYPE_CHECKING:
     from tests.conftest import Banks

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from ltrec.compute.precision import Precision, ProductPrecisionName
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import Head
-    from ltrec.rebalancers.base import Row
-    from ltrec.selection import Candidate
+    from ltrec.rebalancing.feature_bank import FeatureBank
+    from ltrec.rebalancing.methods.base import Row
+    from ltrec.rebalancing.selection import Candidate
     from ltrec.training.samplers import Sampler
 
 
@@ -108,7 +108,7 @@ class HeadTrainer:
 
         from ltrec.compute.precision import of_products
         from ltrec.models.heads import logits_of
-        from ltrec.selection import Candidate
+        from ltrec.rebalancing.selection import Candidate
 
         precision = of_products(self.precision, train.labels.device)
         if precision == "bf16" and train.precomputed and train.features.nbytes // 2 <= _ROUNDED_BYTES:

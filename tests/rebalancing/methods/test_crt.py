@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ltrec.models.heads import LinearHead
-from ltrec.rebalancers.crt import CrtSettings
-from ltrec.selection import balanced_accuracy
+from ltrec.rebalancing.methods.crt import CrtSettings
+from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training import samplers
 
 if TYPE_CHECKING:

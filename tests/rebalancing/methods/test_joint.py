@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ltrec.rebalancers.joint import JointSettings
+from ltrec.rebalancing.methods.joint import JointSettings
 
 if TYPE_CHECKING:
     from tests.conftest import Banks

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 
 from ltrec.errors import UserError
-from ltrec.features import FeatureBank
 from ltrec.models.heads import LinearHead, tau_normalised
-from ltrec.rebalancers import learnable_tau
-from ltrec.rebalancers.learnable_tau import LearnableTauSettings
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.methods import learnable_tau
+from ltrec.rebalancing.methods.learnable_tau import LearnableTauSettings
 
 if TYPE_CHECKING:
-    from ltrec.rebalancers.base import Fitted
+    from ltrec.rebalancing.methods.base import Fitted
     from tests.conftest import Banks
 
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
-from ltrec.rebalancers.base import Fitted, Rebalancer, Tau
+from ltrec.rebalancing.methods.base import Fitted, Rebalancer, Tau
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import LinearHead
+    from ltrec.rebalancing.feature_bank import FeatureBank
 
 _IMAGES_AT_ONCE = 4096
 
@@ -50,7 +50,7 @@ class LearnableTau(Rebalancer):
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
         from ltrec.models.heads import LinearHead, logits_of, tau_normalised
-        from ltrec.selection import balanced_accuracy, calibrated
+        from ltrec.rebalancing.selection import balanced_accuracy, calibrated
 
         weight = joint.weight.detach()
         # As on τ's grid: columns of one product are rescaled.
@@ -75,7 +75,7 @@ class LearnableTau(Rebalancer):
         import torch.nn.functional as F
         from scipy.optimize import minimize
 
-        from ltrec.selection import calibrated
+        from ltrec.rebalancing.selection import calibrated
 
         start = sum(self.bounds) / 2
         temperature, _ = calibrated(product / norms**start, labels)

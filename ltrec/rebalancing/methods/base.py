@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import Head, LinearHead
+    from ltrec.rebalancing.feature_bank import FeatureBank
 
     Row = dict[str, float | int | str]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ltrec.rebalancers.base import Fitted, Rebalancer
+from ltrec.rebalancing.methods.base import Fitted, Rebalancer
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import LinearHead, NearestMeanHead, Transform
-    from ltrec.rebalancers.base import Row
+    from ltrec.rebalancing.feature_bank import FeatureBank
+    from ltrec.rebalancing.methods.base import Row
 
 _IMAGES_AT_ONCE, _IMAGES_A_BAG = 1024, 256
 # Below it a norm counts as this, as in torch's own normalisation.
@@ -52,7 +52,7 @@ class Ncm(Rebalancer):
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
         from ltrec.models.heads import logits_of
-        from ltrec.selection import best, calibrated
+        from ltrec.rebalancing.selection import best, calibrated
 
         heads = self._heads(train, joint.classes)
         place, balanced = best(lambda features: self._logits(heads, features), len(heads), val.plain, val.labels)

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ltrec import head_training
 from ltrec.errors import UserError
-from ltrec.features import FeatureBank
-from ltrec.head_training import HeadTrainer, HeadTrainingSettings
 from ltrec.models.heads import LinearHead
-from ltrec.selection import balanced_accuracy
+from ltrec.rebalancing import head_training
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
+from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training.samplers import InstanceBalanced
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ltrec.rebalancers.base import Row
+    from ltrec.rebalancing.methods.base import Row
     from ltrec.training.samplers import Sampler
     from tests.conftest import Banks
 
@@ -100,7 +100,7 @@ def test_every_view_of_an_image_is_drawn() -> None:
 
 
 def test_views_do_not_follow_from_what_the_sampler_drew(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ltrec import features
+    from ltrec.rebalancing import feature_bank as features
 
     seeds: list[object] = []
     real = features.np.random.default_rng

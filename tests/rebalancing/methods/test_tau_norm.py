@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 
 from ltrec.errors import UserError
-from ltrec.features import FeatureBank
 from ltrec.models.heads import LinearHead
-from ltrec.rebalancers.tau_norm import TauNormSettings
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.methods.tau_norm import TauNormSettings
 
 if TYPE_CHECKING:
-    from ltrec.rebalancers.base import Fitted
+    from ltrec.rebalancing.methods.base import Fitted
     from tests.conftest import Banks
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ltrec.features import FeatureBank
 from ltrec.models.heads import LinearHead, ScaledHead
-from ltrec.rebalancers import lws
-from ltrec.rebalancers.lws import LwsSettings
-from ltrec.selection import balanced_accuracy
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.methods import lws
+from ltrec.rebalancing.methods.lws import LwsSettings
+from ltrec.rebalancing.selection import balanced_accuracy
 
 if TYPE_CHECKING:
     from tests.conftest import Banks

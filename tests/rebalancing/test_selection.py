@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltrec import selection
 from ltrec.errors import UserError
-from ltrec.selection import Candidate, Score, balanced_accuracy, best, calibrated
+from ltrec.rebalancing import selection
+from ltrec.rebalancing.selection import Candidate, Score, balanced_accuracy, best, calibrated
 
 
 def chosen(*logits: torch.Tensor, labels: torch.Tensor) -> tuple[int, list[float]]:

@@ -9,10 +9,10 @@ import torch
 from pydantic import ValidationError
 from torch.testing import assert_close
 
-from ltrec.features import FeatureBank
 from ltrec.models.heads import LinearHead, NearestMeanHead, transformed
-from ltrec.rebalancers import ncm
-from ltrec.rebalancers.ncm import NcmSettings, class_means
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.methods import ncm
+from ltrec.rebalancing.methods.ncm import NcmSettings, class_means
 
 if TYPE_CHECKING:
     from ltrec.models.heads import Distance, Transform

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ltrec.rebalancers.base import Fitted, Rebalancer, Tau
+from ltrec.rebalancing.methods.base import Fitted, Rebalancer, Tau
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import LinearHead
-    from ltrec.rebalancers.base import Row
+    from ltrec.rebalancing.feature_bank import FeatureBank
+    from ltrec.rebalancing.methods.base import Row
 
 
 class TauNormSettings(Settings):
@@ -38,7 +38,7 @@ class TauNorm(Rebalancer):
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
         from ltrec.models.heads import LinearHead, logits_of, tau_normalised
-        from ltrec.selection import best, calibrated
+        from ltrec.rebalancing.selection import best, calibrated
 
         weight = joint.weight.detach()
         scales = [weight.norm(dim=1) ** tau for tau in self.taus]

@@ -15,14 +15,14 @@ from ltrec.data.images.augmentation import AugmentSettings, NoCrop, PadCrop
 from ltrec.data.images.decoding import Geometry, decode_rgb, square
 from ltrec.data.images.device_loader import Feed
 from ltrec.errors import UserError
-from ltrec.features import FeatureBank
-from ltrec.image_features import ImageFeatures
 from ltrec.models import network as networks
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.models.heads import LinearHead
 from ltrec.models.network import predict_features
-from ltrec.rebalancers.crt import CrtSettings
-from ltrec.rebalancers.lws import LwsSettings
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.image_features import ImageFeatures
+from ltrec.rebalancing.methods.crt import CrtSettings
+from ltrec.rebalancing.methods.lws import LwsSettings
 from ltrec.stages import featurize
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ltrec import artifacts
 from ltrec.errors import UserError
-from ltrec.features import FeatureBank, writing
+from ltrec.rebalancing.feature_bank import FeatureBank, writing
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.compute.precision import ProductPrecisionName
-from ltrec.head_training import HeadTrainer, HeadTrainingSettings
-from ltrec.rebalancers.base import Fitted, Rebalancer
+from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
+from ltrec.rebalancing.methods.base import Fitted, Rebalancer
 
 if TYPE_CHECKING:
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import LinearHead
+    from ltrec.rebalancing.feature_bank import FeatureBank
 
 
 class CrtSettings(HeadTrainingSettings):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.head_training import HeadTrainer, HeadTrainingSettings
-from ltrec.rebalancers.base import Fitted, Rebalancer
+from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
+from ltrec.rebalancing.methods.base import Fitted, Rebalancer
 from ltrec.settings import PositiveInt
 
 if TYPE_CHECKING:
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import LinearHead
+    from ltrec.rebalancing.feature_bank import FeatureBank
 
 # Joint logits of the training images up to this size are kept while the scales learn.
 _LOGIT_BYTES = 1 << 30
@@ -54,8 +54,8 @@ def _logits(bank: FeatureBank, joint: LinearHead) -> FeatureBank:
     """A bank of the joint logits: views, images and classes, (V, N, C)."""
     import torch
 
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import in_blocks
+    from ltrec.rebalancing.feature_bank import FeatureBank
 
     shape = (bank.views, len(bank.labels), joint.classes)
     logits = torch.empty(shape, device=joint.weight.device)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.rebalancers.base import Fitted, Rebalancer
+from ltrec.rebalancing.methods.base import Fitted, Rebalancer
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from ltrec.features import FeatureBank
     from ltrec.models.heads import LinearHead
+    from ltrec.rebalancing.feature_bank import FeatureBank
 
 
 class JointSettings(Settings):

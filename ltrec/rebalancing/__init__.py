@@ -1,0 +1,1 @@
+"""The feature bank, and the classifiers that are fitted on it."""

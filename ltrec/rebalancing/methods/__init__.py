@@ -1,0 +1,26 @@
+"""The rebalancing methods: one file each, and their union here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ltrec.rebalancing.methods.crt import CrtSettings
+from ltrec.rebalancing.methods.joint import JointSettings
+from ltrec.rebalancing.methods.learnable_tau import LearnableTauSettings
+from ltrec.rebalancing.methods.lws import LwsSettings
+from ltrec.rebalancing.methods.ncm import NcmSettings
+from ltrec.rebalancing.methods.published import PublishedSettings
+from ltrec.rebalancing.methods.tau_norm import TauNormSettings
+
+RebalancerSettings = Annotated[
+    JointSettings
+    | NcmSettings
+    | CrtSettings
+    | TauNormSettings
+    | LearnableTauSettings
+    | LwsSettings
+    | PublishedSettings,
+    Field(discriminator="method"),
+]
