@@ -26,12 +26,12 @@ import torch
 from machine import machine
 from pydantic import TypeAdapter
 
-from ltrec import metrics
 from ltrec.compute import device as devices
 from ltrec.compute import precision
 from ltrec.data.images.augmentation import AugmentSettings
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import Feed, training_feed
+from ltrec.evaluation import metrics
 from ltrec.models import heads
 from ltrec.models import network as networks
 from ltrec.models.backbones import BackboneSettings

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from ltrec import artifacts, console, metrics, openset, tracking, vega
+from ltrec import artifacts, console, tracking
 from ltrec.errors import UserError
-from ltrec.metrics import ShotSettings
-from ltrec.plots import PlotSettings
+from ltrec.evaluation import metrics, vega
+from ltrec.evaluation import open_set as openset
+from ltrec.evaluation.metrics import ShotSettings
+from ltrec.evaluation.plots import PlotSettings
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from ltrec.evaluation.report import Report, SelectedOn
     from ltrec.models.heads import Head
     from ltrec.params import Params
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.selection import Score
-    from ltrec.report import Report, SelectedOn
 
 
 class EvaluateSettings(Settings):
@@ -76,10 +78,10 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
     from ltrec.compute.device import resolve
     from ltrec.data.image_lists import read_classes, read_list
+    from ltrec.evaluation.open_set_report import Images, OpenSetReport
+    from ltrec.evaluation.report import Report, Result
     from ltrec.models import heads
-    from ltrec.openset_report import Images, OpenSetReport
     from ltrec.rebalancing.feature_bank import FeatureBank
-    from ltrec.report import Report, Result
 
     names, device = read_classes(layout.classes), resolve(params.device)
     counts = read_list(layout.split_list("train"), len(names)).counts(len(names))

@@ -26,7 +26,7 @@ from ltrec.data.sources.folder import FolderSource
 from ltrec.data.sources.scanning import is_text
 from ltrec.data.splits import SplitSettings, carve
 from ltrec.errors import UserError, some
-from ltrec.metrics import shot_groups
+from ltrec.evaluation.metrics import shot_groups
 from ltrec.project import state_dir
 from ltrec.settings import PositiveInt, Settings, conflict
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ltrec.artifacts import Layout, Split
     from ltrec.data.image_lists import ImageList
     from ltrec.data.sources.collection import Collection
-    from ltrec.metrics import ShotSettings
+    from ltrec.evaluation.metrics import ShotSettings
     from ltrec.params import Params
 
     Splits = Mapping[Split, ImageList]

@@ -18,7 +18,7 @@ OBSERVERS = {
     "ltrec.profiling",
     "ltrec.project",
     "ltrec.tracking",
-    "ltrec.vega",
+    "ltrec.evaluation.vega",
 }
 
 

@@ -18,7 +18,7 @@ from ltrec import artifacts
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError
-from ltrec.metrics import ShotSettings
+from ltrec.evaluation.metrics import ShotSettings
 from ltrec.stages import prepare as stage
 from ltrec.stages.prepare import PrepareSettings
 

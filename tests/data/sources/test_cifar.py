@@ -21,7 +21,7 @@ from ltrec.data.downloads import cifar_archive, writing
 from ltrec.data.downloads.cifar_archive import write_cifar10, write_cifar100
 from ltrec.data.sources.cifar import CIFAR10, CIFAR100, Cifar, Cifar10Source, Cifar100Source, scan_cifar
 from ltrec.errors import UserError
-from ltrec.metrics import ShotSettings
+from ltrec.evaluation.metrics import ShotSettings
 from ltrec.stages.prepare import PrepareSettings, prepare
 from tests.shared import shared
 

@@ -12,7 +12,7 @@ from ltrec.artifacts import SPLITS, Layout, read_json
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.data.sources.imagenet import ImageNetSource, class_names, val_wnids
 from ltrec.errors import UserError
-from ltrec.metrics import ShotSettings
+from ltrec.evaluation.metrics import ShotSettings
 from ltrec.stages.prepare import PrepareSettings, prepare
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from ltrec.data.sources.list_files import ListsSource
 from ltrec.errors import UserError
-from ltrec.metrics import shot_groups
+from ltrec.evaluation.metrics import shot_groups
 from tests.shared import shared
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ltrec.artifacts import SPLITS, Layout, read_json
 from ltrec.data.image_lists import read_list
 from ltrec.data.sources.places365 import Places365Source, categories
 from ltrec.errors import UserError
-from ltrec.metrics import ShotSettings
+from ltrec.evaluation.metrics import ShotSettings
 from ltrec.stages.prepare import PrepareSettings, prepare
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from ltrec import metrics
-from ltrec.metrics import (
+from ltrec.evaluation import metrics
+from ltrec.evaluation.metrics import (
     FIGURES,
     Answers,
     Pairing,
@@ -27,7 +27,7 @@ from ltrec.metrics import (
 )
 
 if TYPE_CHECKING:
-    from ltrec.metrics import Integers, Intervals
+    from ltrec.evaluation.metrics import Integers, Intervals
 
 # Six classes: two many, one medium, three few; class 5 has no test images.
 GROUPS = np.array(["many", "many", "medium", "few", "few", "few"])

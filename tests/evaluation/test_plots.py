@@ -10,8 +10,8 @@ from PIL import Image
 from pydantic import ValidationError
 from scipy.sparse import csr_array
 
-from ltrec import metrics
-from ltrec.plots import Artist, PlotSettings
+from ltrec.evaluation import metrics
+from ltrec.evaluation.plots import Artist, PlotSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ltrec import vega
+from ltrec.evaluation import vega
 
 if TYPE_CHECKING:
     from pathlib import Path

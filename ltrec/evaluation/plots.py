@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from ltrec import artifacts
-from ltrec.drawing import (
+from ltrec.evaluation.drawing import (
     FEW_POINTS,
     INK,
     SHADE,

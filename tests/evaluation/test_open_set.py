@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from ltrec import openset
-from ltrec.openset import Judged
+from ltrec.evaluation import open_set as openset
+from ltrec.evaluation.open_set import Judged
 
 # Six known images, of which the head takes the third and the last for another class, and four unknown ones:
 # score  .9 .8 .7 .6 .5 .4 .3 .2 .1 .1

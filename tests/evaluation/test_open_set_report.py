@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ltrec.openset_report import Images, OpenSetReport
+from ltrec.evaluation.open_set_report import Images, OpenSetReport
 
 
 def figures(threshold: float | None) -> dict[str, Any]:

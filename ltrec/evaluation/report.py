@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ltrec import metrics
-from ltrec.drawing import running_mean, running_window
+from ltrec.evaluation import metrics
+from ltrec.evaluation.drawing import running_mean, running_window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from scipy.sparse import csr_array
 
-    from ltrec.metrics import Answers, Pairing
-    from ltrec.openset_report import OpenSetReport
+    from ltrec.evaluation.metrics import Answers, Pairing
+    from ltrec.evaluation.open_set_report import OpenSetReport
 
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ltrec.artifacts import UNKNOWN
-from ltrec.openset import PUBLISHED_THRESHOLD, SCORES
+from ltrec.evaluation.open_set import PUBLISHED_THRESHOLD, SCORES
 
 if TYPE_CHECKING:
     import numpy as np

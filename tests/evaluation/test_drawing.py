@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.sparse import csr_array
 
-from ltrec.drawing import in_blocks, mark_groups, running_mean, running_window
+from ltrec.evaluation.drawing import in_blocks, mark_groups, running_mean, running_window
 
 
 @pytest.mark.parametrize(("classes", "window"), [(10, 1), (40, 1), (41, 3), (100, 5), (365, 19), (1000, 51)])

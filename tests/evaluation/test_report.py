@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ltrec import metrics
-from ltrec.report import Report, Result
+from ltrec.evaluation import metrics
+from ltrec.evaluation.report import Report, Result
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 COUNTS = np.array([50, 200, 5])

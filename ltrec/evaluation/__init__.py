@@ -1,0 +1,1 @@
+"""How well the variants do, and how that is shown."""
