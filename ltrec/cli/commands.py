@@ -156,7 +156,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Classes to name for each image.")] = 5,
 ) -> None:
     """Classify images with an exported model."""
-    from ltrec.serving import run_predict
+    from ltrec.serving.predictor import run_predict
 
     run_predict(inputs, model=model, output_format=output_format, top=top)
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from ltrec import artifacts, console, tracking
 from ltrec.artifacts import Layout
 from ltrec.errors import UserError
-from ltrec.onnx_contract import Precision
+from ltrec.serving.model_card import Precision
 from ltrec.settings import PositiveFloat, PositiveInt, Settings
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ltrec.artifacts import Split
     from ltrec.data.images.decoding import Geometry
     from ltrec.models.network import Network
-    from ltrec.onnx_contract import ModelCard
-    from ltrec.onnx_export import Parity
     from ltrec.params import Params
+    from ltrec.serving.model_card import ModelCard
+    from ltrec.serving.onnx_export import Parity
 
 CHAMPION = "champion"
 
@@ -120,8 +120,8 @@ def _target(layout: Layout, output: Path | None, variant: str, precision: Precis
 
 def _write(params: Params, layout: Layout, settings: ExportSettings, variant: str, path: Path) -> dict[str, Any]:
     """Export, check, and only then put the file in its place; returns the check's figures."""
-    from ltrec import onnx_export
-    from ltrec.serving import Predictor
+    from ltrec.serving import onnx_export
+    from ltrec.serving.predictor import Predictor
 
     network, card = _assemble(params, layout, variant, settings.precision)
     images, labels = _images(params, layout, "val", settings.check_images, network.geometry, len(card.classes))
@@ -162,8 +162,8 @@ def _assemble(params: Params, layout: Layout, variant: str, precision: Precision
     """The backbone with the variant's head, and what the file will say of them."""
     from ltrec.data.image_lists import read_classes
     from ltrec.models import network as networks
-    from ltrec.onnx_contract import ModelCard
     from ltrec.project import git_state
+    from ltrec.serving.model_card import ModelCard
 
     network = networks.load(layout.model, classes=layout.classes, head=layout.head(variant))
     card = ModelCard(
@@ -211,7 +211,7 @@ def _images(
 
 def _judge(parity: Parity, settings: ExportSettings) -> None:
     """Refuse a file that is not what was evaluated."""
-    from ltrec.onnx_export import ParityError
+    from ltrec.serving.onnx_export import ParityError
 
     figures = (
         f"the {settings.precision} file gives the class that PyTorch gives on {parity.agreement:.1%} of"

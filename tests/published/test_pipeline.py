@@ -16,7 +16,7 @@ from ltrec.data.images.decoding import decode_rgb, square
 from ltrec.models import network
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.published import import_checkpoint
-from ltrec.serving import Predictor
+from ltrec.serving.predictor import Predictor
 from ltrec.stages import evaluate, export, featurize, rebalance
 from tests.published.conftest import CLASSES, DIM, best
 

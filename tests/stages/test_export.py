@@ -12,15 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ltrec import artifacts, onnx_export
+from ltrec import artifacts
 from ltrec.artifacts import Layout
 from ltrec.data.images import decoding
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.models import heads, network
 from ltrec.models.backbones import CifarResNetBackbone
-from ltrec.onnx_export import OverflowedError, Parity, ParityError
-from ltrec.serving import Predictor
+from ltrec.serving import onnx_export
+from ltrec.serving.onnx_export import OverflowedError, Parity, ParityError
+from ltrec.serving.predictor import Predictor
 from ltrec.stages import export as stage
 from ltrec.stages.export import ExportSettings
 
@@ -126,7 +127,7 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray[Any, Any] | Non
 
     monkeypatch.setattr(onnx_export, "export", export)
     monkeypatch.setattr(onnx_export, "compare", lambda *_: GOOD)
-    monkeypatch.setattr("ltrec.serving.Predictor", lambda _: SimpleNamespace(run=None))
+    monkeypatch.setattr("ltrec.serving.predictor.Predictor", lambda _: SimpleNamespace(run=None))
     return given
 
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
-from ltrec.onnx_contract import ModelCard
-from ltrec.serving import Predictor, run_predict
+from ltrec.serving.model_card import ModelCard
+from ltrec.serving.predictor import Predictor, run_predict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

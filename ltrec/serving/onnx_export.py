@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ltrec.errors import UserError
-from ltrec.onnx_contract import INPUT, OUTPUTS
+from ltrec.serving.model_card import INPUT, OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.models.network import Network
-    from ltrec.onnx_contract import ModelCard
+    from ltrec.serving.model_card import ModelCard
 
     Images = NDArray[np.uint8]
     Logits = NDArray[np.float32]

@@ -12,21 +12,21 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from ltrec import onnx_export
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.models import heads
 from ltrec.models.network import Network
-from ltrec.onnx_contract import ModelCard
-from ltrec.onnx_export import OverflowedError, ParityError
-from ltrec.serving import Predictor
+from ltrec.serving import onnx_export
+from ltrec.serving.model_card import ModelCard
+from ltrec.serving.onnx_export import OverflowedError, ParityError
+from ltrec.serving.predictor import Predictor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from ltrec.onnx_contract import Precision
+    from ltrec.serving.model_card import Precision
 
 DIM, CLASSES, SIDE = 8, 10, 16
 GEOMETRY = Geometry(size=SIDE, resize=SIDE)

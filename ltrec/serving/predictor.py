@@ -18,8 +18,8 @@ import numpy as np
 from ltrec import console
 from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, square
 from ltrec.errors import UserError
-from ltrec.onnx_contract import INPUT, OUTPUTS, ModelCard
 from ltrec.process import cores
+from ltrec.serving.model_card import INPUT, OUTPUTS, ModelCard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

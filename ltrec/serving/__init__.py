@@ -1,0 +1,1 @@
+"""What leaves the pipeline: the exported file, its check, and prediction with it."""
