@@ -23,12 +23,13 @@ import torch
 from machine import ROOT, machine
 from pipeline import GROUPS, run_stages
 
-from ltrec import artifacts, console, params, process, recipes
+from ltrec import artifacts, console, process
+from ltrec.config import params, recipes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
 _ARCHIVE = ROOT.parent / "shared" / "datasets" / "cifar10-jpeg.tar.xz"
 _SHORT = 15

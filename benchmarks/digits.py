@@ -18,7 +18,8 @@ from typing import Any
 from machine import ROOT, machine, run
 from pipeline import GROUPS, fresh_clone, run_stages
 
-from ltrec import artifacts, console, params, process
+from ltrec import artifacts, console, process
+from ltrec.config import params
 from ltrec.data.downloads.digits import write_digits
 
 Figures = dict[str, Any]

@@ -16,7 +16,7 @@ from ltrec import artifacts
 from ltrec.tracking import TrackingSettings
 
 if TYPE_CHECKING:
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
 GROUPS = ("many", "medium", "few", "all")
 

@@ -68,8 +68,9 @@ def main() -> None:
 
 
 def _run(clock: Clock) -> None:
-    from ltrec import params, tracking
+    from ltrec import tracking
     from ltrec.cli import main as command_line
+    from ltrec.config import params
 
     vars(params)["load"] = _timed(clock, "params", params.load)
     stage_run = tracking.stage_run

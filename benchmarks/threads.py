@@ -20,7 +20,8 @@ from pathlib import Path
 from machine import ROOT, machine
 from ruamel.yaml import YAML
 
-from ltrec import artifacts, console, params
+from ltrec import artifacts, console
+from ltrec.config import params
 from ltrec.data.downloads.digits import write_digits
 from ltrec.stages import prepare
 

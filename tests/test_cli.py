@@ -15,7 +15,7 @@ import typer
 from ruamel.yaml import YAML
 
 from ltrec import __version__, cli, stages
-from ltrec.params import Params
+from ltrec.config.params import Params
 
 REPOSITORY = Path(__file__).parents[1]
 STAGES = ["prepare", "represent", "featurize", "rebalance", "evaluate", "export"]

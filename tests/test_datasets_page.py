@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from ltrec import params
+from ltrec.config import params
 from ltrec.data.sources import SourceSettings
 
 PAGE = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text(encoding="utf-8")

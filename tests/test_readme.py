@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ltrec import params
+from ltrec.config import params
 
 if TYPE_CHECKING:
     from typing import Any

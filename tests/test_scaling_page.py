@@ -41,7 +41,7 @@ def test_the_manifest_starts_a_stage_under_torchrun() -> None:
 def test_commands_and_parameters_exist() -> None:
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert set(re.findall(r"-m ltrec (\w+)", PAGE)) <= commands
-    schema = json.loads((ROOT / "ltrec/params.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "ltrec/config/params.schema.json").read_text(encoding="utf-8"))
     for section, key in re.findall(r"`(represent|featurize|prepare)\.(\w+)", PAGE):
         properties: dict[str, Any] = schema["$defs"][f"{section.capitalize()}Settings"]["properties"]
         assert key in properties, f"{section}.{key}"

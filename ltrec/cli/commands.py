@@ -12,7 +12,7 @@ from ltrec.cli.setup import LOOKS, PARAMS, load_params
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
 Format = Literal["table", "json", "csv"]
 Profile = Annotated[bool, typer.Option("--profile", help="Write a trace, and a table of where the time goes.")]
@@ -181,7 +181,8 @@ def init(
     show: Annotated[bool, typer.Option("--list", help="Show the recipes, with the figures they aim at.")] = False,
 ) -> None:
     """Write a recipe as params.yaml, to begin with."""
-    from ltrec import console, recipes
+    from ltrec import console
+    from ltrec.config import recipes
 
     if show:
         console.show(recipes.table())

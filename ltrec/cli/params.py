@@ -14,7 +14,7 @@ app = typer.Typer(help="Check params.yaml, and describe it to editors.", **LOOKS
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of params.yaml."""
-    from ltrec import params
+    from ltrec.config import params
 
     typer.echo(params.schema_text(), nl=False)
 

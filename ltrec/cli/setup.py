@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import typer
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
 PARAMS = Path("params.yaml")
 
@@ -22,7 +22,7 @@ LOOKS: dict[str, Any] = {
 
 def load_params(context: typer.Context) -> Params:
     """The parameters in the file that `--params` names."""
-    from ltrec.params import load
+    from ltrec.config.params import load
 
     path = context.find_root().obj
     assert isinstance(path, Path)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
 
 def run(params: Params, output: Path, *, variant: str | None = None) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
 # The learning curves' columns: the pipeline's plots expect the table, though no epoch of the training is known.
 _HISTORY = "epoch,loss,accuracy,val,lr\n"

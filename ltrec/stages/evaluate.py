@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from ltrec.config.params import Params
     from ltrec.evaluation.report import Report, SelectedOn
     from ltrec.models.heads import Head
-    from ltrec.params import Params
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.selection import Score
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Split
+    from ltrec.config.params import Params
     from ltrec.data.images.decoding import Geometry
     from ltrec.models.network import Network
-    from ltrec.params import Params
     from ltrec.serving.model_card import ModelCard
     from ltrec.serving.onnx_export import Parity
 

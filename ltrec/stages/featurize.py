@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ltrec.artifacts import Split
     from ltrec.compute.distributed import Ranks
     from ltrec.compute.precision import Precision
+    from ltrec.config.params import Params
     from ltrec.models.network import Network
-    from ltrec.params import Params
 
 # Seeds of the bank's views: apart from those of the training epochs.
 _VIEW_STREAM = 1 << 32

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Layout, Split
+    from ltrec.config.params import Params
     from ltrec.data.image_lists import ImageList
     from ltrec.data.sources.collection import Collection
     from ltrec.evaluation.metrics import ShotSettings
-    from ltrec.params import Params
 
     Splits = Mapping[Split, ImageList]
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ltrec.config.params import Params
     from ltrec.models.heads import Head
     from ltrec.models.network import Network
-    from ltrec.params import Params
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.image_features import ImageFeatures
     from ltrec.rebalancing.methods.base import Fitted

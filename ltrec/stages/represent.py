@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from ltrec.compute.distributed import Ranks
     from ltrec.compute.precision import Precision
+    from ltrec.config.params import Params
     from ltrec.data.image_lists import ImageList
     from ltrec.data.images.device_loader import Feed
     from ltrec.models.network import Network
-    from ltrec.params import Params
     from ltrec.training.resume import ResumeFolder
 
 Channel = Annotated[float, Field(ge=0, le=1)]

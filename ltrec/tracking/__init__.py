@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
     from ltrec.tracking.courier import Courier
 
 __all__ = ["Run", "TrackingSettings", "make_ready", "stage_run", "sync"]

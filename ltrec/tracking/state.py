@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ltrec import __version__, artifacts, project
 
 if TYPE_CHECKING:
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
 # What does not decide the comparison is no part of the state.
 _INDIFFERENT: dict[str, Any] = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
     Build = Callable[..., Params]
     Write = Callable[..., Path]

@@ -21,7 +21,7 @@ from tests.published.conftest import CLASSES, DIM, best, states
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
     Build = Callable[..., Params]
     Write = Callable[..., Path]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltrec.params import Params
+from ltrec.config.params import Params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

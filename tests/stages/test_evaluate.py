@@ -17,9 +17,9 @@ import torch
 
 from ltrec import artifacts
 from ltrec.artifacts import Layout
+from ltrec.config.params import Params
 from ltrec.errors import UserError
 from ltrec.models import heads
-from ltrec.params import Params
 from ltrec.rebalancing import feature_bank as features
 from ltrec.stages import evaluate
 

@@ -28,7 +28,7 @@ from ltrec.stages.export import ExportSettings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
 CLASSES = ("cat", "dog", "eel")
 VAL, TRAIN = 4, 6

@@ -21,7 +21,7 @@ from ltrec.stages import featurize
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
     Build = Callable[..., Params]
 

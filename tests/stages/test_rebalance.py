@@ -22,7 +22,7 @@ from tests.stages.conftest import METHODS, load_head
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
     Build = Callable[..., Params]
 

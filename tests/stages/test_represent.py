@@ -26,7 +26,7 @@ from ltrec.training.resume import ResumeFolder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
     Build = Callable[..., Params]
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ltrec import params as params_module
+from ltrec.config import params as params_module
 from ltrec.tracking.courier import Courier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ltrec.params import Params
+    from ltrec.config.params import Params
 
 PARAMS = """
 represent: {backbone: {name: cifar_resnet8}}

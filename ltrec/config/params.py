@@ -9,10 +9,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from ltrec import complaints, yaml_source
 from ltrec.compute.device import DeviceName
+from ltrec.config import config_errors as complaints
+from ltrec.config import yaml_source
+from ltrec.config.schema import Schema
 from ltrec.rebalancing.methods import RebalancerSettings
-from ltrec.schema_words import Schema
 from ltrec.settings import Settings, conflict
 from ltrec.stages.evaluate import EvaluateSettings
 from ltrec.stages.export import ExportSettings
@@ -96,7 +97,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as `ltrec/params.schema.json` holds it."""
+    """The schema as `ltrec/config/params.schema.json` holds it."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 

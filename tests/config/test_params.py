@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ltrec import params
+from ltrec.config import params
 from ltrec.errors import UserError
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 GOOD = """\
 seed: 0
@@ -386,12 +386,12 @@ def test_the_projects_own_parameters_are_good() -> None:
 
 def test_the_committed_schema_is_current() -> None:
     committed = (REPOSITORY / "ltrec" / "params.schema.json").read_text(encoding="utf-8")
-    assert committed == params.schema_text(), "run `ltrec params schema > ltrec/params.schema.json`"
+    assert committed == params.schema_text(), "run `ltrec params schema > ltrec/config/params.schema.json`"
 
 
 def test_params_yaml_names_the_schema() -> None:
     first = (REPOSITORY / "params.yaml").read_text(encoding="utf-8").splitlines()[0]
-    assert first == "# yaml-language-server: $schema=ltrec/params.schema.json"
+    assert first == "# yaml-language-server: $schema=ltrec/config/params.schema.json"
 
 
 def test_the_schema_describes_and_closes_every_section() -> None:

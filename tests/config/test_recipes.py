@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 from ruamel.yaml import YAML
 
-from ltrec import params, recipes
+from ltrec.config import params, recipes
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from ltrec.params import Params
-    from ltrec.recipes import Recipe
+    from ltrec.config.params import Params
+    from ltrec.config.recipes import Recipe
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def choices(recipe: Recipe) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ltrec import yaml_source
+from ltrec.config import yaml_source
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:

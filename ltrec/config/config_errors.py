@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ltrec import schema_words
-from ltrec.yaml_source import Problem, kind
+from ltrec.config import schema as schema_words
+from ltrec.config.yaml_source import Problem, kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-    from ltrec.schema_words import Schema
-    from ltrec.yaml_source import KeyPath, Source
+    from ltrec.config.schema import Schema
+    from ltrec.config.yaml_source import KeyPath, Source
 
 _LONGEST = 60  # characters of a value that a message repeats
 _EXACT = 2**53  # below it a float is the whole number that it says
