@@ -30,7 +30,7 @@ from ltrec.compute import device as devices
 from ltrec.compute import precision
 from ltrec.data.images.augmentation import AugmentSettings
 from ltrec.data.images.decoding import Geometry
-from ltrec.data.images.device_loader import Feed, training_feed
+from ltrec.data.images.device_loader import DeviceLoader, training_loader
 from ltrec.evaluation import metrics
 from ltrec.models import heads
 from ltrec.models import network as networks
@@ -76,11 +76,11 @@ SIZES = {
 
 def counts_of(size: Size) -> np.ndarray[Any, Any]:
     """A Pareto-like fall that adds up to the number of training images."""
-    ranks = np.linspace(0, 1, size.classes)
+    world = np.linspace(0, 1, size.classes)
     low, high = 0.01, 50.0
     for _ in range(60):
         steep = (low + high) / 2
-        counts = size.least + (size.most - size.least) * (1 - ranks) ** steep
+        counts = size.least + (size.most - size.least) * (1 - world) ** steep
         low, high = (steep, high) if counts.sum() > size.train else (low, steep)
     found = np.maximum(counts.astype(int), size.least)
     found[0] += size.train - found.sum()
@@ -125,7 +125,7 @@ class Work:
         counts = np.bincount(self.banks["train"].labels.cpu().numpy(), minlength=size.classes)
         self.groups = metrics.shot_groups(counts, 100, 20)
         self.balanced: dict[str, float] = {}
-        self.given: dict[str, metrics.Answers] = {}
+        self.given: dict[str, metrics.Predictions] = {}
 
     def run(self, method: str) -> dict[str, float]:
         """Seconds of fitting and of judging, as `rebalance` and `evaluate` do it."""
@@ -134,8 +134,8 @@ class Work:
         head = METHODS[method].build(0).fit(train, val, self.joint).head.eval()
         self.settle()
         fitted = time.perf_counter()
-        rebalance.judge(head, train, val)
-        self.given[method] = evaluate.ask(head, test)
+        rebalance.head_figures(head, train, val)
+        self.given[method] = evaluate.predict(head, test)
         figures = metrics.score(test.labels.cpu().numpy(), self.given[method], self.groups)
         self.balanced[method] = round(float(figures["balanced"] or 0), 4)
         return {"fit": fitted - start, "judge": time.perf_counter() - fitted}
@@ -269,7 +269,7 @@ def images_beside_the_bank(device: torch.device) -> dict[str, Any]:
         backbone: Any = TypeAdapter(BackboneSettings).validate_python({"name": "resnet10"})
         network = networks.build(backbone, geometry, (0.5,) * 3, (0.25,) * 3, classes).to(device).eval()
         crt = CrtSettings(method="crt", epochs=epochs, batch_size=64)
-        plain = Feed((root, names), geometry, device, 64)
+        plain = DeviceLoader((root, names), geometry, device, 64)
         start = time.perf_counter()
         given = [
             networks.predict_features(network, images).clone().cpu()
@@ -281,8 +281,8 @@ def images_beside_the_bank(device: torch.device) -> dict[str, Any]:
         assert isinstance(joint, heads.LinearHead)
         crt.build(0).fit(bank, bank, joint)
         fitted = time.perf_counter()
-        feed = training_feed((root, names), geometry, device, 64, augment=AugmentSettings().build(), workers=0)
-        images = ImageFeatures.of(bank, network, feed, on_images=lambda _: None)
+        loader = training_loader((root, names), geometry, device, 64, augment=AugmentSettings().build(), workers=0)
+        images = ImageFeatures.of(bank, network, loader, on_images=lambda _: None)
         crt.build(0).fit(images, bank, joint)
         through = time.perf_counter() - fitted
     return {

@@ -24,9 +24,9 @@ from torchvision import transforms
 
 from ltrec.data.images.augmentation import AugmentSettings, PadCrop
 from ltrec.data.images.cache import Cache, CacheSettings
-from ltrec.data.images.dataset import Images
+from ltrec.data.images.dataset import ImageDataset
 from ltrec.data.images.decoding import Geometry
-from ltrec.data.images.device_loader import Feed
+from ltrec.data.images.device_loader import DeviceLoader
 from ltrec.models import network as networks
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.training.loop import train
@@ -86,7 +86,7 @@ def of_size(folder: Path, size: tuple[int, int], count: int) -> dict[str, Any]:
 
 
 def item_of(root: Path, names: Sequence[str]) -> Callable[[int], object]:
-    images = Images(root, names, GEOMETRY, AUGMENT.crop)
+    images = ImageDataset(root, names, GEOMETRY, AUGMENT.crop)
     return lambda n: images[n, n]
 
 
@@ -107,13 +107,13 @@ def of_resident(folder: Path) -> dict[str, Any]:
     """A CIFAR ResNet-32 fed from memory against the same steps on one resident batch."""
     names, batch = write(folder, 512, (32, 32)), 128
     geometry, augment = Geometry(size=32, resize=32), AugmentSettings(crop=PadCrop()).build()
-    feed = Feed((folder, names), geometry, torch.device("cpu"), batch, augment=augment)
+    loader = DeviceLoader((folder, names), geometry, torch.device("cpu"), batch, augment=augment)
     labels = torch.arange(len(names)) % 10
     order = np.random.default_rng(0).permutation(len(names))
     resident = [(torch.zeros(batch, 32, 32, 3, dtype=torch.uint8), labels[:batch])] * (len(names) // batch)
 
     def fed() -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return [(images, labels[index]) for images, index in feed.epoch(order, (0, 0), drop_last=True)]
+        return [(images, labels[index]) for images, index in loader.epoch(order, (0, 0), drop_last=True)]
 
     network = networks.build(CifarResNetBackbone(name="cifar_resnet32"), geometry, MEAN, STD, 10)
     optimizer = Sgd().build(network.backbone.parameters(), network.head.parameters())

@@ -68,12 +68,12 @@ def main() -> None:
 
 
 def _run(clock: Clock) -> None:
-    from ltrec import tracking
     from ltrec.cli import main as command_line
     from ltrec.config import params
+    from ltrec.stages import recording
 
     vars(params)["load"] = _timed(clock, "params", params.load)
-    stage_run = tracking.stage_run
+    stage_run = recording.stage_run
 
     @contextlib.contextmanager
     def timed_run(*given: Any, **named: Any) -> Iterator[Any]:
@@ -84,7 +84,7 @@ def _run(clock: Clock) -> None:
         with clock.during("tracking ends"):
             run.__exit__(None, None, None)
 
-    vars(tracking)["stage_run"] = timed_run
+    vars(recording)["stage_run"] = timed_run
     command_line()
 
 

@@ -31,13 +31,13 @@ from ltrec.compute import device as devices
 from ltrec.compute import precision
 from ltrec.data.images.augmentation import AugmentSettings, PadCrop
 from ltrec.data.images.decoding import Geometry
-from ltrec.data.images.device_loader import Feed
+from ltrec.data.images.device_loader import DeviceLoader
 from ltrec.models import network as networks
 from ltrec.models.backbones import CifarResNetBackbone, TorchvisionBackbone
 from ltrec.process import cores
 from ltrec.training.loop import train
 from ltrec.training.optim import CosineSchedule, Sgd
-from ltrec.training.step import Mode
+from ltrec.training.step import ComputeConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,15 +98,17 @@ def main() -> None:
 def of_task(task: Task, folder: Path, names: list[str], device: torch.device) -> dict[str, Any]:
     names = (names * -(-task.images // len(names)))[: task.images]
     computed = precision.resolve("auto", device)
-    modes: dict[str, Mode] = {"ltrec": Mode(computed)}
+    modes: dict[str, ComputeConfig] = {"ltrec": ComputeConfig(computed)}
     if precision.native(device) == "bf16":
-        modes["ltrec, fp32" if computed == "bf16" else "ltrec, bf16"] = Mode("fp32" if computed == "bf16" else "bf16")
+        modes["ltrec, fp32" if computed == "bf16" else "ltrec, bf16"] = ComputeConfig(
+            "fp32" if computed == "bf16" else "bf16"
+        )
     if device.type == "cuda":
-        modes["ltrec, compiled"] = Mode(computed, "default")
-        modes["ltrec, CUDA graphs"] = Mode(computed, "reduce-overhead")
+        modes["ltrec, compiled"] = ComputeConfig(computed, "default")
+        modes["ltrec, CUDA graphs"] = ComputeConfig(computed, "reduce-overhead")
     ways: dict[str, Callable[[], None]] = {"reference": reference(task, folder, names, device)}
-    for name, mode in modes.items():
-        ways[name], ways[f"{name}, bare steps"] = ltrec(task, folder, names, device, mode)
+    for name, compute in modes.items():
+        ways[name], ways[f"{name}, bare steps"] = ltrec(task, folder, names, device, compute)
     memory, spent = {}, dict[str, list[float]]()
     for number in range(ROUNDS + 1):
         for name, way in ways.items():
@@ -145,14 +147,14 @@ def build(task: Task, device: torch.device) -> Network:
 
 
 def ltrec(
-    task: Task, folder: Path, names: list[str], device: torch.device, mode: Mode
+    task: Task, folder: Path, names: list[str], device: torch.device, compute: ComputeConfig
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     """A round of training from files (or memory, where the set fits), and of the same steps on one resident batch."""
     network = build(task, device)
     optimizer = Sgd(lr=0.01).build(network.backbone.parameters(), network.head.parameters())
     schedule = CosineSchedule().build(optimizer, epochs=10_000, steps=task.images // task.batch)
     labels = torch.arange(task.images, device=device) % 1000
-    feed = Feed((folder, names), task.geometry, device, task.batch, augment=task.augment.build())
+    loader = DeviceLoader((folder, names), task.geometry, device, task.batch, augment=task.augment.build())
     side = task.geometry.size
     resident = (
         torch.randint(0, 256, (task.batch, side, side, 3), dtype=torch.uint8, device=device),
@@ -162,11 +164,11 @@ def ltrec(
     def steps(batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]) -> Callable[[], None]:
         return lambda: train(
             network, lambda _epoch: batches(), optimizer, schedule,
-            epochs=range(1), batch_size=task.batch, seed=0, on_epoch=lambda _report: None, mode=mode,
+            epochs=range(1), batch_size=task.batch, seed=0, on_epoch=lambda _report: None, compute=compute,
         )  # fmt: skip
 
     order = np.random.default_rng(0).permutation(task.images)
-    fed = steps(lambda: ((images, labels[index]) for images, index in feed.epoch(order, (0, 0), drop_last=True)))
+    fed = steps(lambda: ((images, labels[index]) for images, index in loader.epoch(order, (0, 0), drop_last=True)))
     return fed, steps(lambda: [resident] * (task.images // task.batch))
 
 

@@ -65,7 +65,7 @@ def test_stage_command_module_section_and_dvc_stage_share_a_name() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     pipeline = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
     assert [name for name in commands if name in STAGES] == STAGES
-    assert sorted(module.name for module in pkgutil.iter_modules(stages.__path__)) == sorted(STAGES)
+    assert sorted(module.name for module in pkgutil.iter_modules(stages.__path__)) == sorted([*STAGES, "recording"])
     assert [name for name in Params.model_fields if name not in {"seed", "device", "tracking"}] == STAGES
     assert list(pipeline) == STAGES
     for name, stage in pipeline.items():
@@ -215,7 +215,7 @@ torch.save({"state_dict_best": Hostile()}, "model.pth")
 
 def test_params_schema_is_the_committed_one(tmp_path: Path) -> None:
     printed = ltrec("params", "schema", cwd=tmp_path).stdout
-    assert printed == (REPOSITORY / "ltrec" / "params.schema.json").read_text(encoding="utf-8")
+    assert printed == (REPOSITORY / "ltrec" / "config" / "params.schema.json").read_text(encoding="utf-8")
 
 
 def test_data_digits_writes_where_it_is_told(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ltrec.compute.precision import resolve
 from ltrec.data.images import device_loader as feeding
 from ltrec.data.images.augmentation import AugmentSettings, PadCrop
 from ltrec.data.images.decoding import Geometry
-from ltrec.data.images.device_loader import Feed
+from ltrec.data.images.device_loader import DeviceLoader
 from ltrec.models import network
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.models.network import predict_features
@@ -22,7 +22,7 @@ from ltrec.rebalancing.methods.crt import CrtSettings
 from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training.loop import EpochReport, train
 from ltrec.training.optim import CosineSchedule, Sgd
-from ltrec.training.step import Gradients, Mode
+from ltrec.training.step import ComputeConfig, Gradients
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +46,8 @@ def images() -> torch.Tensor:
 class Training:
     """Of a CIFAR ResNet-8 on the GPU, as the stage runs it; it may be stopped and gone on with."""
 
-    def __init__(self, state: dict[str, Any] | None = None, **mode: Any) -> None:
-        self.mode = Mode(**{"precision": resolve("auto", GPU)} | mode)
+    def __init__(self, state: dict[str, Any] | None = None, **compute: Any) -> None:
+        self.mode = ComputeConfig(**{"precision": resolve("auto", GPU)} | compute)
         torch.manual_seed(0)
         built = network.build(
             CifarResNetBackbone(name="cifar_resnet8"), Geometry(size=16, resize=16), (0.5,) * 3, (0.3,) * 3, 4
@@ -65,7 +65,7 @@ class Training:
         batches = [(pixels[i : i + BATCH].cuda(), LABELS[i : i + BATCH].cuda()) for i in range(0, 32, BATCH)]
         train(
             self.network, lambda _epoch: batches, self.parts["optimizer"], self.parts["schedule"],
-            epochs=epochs, batch_size=BATCH, seed=0, on_epoch=self.reports.append, mode=self.mode,
+            epochs=epochs, batch_size=BATCH, seed=0, on_epoch=self.reports.append, compute=self.mode,
         )  # fmt: skip
         return {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
 
@@ -133,14 +133,16 @@ def test_a_batch_that_does_not_fit_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "mode", [{"precision": "fp16"}, {"pieces": 2}, {"compiled": "default"}, {"compiled": "reduce-overhead"}]
+    "compute", [{"precision": "fp16"}, {"micro_batches": 2}, {"compiled": "default"}, {"compiled": "reduce-overhead"}]
 )
-def test_each_mode_learns_the_same(mode: dict[str, Any]) -> None:
-    plain, other = Training(precision="fp32"), Training(**{"precision": "fp32"} | mode)
+def test_each_mode_learns_the_same(compute: dict[str, Any]) -> None:
+    plain, other = Training(precision="fp32"), Training(**{"precision": "fp32"} | compute)
     plain.run(range(EPOCHS))
     other.run(range(EPOCHS))
     # Pieces have batch-norm statistics of their own.
-    assert other.reports[-1].loss == pytest.approx(plain.reports[-1].loss, rel=0.3 if "pieces" in mode else 0.1)
+    assert other.reports[-1].loss == pytest.approx(
+        plain.reports[-1].loss, rel=0.3 if "micro_batches" in compute else 0.1
+    )
 
 
 def test_a_batch_that_does_not_fit_is_cut() -> None:
@@ -158,9 +160,9 @@ def test_a_batch_that_does_not_fit_is_cut() -> None:
             large = self.weight.expand(len(images), self.floats).contiguous()
             return F.pad(large[:, :1], (0, 1))
 
-    gradients = Gradients(Wide(), BATCH, Mode(yields=True))
+    gradients = Gradients(Wide(), BATCH, ComputeConfig(auto_split=True))
     loss, _ = gradients.of(torch.zeros(BATCH, 1, device=GPU), torch.zeros(BATCH, dtype=torch.int64, device=GPU))
-    assert gradients.pieces in {2, 4}
+    assert gradients.micro_batches in {2, 4}
     assert torch.isfinite(loss)
 
 
@@ -174,11 +176,11 @@ def test_what_arrives_on_the_gpu_is_what_the_cpu_sees(
     monkeypatch.setattr(feeding, "_RESIDENT_BYTES", 2**30 if resident else 0)
     augment, paths = AugmentSettings(crop=PadCrop(), jitter=0.4).build(), [f"{n}.png" for n in range(32)]
     on_cpu, on_gpu = (
-        Feed((tmp_path, paths), Geometry(size=16, resize=16), device, BATCH, augment=augment, workers=0)
+        DeviceLoader((tmp_path, paths), Geometry(size=16, resize=16), device, BATCH, augment=augment, workers=0)
         for device in (torch.device("cpu"), GPU)
     )
     order = np.random.default_rng(0).permutation(32)
-    batches = [list(feed.epoch(order, (0, 0), drop_last=True)) for feed in (on_cpu, on_gpu)]
+    batches = [list(loader.epoch(order, (0, 0), drop_last=True)) for loader in (on_cpu, on_gpu)]
     for (views, index), (sent, sent_index) in zip(*batches, strict=True):
         assert sent.is_cuda
         assert torch.equal(sent_index.cpu(), index)

@@ -51,10 +51,10 @@ def _global(
 
 def _recorded_params(context: typer.Context) -> Params:
     """The parameters, for a stage with a run in MLflow: that is imported while the stage imports torch."""
-    from ltrec import tracking
+    from ltrec.stages import recording
 
     params = load_params(context)
-    tracking.make_ready(params)
+    recording.make_ready(params)
     return params
 
 

@@ -22,7 +22,7 @@ _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_
 
 
 @dataclass(frozen=True)
-class Ranks:
+class World:
     """The processes of a stage.
 
     Attributes:
@@ -94,7 +94,7 @@ class Ranks:
             dist.barrier()
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = World()
 
 
 def local_rank() -> int:
@@ -103,14 +103,14 @@ def local_rank() -> int:
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
+def joined(device: torch.device) -> Iterator[World]:
     """Join the processes that torchrun started; without it, this one is alone.
 
     Raises:
         UserError: some did not come within ten minutes, or one went away.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
@@ -118,7 +118,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
     if missing := [name for name in _ENVIRONMENT if name not in os.environ]:
         raise UserError(f"{', '.join(missing)} not set, though WORLD_SIZE is; torchrun sets them all", where="torchrun")
-    ranks = Ranks(*(_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
+    world = World(*(_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
         store = next(rendezvous("env://", timeout=_PATIENCE))[0]
@@ -126,20 +126,20 @@ def joined(device: torch.device) -> Iterator[Ranks]:
             # torchrun keeps this store over restarts, with the addresses of the processes that are gone.
             store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group(
-            backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=_PATIENCE,
+            backend, store=store, rank=world.rank, world_size=world.size, timeout=_PATIENCE,
             device_id=device if device.type == "cuda" else None,
         )  # fmt: skip
-        if not ranks.first:
+        if not world.first:
             console.set_verbosity(console.Verbosity.QUIET)
-        yield ranks
+        yield world
         dist.barrier()
     except dist.DistError as error:
-        raise _lost(ranks, error) from None
+        raise _lost(world, error) from None
     except RuntimeError as error:
         # gloo throws plain RuntimeErrors that carry its source file's path.
         if "gloo" not in str(error).lower():
             raise
-        raise _lost(ranks, error) from None
+        raise _lost(world, error) from None
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -153,9 +153,9 @@ def _number(name: str) -> int:
         raise UserError(f"{name} is no number: {os.environ[name]!r}; torchrun sets it", where="torchrun") from None
 
 
-def _lost(ranks: Ranks, error: Exception) -> UserError:
+def _lost(world: World, error: Exception) -> UserError:
     return UserError(
-        f"rank {ranks.rank} of {ranks.size} lost the others ({one_line(error, 160)}); what was saved after the last"
+        f"rank {world.rank} of {world.size} lost the others ({one_line(error, 160)}); what was saved after the last"
         " epoch stays, and the next run goes on from there",
         where="torchrun",
     )

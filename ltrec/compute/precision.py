@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16", "fp16"]
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+PrecisionSetting = Literal["auto", "fp32", "bf16", "fp16"]
 Compilation = Literal["off", "default", "reduce-overhead"]
-ProductPrecisionName = Literal["auto", "fp32", "bf16"]
+ProductPrecisionSetting = Literal["auto", "fp32", "bf16"]
 
 
-def resolve(name: PrecisionName, device: torch.device) -> Precision:
+def resolve(name: PrecisionSetting, device: torch.device) -> Precision:
     """`auto` is bf16 on a GPU that has it, not only emulates it, and fp32 elsewhere.
 
     Raises:
@@ -46,7 +46,7 @@ def native(device: torch.device) -> Precision:
     return "bf16" if has else "fp32"
 
 
-def of_products(name: ProductPrecisionName, device: torch.device) -> Precision:
+def of_products(name: ProductPrecisionSetting, device: torch.device) -> Precision:
     """In which a head learns, which is little but products: `auto` is the native one, on a CPU too."""
     return native(device) if name == "auto" else name
 

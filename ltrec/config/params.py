@@ -12,15 +12,15 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from ltrec.compute.device import DeviceName
 from ltrec.config import config_errors as complaints
 from ltrec.config import yaml_source
+from ltrec.config.evaluate import EvaluateSettings
+from ltrec.config.export import ExportSettings
+from ltrec.config.featurize import FeaturizeSettings
+from ltrec.config.prepare import PrepareSettings
+from ltrec.config.represent import RepresentSettings
 from ltrec.config.schema import Schema
+from ltrec.config.tracking import TrackingSettings
 from ltrec.rebalancing.methods import RebalancerSettings
 from ltrec.settings import Settings, conflict
-from ltrec.stages.evaluate import EvaluateSettings
-from ltrec.stages.export import ExportSettings
-from ltrec.stages.featurize import FeaturizeSettings
-from ltrec.stages.prepare import PrepareSettings
-from ltrec.stages.represent import RepresentSettings
-from ltrec.tracking import TrackingSettings
 
 # A variant names a folder, a DVC stage, a parameter of `dvc exp run -S`, an MLflow run and a table column.
 _VARIANT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")

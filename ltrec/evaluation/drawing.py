@@ -67,7 +67,7 @@ def averaged(window: int) -> str:
     return f", running mean over {window} classes" if window > 1 else ""
 
 
-def in_blocks(matrix: csr_array, size: int) -> Floats:
+def mean_of_blocks(matrix: csr_array, size: int) -> Floats:
     """Row-normalised counts, summed over blocks of columns and averaged over blocks of rows; nan where no row counts.
 
     (C, C) → (⌈C/size⌉, ⌈C/size⌉).

@@ -57,7 +57,7 @@ class ShotSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What a head said to each test image."""
 
     predicted: Integers
@@ -82,7 +82,7 @@ def shot_groups(counts: Integers, many_above: int, few_below: int) -> Names:
     return np.select([counts > many_above, counts < few_below], ["many", "few"], "medium")
 
 
-def answers(logits: Tensor, labels: Tensor) -> Answers:
+def predictions(logits: Tensor, labels: Tensor) -> Predictions:
     """Read predictions off logits (N, C), given the labels (N,).
 
     Among equal logits the lower class comes first, in the prediction and in the top five alike. All are finite.
@@ -93,7 +93,7 @@ def answers(logits: Tensor, labels: Tensor) -> Answers:
     own = logits.gather(1, labels)
     before = torch.arange(logits.shape[1], device=logits.device) < labels
     ahead = (logits > own).sum(dim=1) + ((logits == own) & before).sum(dim=1)
-    return Answers(logits.argmax(dim=1).cpu().numpy(), (ahead < TOP).cpu().numpy())
+    return Predictions(logits.argmax(dim=1).cpu().numpy(), (ahead < TOP).cpu().numpy())
 
 
 def per_class_accuracy(labels: Integers, predicted: Integers, classes: int) -> Floats:
@@ -113,7 +113,7 @@ def confusion(labels: Integers, predicted: Integers, classes: int) -> csr_array:
     return coo_array((counts, (pairs // classes, pairs % classes)), shape=(classes, classes)).tocsr()
 
 
-def score(labels: Integers, given: Answers, groups: Names) -> dict[str, float | None]:
+def score(labels: Integers, given: Predictions, groups: Names) -> dict[str, float | None]:
     """All figures of one head.
 
     `many`, `medium`, `few`: means over the classes of a group; `all`: top-1 over all images; `top5`: the true
@@ -132,7 +132,7 @@ def score(labels: Integers, given: Answers, groups: Names) -> dict[str, float | 
 
 
 def bootstrap(
-    labels: Integers, variants: Mapping[str, Answers], groups: Names, *, resamples: int, seed: int
+    labels: Integers, variants: Mapping[str, Predictions], groups: Names, *, resamples: int, seed: int
 ) -> dict[str, Intervals]:
     """95 % percentile intervals of every figure of `score` (Efron 1979), None where there is no figure.
 
@@ -193,8 +193,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _sorted(given: Answers, order: Integers) -> Answers:
-    return Answers(given.predicted[order], given.in_top5[order])
+def _sorted(given: Predictions, order: Integers) -> Predictions:
+    return Predictions(given.predicted[order], given.in_top5[order])
 
 
 def _resamples(ordered: Integers, resamples: int, seed: int) -> Iterator[Counts]:
@@ -213,7 +213,7 @@ def _resamples(ordered: Integers, resamples: int, seed: int) -> Iterator[Counts]
         yield np.ascontiguousarray(times.reshape(rows, count).T)
 
 
-def _figures(times: Counts, ordered: Integers, given: Answers, groups: Names) -> dict[str, Floats | None]:
+def _figures(times: Counts, ordered: Integers, given: Predictions, groups: Names) -> dict[str, Floats | None]:
     """Every figure for each of b samples that hold an image so many `times`, (N, b); images are sorted by class.
 
     A sample holds as many images of each class as there are in all.

@@ -44,7 +44,7 @@ class Judged:
     """(N,) each."""
 
 
-def judge(blocks: Iterable[NDArray[np.float32]], labels: Integers) -> Judged:
+def rejection_scores(blocks: Iterable[NDArray[np.float32]], labels: Integers) -> Judged:
     """Read off logits, which come in blocks (n, C), N in all; labels (N,), -1 for an unknown image."""
     predicted, parts = [], []
     for logits in blocks:

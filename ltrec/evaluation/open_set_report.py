@@ -18,14 +18,14 @@ _COLUMNS = ("variant", "score", "AUROC", "FPR95", "F-measure", "threshold", f"F 
 
 
 @dataclass(frozen=True)
-class Images:
+class KnownAndUnknown:
     """Of one split."""
 
     known: int
     unknown: int
 
     @classmethod
-    def of(cls, labels: NDArray[np.int64]) -> Images:
+    def of(cls, labels: NDArray[np.int64]) -> KnownAndUnknown:
         """Count labels, (N,)."""
         unknown = int((labels == UNKNOWN).sum())
         return cls(len(labels) - unknown, unknown)
@@ -38,8 +38,8 @@ class OpenSetReport:
     figures: dict[str, dict[str, Any]]
     """Of each variant, as `openset.figures` gives them."""
     champion: str
-    test: Images
-    val: Images
+    test: KnownAndUnknown
+    val: KnownAndUnknown
 
     def metrics(self, variant: str) -> dict[str, float | None]:
         """A variant's figures by path, such as `openset/msp/auroc`."""

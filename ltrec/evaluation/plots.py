@@ -22,9 +22,9 @@ from ltrec.evaluation.drawing import (
     add_legend,
     averaged,
     draw_counts,
-    in_blocks,
     label_matrix,
     mark_groups,
+    mean_of_blocks,
     name_ranks,
     running_mean,
     running_window,
@@ -183,7 +183,7 @@ class Artist:
         with self._figure(folder / "confusion", (1.2 + 4.4 * len(matrices), 4.9)) as figure:
             panels = figure.subplots(1, len(matrices), squeeze=False)[0]
             for axes, (variant, matrix) in zip(panels, matrices.items(), strict=True):
-                share = 100 * in_blocks(matrix, size)
+                share = 100 * mean_of_blocks(matrix, size)
                 # The square root lets rare confusions show beside the diagonal.
                 image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
                 axes.set_title(f"{variant}{' (champion)' if variant == self.champion else ''}")

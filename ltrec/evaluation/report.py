@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from scipy.sparse import csr_array
 
-    from ltrec.evaluation.metrics import Answers, Pairing
+    from ltrec.evaluation.metrics import Pairing, Predictions
     from ltrec.evaluation.open_set_report import OpenSetReport
 
     Floats = NDArray[np.float64]
@@ -45,7 +45,7 @@ _FOR_ASCII = str.maketrans({"–": "-", "★": "*", "…": "."})
 class Result:
     """One variant on the test split."""
 
-    answers: Answers
+    answers: Predictions
     figures: dict[str, float | None]
     intervals: dict[str, list[float] | None]
     pairing: Pairing | None

@@ -237,7 +237,7 @@ def tau_normalised(weight: Tensor, tau: float) -> Tensor:
     return weight / norms**tau
 
 
-def in_blocks(head: Head, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def logits_in_blocks(head: Head, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Some images at a time: which of them, and their logits (n, C), on the head's device and without a gradient.
 
     Args:
@@ -254,7 +254,7 @@ def in_blocks(head: Head, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
 def logits_of(head: Head, features: Tensor) -> Tensor:
     """All logits (N, C), on the head's device and without a gradient."""
     found = torch.empty((len(features), head.classes), device=head.temperature.device)
-    for some, logits in in_blocks(head, features):
+    for some, logits in logits_in_blocks(head, features):
         found[some] = logits
     return found
 
@@ -262,7 +262,7 @@ def logits_of(head: Head, features: Tensor) -> Tensor:
 def predictions_of(head: Head, features: Tensor) -> Tensor:
     """The class of each image, (N,), on the head's device; without room for all logits."""
     found = torch.empty(len(features), dtype=torch.int64, device=head.temperature.device)
-    for some, logits in in_blocks(head, features):
+    for some, logits in logits_in_blocks(head, features):
         found[some] = logits.argmax(dim=1)
     return found
 

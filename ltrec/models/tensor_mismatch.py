@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COUNTER = "num_batches_tracked"
 
 
-def misfits(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def tensor_mismatches(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """What is missing, unexpected or of another shape; empty where all fits.
 
     Batch norm's counters may be missing: PyTorch before 0.4.1 wrote none, and nothing here reads them.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ltrec.artifacts import present
 from ltrec.errors import UserError, one_line
-from ltrec.models.tensor_mismatch import COUNTER, misfits
+from ltrec.models.tensor_mismatch import COUNTER, tensor_mismatches
 from ltrec.models.unpickling import is_sound, read_checkpoint
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, i
 
     expected = module.state_dict()
     given = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(ignore))}
-    if wrong := misfits(given, expected):
+    if wrong := tensor_mismatches(given, expected):
         raise UserError(f"does not fit the network: {wrong}", where=where)
     counters = {name: torch.zeros_like(tensor) for name, tensor in expected.items() if name.endswith(COUNTER)}
     module.load_state_dict(counters | given)

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from pydantic import TypeAdapter
 
-from ltrec import artifacts, console, tracking
+from ltrec import artifacts, console
 from ltrec.data.image_lists import read_classes
 from ltrec.errors import UserError
 from ltrec.models import heads
 from ltrec.models import network as networks
 from ltrec.models.backbones import BackboneSettings, feature_dim
-from ltrec.models.tensor_mismatch import COUNTER, misfits
+from ltrec.models.tensor_mismatch import COUNTER, tensor_mismatches
 from ltrec.models.unpickling import read_checkpoint
 from ltrec.models.weights import load_exactly
 from ltrec.published import content
+from ltrec.stages import recording
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,7 +58,7 @@ def run(params: Params, file: Path, *, backbone: str | None = None) -> None:
     facts = {"file": file.name, "digest": artifacts.digest(file), **checkpoint.facts}
     networks.save(network, layout.model, backbone=settings, header={"published": facts, "classes": None})
     artifacts.write_text(layout.history, _HISTORY)
-    with tracking.stage_run(params, "represent") as record:
+    with recording.stage_run(params, "represent") as record:
         record.tags({f"published.{name}": value for name, value in facts.items()})
     for remark in _remarks(checkpoint, body):
         console.say(f"checkpoint import: {remark}")
@@ -92,7 +93,7 @@ def _fill(body: nn.Module, tensors: Mapping[str, Tensor], size: int, name: str, 
     scales = torch.empty(classes) if content.SCALES in tensors else None
     weight, bias = torch.empty(classes, feature_dim(body, size, name)), torch.empty(classes)
     whole = content.Networks(body, weight, bias, scales)
-    if wrong := misfits(tensors, whole.state_dict()):
+    if wrong := tensor_mismatches(tensors, whole.state_dict()):
         fitting = _lookalikes(tensors, size)
         another = fitting and name not in fitting
         hint = f", the tensors are those of {' or '.join(fitting)}" if another else ""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from ltrec.compute.precision import Precision, ProductPrecisionName
+    from ltrec.compute.precision import Precision, ProductPrecisionSetting
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.methods.base import Row
@@ -44,7 +44,7 @@ class HeadTrainingSettings(SgdRecipe):
     images: bool = False
     """Features anew in each epoch, of augmented images, as the paper did; false: those of the feature bank."""
 
-    def trainer(self, seed: int, precision: ProductPrecisionName = "fp32") -> HeadTrainer:
+    def trainer(self, seed: int, precision: ProductPrecisionSetting = "fp32") -> HeadTrainer:
         """The plain object that trains as these settings say."""
         return HeadTrainer(
             partial(self.sampler.build, seed=seed, epochs=self.epochs),
@@ -78,7 +78,7 @@ class HeadTrainer:
         lrs: Sequence[float],
         momentum: float,
         weight_decay: float,
-        precision: ProductPrecisionName = "fp32",
+        precision: ProductPrecisionSetting = "fp32",
     ) -> None:
         self.sampler = sampler
         self.epochs = epochs

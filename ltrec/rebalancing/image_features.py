@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltrec.compute.precision import Precision
-    from ltrec.data.images.device_loader import Feed
+    from ltrec.data.images.device_loader import DeviceLoader
     from ltrec.models.network import Network
 
 # Seeds of these views: apart from those of the representation's epochs and of the feature bank's views.
@@ -29,7 +29,7 @@ class ImageFeatures(FeatureBank):
 
     Attributes:
         network: In evaluation mode, so that batch norm takes and keeps the statistics of the representation's training.
-        feed: Augmented images; row i of the bank is image i.
+        loader: Augmented images; row i of the bank is image i.
         precision: Of the network's arithmetic.
         on_images: Called with the number of images done.
     """
@@ -37,7 +37,7 @@ class ImageFeatures(FeatureBank):
     precomputed: ClassVar[bool] = False
 
     network: Network
-    feed: Feed
+    loader: DeviceLoader
     precision: Precision
     on_images: Callable[[int], None]
 
@@ -46,7 +46,7 @@ class ImageFeatures(FeatureBank):
         cls,
         bank: FeatureBank,
         network: Network,
-        feed: Feed,
+        loader: DeviceLoader,
         *,
         precision: Precision = "fp32",
         on_images: Callable[[int], None],
@@ -56,13 +56,13 @@ class ImageFeatures(FeatureBank):
         Args:
             bank: On any device; its features stay there.
             network: On the device where the head is trained, in evaluation mode.
-            feed: Of the bank's images, to that device, as many at a time as the head is trained with.
+            loader: Of the bank's images, to that device, as many at a time as the head is trained with.
             precision: Of the network's arithmetic.
             on_images: Called with the number of images done.
         """
         assert not network.training, "a frozen network is in evaluation mode"
         labels = bank.labels.to(next(network.parameters()).device)
-        return cls(bank.features, labels, bank.header, network, feed, precision, on_images)
+        return cls(bank.features, labels, bank.header, network, loader, precision, on_images)
 
     def batches(self, drawn: NDArray[np.int64], size: int, *, epoch: int, seed: int) -> Iterator[Tensor]:
         """As the bank's, but of a new random view of each image drawn.
@@ -70,7 +70,7 @@ class ImageFeatures(FeatureBank):
         Raises:
             UserError: an image cannot be read.
         """
-        for images, index in self.feed.epoch(drawn, (seed, _VIEW_STREAM + epoch), drop_last=True):
+        for images, index in self.loader.epoch(drawn, (seed, _VIEW_STREAM + epoch), drop_last=True):
             assert len(index) == size, "the feed's batches are those of the training"
             # What inference mode made cannot be trained on.
             yield networks.predict_features(self.network, images, self.precision).clone()

@@ -16,7 +16,7 @@ from ltrec.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Precision = Literal["fp32", "fp16", "int8"]
+ExportPrecision = Literal["fp32", "fp16", "int8"]
 
 # Unless told not to before it is loaded, onnxruntime (1.29 and later) reports its use to Microsoft.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -53,7 +53,7 @@ class ModelCard:
     std: tuple[float, ...]
     method: str
     variant: str
-    precision: Precision = "fp32"
+    precision: ExportPrecision = "fp32"
     commit: str = "unknown"
     version: str = __version__
     unknown_below: float | None = None

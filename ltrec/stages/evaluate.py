@@ -6,18 +6,15 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
-from ltrec import artifacts, console, tracking
+from ltrec import artifacts, console
 from ltrec.errors import UserError
 from ltrec.evaluation import metrics, vega
 from ltrec.evaluation import open_set as openset
-from ltrec.evaluation.metrics import ShotSettings
-from ltrec.evaluation.plots import PlotSettings
-from ltrec.settings import Settings
+from ltrec.stages import recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,19 +24,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltrec.config.params import Params
+    from ltrec.evaluation.plots import PlotSettings
     from ltrec.evaluation.report import Report, SelectedOn
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.selection import Score
-
-
-class EvaluateSettings(Settings):
-    """How variants are compared on the test split."""
-
-    shots: ShotSettings = ShotSettings()
-    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Resamples of the test images behind the 95 % intervals; 0: no intervals."""
-    plots: PlotSettings = PlotSettings()
 
 
 def run(params: Params) -> None:
@@ -78,7 +67,7 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
     from ltrec.compute.device import resolve
     from ltrec.data.image_lists import read_classes, read_list
-    from ltrec.evaluation.open_set_report import Images, OpenSetReport
+    from ltrec.evaluation.open_set_report import KnownAndUnknown, OpenSetReport
     from ltrec.evaluation.report import Report, Result
     from ltrec.models import heads
     from ltrec.rebalancing.feature_bank import FeatureBank
@@ -97,35 +86,37 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     fitted = {variant: artifacts.read_json(layout.head_metrics(variant)) for variant in params.rebalance}
     on_val = {variant: _on_val(own, layout.head_metrics(variant)) for variant, own in fitted.items()}
     champion = max(on_val, key=on_val.__getitem__)
-    answers, norms, rejection = {}, {}, {}
+    predictions, norms, rejection = {}, {}, {}
     for variant in params.rebalance:
         head = heads.load(layout.head(variant), representation=representation)
         where = str(layout.head(variant))
         if head.classes != len(names):
             raise UserError(f"knows {head.classes} classes, classes.txt has {len(names)}; run `dvc repro`", where=where)
         head = head.to(device)
-        answers[variant] = ask(head, bank, where)
+        predictions[variant] = predict(head, bank, where)
         if val is not None:
-            rejection[variant] = _tell_apart(head, whole, val, where)
+            rejection[variant] = evaluate_open_set(head, whole, val, where)
         norms[variant] = weight_norms(head)
 
     reference = next((name for name, settings in params.rebalance.items() if settings.method == "joint"), None)
-    right = {variant: given.predicted == labels for variant, given in answers.items()}
-    others = [variant for variant in answers if variant != reference]
+    right = {variant: given.predicted == labels for variant, given in predictions.items()}
+    others = [variant for variant in predictions if variant != reference]
     pairings = {name: metrics.mcnemar(right[name], right[reference]) for name in others} if reference else {}
     adjusted = dict(zip(pairings, metrics.holm([pair.p_value for pair in pairings.values()]), strict=True))
 
-    intervals = metrics.bootstrap(labels, answers, groups, resamples=params.evaluate.bootstrap, seed=params.seed)
+    intervals = metrics.bootstrap(labels, predictions, groups, resamples=params.evaluate.bootstrap, seed=params.seed)
     results = {
         name: Result(
             given, metrics.score(labels, given, groups), intervals[name],
             pairings.get(name), adjusted.get(name), fitted[name], norms[name],
         )
-        for name, given in answers.items()
+        for name, given in predictions.items()
     }  # fmt: skip
     rejected = None
     if val is not None:
-        rejected = OpenSetReport(rejection, champion, Images.of(whole.labels.numpy()), Images.of(val.labels.numpy()))
+        rejected = OpenSetReport(
+            rejection, champion, KnownAndUnknown.of(whole.labels.numpy()), KnownAndUnknown.of(val.labels.numpy())
+        )
     on = selected_on(*(_paths(layout.split_list(split), len(names)) for split in ("val", "test")))
     return Report(names, counts, groups, labels, results, champion, reference, openset=rejected, selected_on=on)
 
@@ -174,20 +165,22 @@ def _on_val(fitted: dict[str, Any], path: Path) -> Score:
         ) from None
 
 
-def ask(head: Head, bank: FeatureBank, where: str = "") -> metrics.Answers:
+def predict(head: Head, bank: FeatureBank, where: str = "") -> metrics.Predictions:
     """What a head says to every image of a bank."""
     parts = [
-        metrics.answers(logits, bank.labels[some].to(logits.device)) for some, logits in _logits(head, bank, where)
+        metrics.predictions(logits, bank.labels[some].to(logits.device)) for some, logits in _logits(head, bank, where)
     ]
-    return metrics.Answers(
+    return metrics.Predictions(
         np.concatenate([part.predicted for part in parts]), np.concatenate([part.in_top5 for part in parts])
     )
 
 
-def _tell_apart(head: Head, test: FeatureBank, val: FeatureBank, where: str) -> dict[str, Any]:
+def evaluate_open_set(head: Head, test: FeatureBank, val: FeatureBank, where: str) -> dict[str, Any]:
     """How well a head tells unknown images from known ones, with thresholds chosen on val."""
     judged = (
-        openset.judge((logits.cpu().numpy() for _, logits in _logits(head, bank, where)), bank.labels.numpy())
+        openset.rejection_scores(
+            (logits.cpu().numpy() for _, logits in _logits(head, bank, where)), bank.labels.numpy()
+        )
         for bank in (test, val)
     )
     return openset.figures(*judged)
@@ -195,10 +188,10 @@ def _tell_apart(head: Head, test: FeatureBank, val: FeatureBank, where: str) -> 
 
 def _logits(head: Head, bank: FeatureBank, where: str) -> Iterator[tuple[slice, Tensor]]:
     """Of all images of a bank, some at a time: which, and (n, C)."""
-    from ltrec.models.heads import in_blocks
+    from ltrec.models.heads import logits_in_blocks
     from ltrec.rebalancing.selection import all_finite
 
-    for some, logits in in_blocks(head, bank.plain):
+    for some, logits in logits_in_blocks(head, bank.plain):
         if not all_finite(logits):
             raise UserError("a logit is not a finite number: the head is damaged; fit it again", where=where)
         yield some, logits
@@ -249,7 +242,7 @@ def _draw(report: Report, settings: PlotSettings, folder: Path) -> None:
 def _track(params: Params, report: Report, layout: artifacts.Layout) -> None:
     """Put each variant's figures on its own run, so that MLflow compares methods; the rest on the parent."""
     # A stage that DVC did not rerun in this state has not told it anything: its run is filled in here.
-    with tracking.stage_run(params, "represent") as run:
+    with recording.stage_run(params, "represent") as run:
         run.params({"represent": params.represent.model_dump(mode="json"), "seed": params.seed})
         run.history(artifacts.read_csv(layout.history), "represent")
         run.file(layout.history)
@@ -257,12 +250,12 @@ def _track(params: Params, report: Report, layout: artifacts.Layout) -> None:
         for name in report.results:
             table = Path(scratch) / name / "per_class.csv"
             artifacts.write_csv(table, report.per_class_rows([name]))
-            with tracking.stage_run(params, "rebalance", variant=name) as run:
+            with recording.stage_run(params, "rebalance", variant=name) as run:
                 run.params({"rebalance": params.rebalance[name].model_dump(mode="json"), "seed": params.seed})
                 run.tags({"selected_on": report.selected_on})
                 run.metrics(_present(report.metrics(name)))
                 run.file(table)
-    with tracking.stage_run(params, "evaluate") as run:
+    with recording.stage_run(params, "evaluate") as run:
         run.params({"evaluate": params.evaluate.model_dump(mode="json")})
         run.tags({"champion": report.champion, "selected_on": report.selected_on})
         run.metrics(_present(report.metrics(report.champion)))

@@ -4,54 +4,33 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
-from ltrec import artifacts, console, tracking
+from ltrec import artifacts, console
 from ltrec.artifacts import Layout
+from ltrec.config.export import CHAMPION
 from ltrec.errors import UserError
-from ltrec.serving.model_card import Precision
-from ltrec.settings import PositiveFloat, PositiveInt, Settings
+from ltrec.stages import recording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Split
+    from ltrec.config.export import ExportSettings
     from ltrec.config.params import Params
     from ltrec.data.images.decoding import Geometry
     from ltrec.models.network import Network
-    from ltrec.serving.model_card import ModelCard
+    from ltrec.serving.model_card import ExportPrecision, ModelCard
     from ltrec.serving.onnx_export import Parity
-
-CHAMPION = "champion"
-
-
-class ExportSettings(Settings):
-    """What is exported, and how exact it must be."""
-
-    variant: str = CHAMPION
-    """A name under `rebalance`, or `champion`: the best on val."""
-    precision: Precision = "fp32"
-    """Of the backbone; the head computes in fp32."""
-    opset: Annotated[int, Field(ge=18, le=23)] = 20
-    """Of ONNX; an older one for older runtimes."""
-    check_images: PositiveInt = 256
-    """Validation images on which the file is compared with PyTorch; all, if there are fewer."""
-    calibration_images: PositiveInt = 256
-    """Training images from which int8 takes the ranges of the activations."""
-    max_logit_difference: PositiveFloat = 1e-4
-    """What an fp32 file may differ from PyTorch in any logit."""
-    min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.95
-    """Fraction of the images that an fp16 or int8 file must give the class that PyTorch gives."""
 
 
 def run(
     params: Params,
     *,
     variant: str | None = None,
-    precision: Precision | None = None,
+    precision: ExportPrecision | None = None,
     output: Path | None = None,
 ) -> None:
     """Export as `params.yaml` says to `artifacts/export/`, or on request something else to somewhere else.
@@ -76,7 +55,7 @@ def run(
 def _run_stage(params: Params, layout: Layout) -> None:
     settings = params.export
     name = _variant(params, layout, settings.variant, where="params.yaml: export.variant")
-    with tracking.stage_run(params, "export") as record:
+    with recording.stage_run(params, "export") as record:
         record.params({"export": settings.model_dump(mode="json")})
         figures = _write(params, layout, settings, name, layout.onnx)
         artifacts.write_json(layout.onnx_check, figures)
@@ -105,7 +84,7 @@ def _variant(params: Params, layout: Layout, wanted: str, *, where: str) -> str:
     return wanted
 
 
-def _target(layout: Layout, output: Path | None, variant: str, precision: Precision) -> Path:
+def _target(layout: Layout, output: Path | None, variant: str, precision: ExportPrecision) -> Path:
     target = output or Path(f"{variant}.onnx" if precision == "fp32" else f"{variant}-{precision}.onnx")
     if target.is_dir():
         raise UserError("is a folder; a file is wanted", where=str(target))
@@ -158,7 +137,7 @@ def _write(params: Params, layout: Layout, settings: ExportSettings, variant: st
     }
 
 
-def _assemble(params: Params, layout: Layout, variant: str, precision: Precision) -> tuple[Network, ModelCard]:
+def _assemble(params: Params, layout: Layout, variant: str, precision: ExportPrecision) -> tuple[Network, ModelCard]:
     """The backbone with the variant's head, and what the file will say of them."""
     from ltrec.data.image_lists import read_classes
     from ltrec.models import network as networks

@@ -10,31 +10,20 @@ import numpy as np
 
 from ltrec import artifacts, console, tracking
 from ltrec.errors import UserError
-from ltrec.settings import Count, PositiveInt, Settings
+from ltrec.stages import recording
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
     from ltrec.artifacts import Split
-    from ltrec.compute.distributed import Ranks
+    from ltrec.compute.distributed import World
     from ltrec.compute.precision import Precision
     from ltrec.config.params import Params
     from ltrec.models.network import Network
 
 # Seeds of the bank's views: apart from those of the training epochs.
 _VIEW_STREAM = 1 << 32
-
-
-class FeaturizeSettings(Settings):
-    """What the feature bank holds."""
-
-    views: Count = 4
-    """Augmented views of each training image beside the plain one; with them a classifier learns from features as it
-    would from images."""
-    batch_size: PositiveInt = 256
-    workers: Count | None = None
-    """Processes that decode; null: none where little is decoded, else one a core."""
 
 
 def run(params: Params, *, profile: bool = False) -> None:
@@ -50,24 +39,24 @@ def run(params: Params, *, profile: bool = False) -> None:
 
     device = devices.resolve(params.device)
     devices.make_deterministic(params.seed)
-    with distributed.joined(device) as ranks, profiling.recording("featurize", device, wanted=profile and ranks.first):
-        _run(params, device, ranks)
+    with distributed.joined(device) as world, profiling.recording("featurize", device, wanted=profile and world.first):
+        _run(params, device, world)
 
 
-def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
+def _run(params: Params, device: torch.device, world: World) -> None:
     from ltrec.compute import device as devices
     from ltrec.compute import precision
     from ltrec.models import network as networks
-    from ltrec.training import resume as checkpoints
+    from ltrec.training import resume
 
     layout = artifacts.Layout()
-    with tracking.stage_run(params, "featurize") if ranks.first else contextlib.nullcontext(tracking.Run()) as record:
+    with recording.stage_run(params, "featurize") if world.first else contextlib.nullcontext(tracking.Run()) as record:
         record.params({"featurize": params.featurize.model_dump(mode="json")})
         network = networks.load(layout.model, classes=layout.classes)
         representation = artifacts.digest(layout.model)
-        if ranks.first:
+        if world.first:
             # This stage starts when DVC has the network: the training that made it need not be resumed any more.
-            checkpoints.sweep("represent", taken=representation)
+            resume.sweep("represent", taken=representation)
         with devices.memory_for(
             f"{params.featurize.batch_size} images at a time",
             where="params.yaml: featurize.batch_size", instead="a smaller one may fit",
@@ -76,15 +65,15 @@ def _run(params: Params, device: torch.device, ranks: Ranks) -> None:
             computed = precision.resolve(params.represent.precision, device)
             made_from = {"representation": representation, "classes": artifacts.digest(layout.classes)}
             for split in artifacts.SPLITS:
-                _write_bank(params, network, split, made_from | {"split": split}, computed, ranks)
+                _write_bank(params, network, split, made_from | {"split": split}, computed, world)
 
 
 def _write_bank(
-    params: Params, network: Network, split: Split, header: dict[str, str], computed: Precision, ranks: Ranks
+    params: Params, network: Network, split: Split, header: dict[str, str], computed: Precision, world: World
 ) -> None:
     from ltrec import profiling
     from ltrec.data.image_lists import read_classes, read_list
-    from ltrec.data.images.device_loader import Feed, training_feed
+    from ltrec.data.images.device_loader import DeviceLoader, training_loader
     from ltrec.models import network as networks
     from ltrec.rebalancing import feature_bank as features
 
@@ -95,25 +84,25 @@ def _write_bank(
 
     views = 1 + (settings.views if split == "train" else 0)
     files, geometry, workers = (root, listed.paths), network.geometry, settings.workers
-    feeds = [Feed(files, geometry, device, size, workers=workers, ranks=ranks, again=False)]
+    loaders = [DeviceLoader(files, geometry, device, size, workers=workers, world=world, again=False)]
     if views > 1:
         augment = params.represent.augment.build()
-        augmented = training_feed(files, geometry, device, size, augment=augment, workers=workers, ranks=ranks)
-        feeds += [augmented] * (views - 1)
+        augmented = training_loader(files, geometry, device, size, augment=augment, workers=workers, world=world)
+        loaders += [augmented] * (views - 1)
     order = np.arange(count)
     opened = features.writing(layout.features(split), listed.labels, views=views, dim=network.head.dim, header=header)
     with (
-        opened if ranks.first else contextlib.nullcontext() as bank,
+        opened if world.first else contextlib.nullcontext() as bank,
         console.progress(f"featurize: {split} images", views * count) as advance,
     ):
-        for view, source in enumerate(feeds):
+        for view, source in enumerate(loaders):
             batches = profiling.waiting(
                 source.epoch(order, (params.seed, _VIEW_STREAM + view), drop_last=False), "loading"
             )
             for start, (images, _) in zip(range(0, count, size), batches, strict=True):
                 rows = slice(start, min(start + size, count))
                 with profiling.span("forward"):
-                    given = ranks.gather(networks.predict_features(network, images, computed), rows.stop - start)
+                    given = world.gather(networks.predict_features(network, images, computed), rows.stop - start)
                 if bank is not None and given is not None:
                     with profiling.span("writing"):
                         bank[view, rows] = _finite(given.cpu().numpy(), split)

@@ -7,28 +7,22 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import model_validator
 
 from ltrec import artifacts, console
 from ltrec.artifacts import SPLITS
 from ltrec.data import long_tail
 from ltrec.data.contents import Contents
 from ltrec.data.image_lists import list_text
-from ltrec.data.images.cache import CacheSettings, cache_text, training_files
+from ltrec.data.images.cache import cache_text, training_files
 from ltrec.data.inspection import inspect
-from ltrec.data.long_tail import LongTailSettings
-from ltrec.data.open_set import OpenSetSettings
-from ltrec.data.sources import SourceSettings
-from ltrec.data.sources.folder import FolderSource
 from ltrec.data.sources.scanning import is_text
 from ltrec.data.splits import SplitSettings, carve
 from ltrec.errors import UserError, some
 from ltrec.evaluation.metrics import shot_groups
 from ltrec.project import state_dir
-from ltrec.settings import PositiveInt, Settings, conflict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,34 +31,13 @@ if TYPE_CHECKING:
 
     from ltrec.artifacts import Layout, Split
     from ltrec.config.params import Params
+    from ltrec.config.prepare import PrepareSettings
     from ltrec.data.image_lists import ImageList
+    from ltrec.data.long_tail import LongTailSettings
     from ltrec.data.sources.collection import Collection
     from ltrec.evaluation.metrics import ShotSettings
 
     Splits = Mapping[Split, ImageList]
-
-
-class PrepareSettings(Settings):
-    """Where the images come from, and how they are split."""
-
-    source: SourceSettings = FolderSource()
-    split: SplitSettings = SplitSettings()
-    long_tail: LongTailSettings | None = None
-    """Cuts train down to a long tail; null: train stays as it is."""
-    openset: OpenSetSettings | None = None
-    """Adds images of unknown classes to val and test; null: every image is of a class of the task."""
-    decode: bool = True
-    """Decode every file once, so that a damaged or missing one is found here; false: open no image file at all."""
-    cache: CacheSettings | None = None
-    """Smaller copies of large originals, from which training crops are taken; null: from the originals."""
-    workers: PositiveInt | None = None
-    """Threads that decode; null: somewhat more than cores."""
-
-    @model_validator(mode="after")
-    def _cache_knows_contents(self) -> Self:
-        if self.cache is not None and not self.decode:
-            raise conflict(("cache",), "goes by what is in the images: decode must be true")
-        return self
 
 
 def run(params: Params, *, decode: bool | None = None) -> None:

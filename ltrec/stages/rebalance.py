@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltrec import artifacts, console, tracking
+from ltrec import artifacts, console
 from ltrec.errors import UserError
 from ltrec.rebalancing.head_training import HeadTrainingSettings
+from ltrec.stages import recording
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ltrec.models.network import Network
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.image_features import ImageFeatures
-    from ltrec.rebalancing.methods.base import Fitted
+    from ltrec.rebalancing.methods.base import FitResult
 
 _READ: tuple[artifacts.Split, ...] = ("train", "val")
 
@@ -40,7 +41,7 @@ def run(params: Params, variant: str) -> None:
     settings = params.rebalance[variant]
     device = devices.resolve(params.device)
     devices.make_deterministic(params.seed)
-    with tracking.stage_run(params, "rebalance", variant=variant) as record:
+    with recording.stage_run(params, "rebalance", variant=variant) as record:
         record.params({"rebalance": settings.model_dump(mode="json"), "seed": params.seed})
         representation = artifacts.digest(layout.model)
         train, val = (
@@ -53,7 +54,7 @@ def run(params: Params, variant: str) -> None:
             try:
                 fitted = _fit(params, variant, train, val, device)
                 head = fitted.head.eval()
-                figures = judge(head, train, val)
+                figures = head_figures(head, train, val)
             except UserError as error:
                 raise UserError(error.what, where=error.where or f"params.yaml: rebalance.{variant}") from None
         metrics = {
@@ -77,7 +78,7 @@ def run(params: Params, variant: str) -> None:
     )
 
 
-def _fit(params: Params, variant: str, train: FeatureBank, val: FeatureBank, device: torch.device) -> Fitted:
+def _fit(params: Params, variant: str, train: FeatureBank, val: FeatureBank, device: torch.device) -> FitResult:
     """Fit the variant on the banks or, where its settings say so, on the images of train."""
     from ltrec.compute import device as devices
     from ltrec.models import heads
@@ -111,7 +112,7 @@ def _images(
     """The images behind the bank of train, augmented as for the representation."""
     from ltrec.compute import precision
     from ltrec.data.image_lists import read_list
-    from ltrec.data.images.device_loader import training_feed
+    from ltrec.data.images.device_loader import training_loader
     from ltrec.rebalancing.image_features import ImageFeatures
 
     layout, represent = artifacts.Layout(), params.represent
@@ -127,13 +128,13 @@ def _images(
     return ImageFeatures.of(
         train,
         network,
-        training_feed(files, network.geometry, device, batch_size, augment=augment, workers=represent.workers),
+        training_loader(files, network.geometry, device, batch_size, augment=augment, workers=represent.workers),
         precision=precision.resolve(represent.precision, device),
         on_images=advance,
     )
 
 
-def judge(head: Head, train: FeatureBank, val: FeatureBank) -> dict[str, dict[str, float]]:
+def head_figures(head: Head, train: FeatureBank, val: FeatureBank) -> dict[str, dict[str, float]]:
     """Accuracy on the plain views of val and train, overall and balanced; on val also the log-likelihood.
 
     By that, evaluation tells apart variants that are equally accurate on val.

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ltrec import console, project
 from ltrec.errors import UserError
-from ltrec.settings import Settings
 from ltrec.tracking.records import Record, Run, describe
-from ltrec.tracking.state import pipeline_key, pipeline_name, standing_tags
+from ltrec.tracking.state import pipeline_name, standing_tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ltrec.config.params import Params
     from ltrec.tracking.courier import Courier
 
-__all__ = ["Run", "TrackingSettings", "make_ready", "stage_run", "sync"]
+__all__ = ["Pipeline", "Run", "make_ready", "stage_run", "sync"]
 
 # The stages that have a run of their own; the others write on the parent.
 _NESTED = {"represent", "rebalance"}
@@ -34,44 +31,48 @@ _NESTED = {"represent", "rebalance"}
 _WATCHED = {"represent", "featurize", "rebalance"}
 _SYNC_PATIENCE = 60.0
 
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"""^[^/:'"]+$""")]
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The state of a pipeline that runs belong to, and how they are recorded.
+
+    Attributes:
+        key: Digest of what decides the comparison: the same key is the same parent run.
+        dataset: Digest of the images, if it is known.
+        experiment: MLflow's experiment that the runs belong to.
+        model: The name that the champion is registered under.
+        system_metrics: Whether the machine's load is recorded while a stage runs.
+        patience: Seconds that a finished stage waits for the server's next answer.
+    """
+
+    key: str
+    dataset: str | None
+    experiment: str
+    model: str
+    system_metrics: bool
+    patience: float
 
 
-class TrackingSettings(Settings):
-    """What MLflow is told. Where it is comes from MLFLOW_TRACKING_URI; by default a store in the project's root."""
-
-    enabled: bool = True
-    """False: nothing is recorded, MLflow is not even imported."""
-    experiment: Name = "ltrec"
-    """The experiment that the runs belong to; MLFLOW_EXPERIMENT_NAME goes before."""
-    model: Name = "ltrec"
-    """The name that the champion is registered under."""
-    system_metrics: bool = True
-    """Record processor, memory, disk, network and GPU use while a stage runs."""
-    patience: Annotated[float, Field(gt=0)] = 10.0
-    """Seconds that a finished stage waits for the server's next answer; then the rest is sent later."""
-
-
-def make_ready(params: Params) -> None:
+def make_ready(patience: float) -> None:
     """Start what sends the records; of torchrun's processes only the first has one to send."""
-    if params.tracking.enabled and os.environ.get("RANK", "0") == "0":
-        _courier(params)
+    if os.environ.get("RANK", "0") == "0":
+        _courier(patience)
 
 
 @contextlib.contextmanager
-def stage_run(params: Params, stage: str, variant: str | None = None) -> Iterator[Run]:
+def stage_run(pipeline: Pipeline, stage: str, variant: str | None = None) -> Iterator[Run]:
     """Record a stage: yields where its params, metrics, files and tags go.
 
     `represent` and each variant of `rebalance` have a child run, the other stages write on the parent.
     Entering again continues the same run. Trouble with MLflow ends in one warning, never in an exception.
     """
-    record = _open(params, stage, variant) if params.tracking.enabled else None
+    record = _open(pipeline, stage, variant)
     if record is None:
         yield Run()
         return
-    courier = _courier(params)
+    courier = _courier(pipeline.patience)
     record.status("RUNNING")
-    courier.attend(record, sample=params.tracking.system_metrics and stage in _WATCHED)
+    courier.attend(record, sample=pipeline.system_metrics and stage in _WATCHED)
     try:
         yield record
     except (KeyboardInterrupt, SystemExit):
@@ -99,31 +100,30 @@ def sync() -> None:
     console.say(f"sync: {len(waiting) - left} of {len(waiting)} run(s) sent" + (f", {left} kept" if left else ""))
 
 
-def _courier(params: Params) -> Courier:
+def _courier(patience: float) -> Courier:
     from ltrec.tracking.courier import Courier
 
-    return Courier.instance(params.tracking.patience)
+    return Courier.instance(patience)
 
 
 def _folder() -> Path:
     return project.state_dir() / "tracking"
 
 
-def _open(params: Params, stage: str, variant: str | None) -> Record | None:
+def _open(pipeline: Pipeline, stage: str, variant: str | None) -> Record | None:
     """The stage's record with what is known of every run, or None and a word about why not."""
-    key = pipeline_key(params)
     about = describe(
         stage, variant,
-        nested=stage in _NESTED, pipeline=pipeline_name(key),
-        experiment=params.tracking.experiment, model=params.tracking.model,
+        nested=stage in _NESTED, pipeline=pipeline_name(pipeline.key),
+        experiment=pipeline.experiment, model=pipeline.model,
     )  # fmt: skip
     try:
-        record = Record.start(_folder() / key / (f"{stage}@{variant}" if variant else stage), about)
+        record = Record.start(_folder() / pipeline.key / (f"{stage}@{variant}" if variant else stage), about)
     except UserError:
         console.detail(f"{stage}: another process is recording the same run; this one does not")
         return None
     except OSError as error:
         console.warn(f"{stage}: not recorded for MLflow: {error}")
         return None
-    record.tags(standing_tags(key))
+    record.tags(standing_tags(pipeline.key, pipeline.dataset))
     return record

@@ -9,11 +9,11 @@ import torch
 
 from ltrec import profiling
 from ltrec.compute.device import require_finite
-from ltrec.compute.distributed import ALONE
+from ltrec.compute.distributed import SINGLE_PROCESS
 from ltrec.compute.precision import autocast
 from ltrec.errors import UserError
 from ltrec.training.mixing import blend
-from ltrec.training.step import Gradients, Mode, compiler_explained
+from ltrec.training.step import ComputeConfig, Gradients, compiler_explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim.swa_utils import AveragedModel
 
-    from ltrec.compute.distributed import Ranks
+    from ltrec.compute.distributed import World
     from ltrec.compute.precision import Precision
 
     Batch = tuple[Tensor, Tensor]
@@ -64,9 +64,9 @@ def train(
     label_smoothing: float = 0.0,
     mixup: float | None = None,
     average: AveragedModel | None = None,
-    mode: Mode | None = None,
+    compute: ComputeConfig | None = None,
     gradient_scaler: torch.amp.GradScaler | None = None,
-    ranks: Ranks = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> None:
     """Train by cross-entropy, epoch after epoch.
 
@@ -84,26 +84,26 @@ def train(
         mixup: α of the Beta(α, α) that says how much of each image another of its batch replaces, pixels and target
             alike (Zhang et al. 2018); None: nothing. The accuracy reported is that of the larger parts.
         average: Of the network's weights, brought up to date after each update.
-        mode: How it computes.
+        compute: How it computes.
         gradient_scaler: Of fp16's gradients, perhaps that of a training that goes on; None: a new one.
-        ranks: Who trains together.
+        world: Who trains together.
 
     Raises:
         UserError: a loss is no longer finite, or the gradients of all batches overflow; the epoch is given up.
     """
-    device, mode = next(network.parameters()).device, mode or Mode()
+    device, compute = next(network.parameters()).device, compute or ComputeConfig()
     gradients = Gradients(
-        network, batch_size, mode, label_smoothing=label_smoothing, gradient_scaler=gradient_scaler, ranks=ranks
+        network, batch_size, compute, label_smoothing=label_smoothing, gradient_scaler=gradient_scaler, world=world
     )
     scale, updates = gradients.scaler.get_scale(), 0
     network.train()
     for epoch in epochs:
-        torch.manual_seed((seed * 1_000_003 + epoch) * ranks.size + ranks.rank)
+        torch.manual_seed((seed * 1_000_003 + epoch) * world.size + world.rank)
         given = batches(epoch)
-        shown = given if mixup is None else blend(given, mixup, (seed, epoch, ranks.rank))
+        shown = given if mixup is None else blend(given, mixup, (seed, epoch, world.rank))
         lr = float(optimizer.param_groups[0]["lr"])
-        tally = _Tally(device, ranks, epoch, lr)
-        with compiler_explained(mode.compiled):
+        tally = _Tally(device, world, epoch, lr)
+        with compiler_explained(compute.compiled):
             for images, *targets in profiling.waiting(shown, "loading"):
                 optimizer.zero_grad(set_to_none=True)
                 tally.add(*gradients.of(images, *targets), len(images))
@@ -137,8 +137,8 @@ def _require_an_update(scaler: torch.amp.GradScaler, before: float, updates: int
 class _Tally:
     """Losses and hits of an epoch, left on the device for some steps at a time."""
 
-    def __init__(self, device: torch.device, ranks: Ranks, epoch: int, lr: float) -> None:
-        self._ranks, self._epoch, self._lr = ranks, epoch, lr
+    def __init__(self, device: torch.device, world: World, epoch: int, lr: float) -> None:
+        self._ranks, self._epoch, self._lr = world, epoch, lr
         self._losses: list[Tensor] = []
         self._hits = torch.zeros((), dtype=torch.int64, device=device)
         self._shown = 0
@@ -184,7 +184,12 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
 
 @torch.inference_mode()
 def validate(
-    network: nn.Module, batches: Iterable[Batch], classes: int, *, precision: Precision = "fp32", ranks: Ranks = ALONE
+    network: nn.Module,
+    batches: Iterable[Batch],
+    classes: int,
+    *,
+    precision: Precision = "fp32",
+    world: World = SINGLE_PROCESS,
 ) -> tuple[float, float]:
     """How well a network does, in evaluation mode; its own mode is restored.
 
@@ -193,7 +198,7 @@ def validate(
         batches: This rank's images and labels (b,), on that device; all ranks' together are what is judged.
         classes: C.
         precision: Of the arithmetic.
-        ranks: Who judges together.
+        world: Who judges together.
 
     Returns:
         Balanced accuracy, and the largest absolute logit, infinite if one is not finite.
@@ -211,7 +216,7 @@ def validate(
         hits.index_add_(0, labels, (logits.argmax(dim=1) == labels).long())
         largest = torch.maximum(largest, logits.abs().nan_to_num(nan=torch.inf, posinf=torch.inf).max())
     network.train(training)
-    ranks.sum(hits, counts)
-    ranks.maximum(largest)
+    world.sum(hits, counts)
+    world.maximum(largest)
     present = counts > 0
     return float((hits[present].double() / counts[present]).mean()), float(largest)

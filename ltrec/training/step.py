@@ -1,4 +1,4 @@
-"""The gradient of a batch: in which precision, in how many pieces, by how many processes. b images, C classes."""
+"""The gradient of a batch: precision, micro-batches, several processes. b images, C classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ltrec import console, profiling
-from ltrec.compute.distributed import ALONE
+from ltrec.compute.distributed import SINGLE_PROCESS
 from ltrec.compute.precision import Compilation, Precision, autocast, scaler
 from ltrec.errors import UserError, one_line
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from ltrec.compute.distributed import Ranks
+    from ltrec.compute.distributed import World
 
 
 _WHERE = "params.yaml: represent.batch_size"
 
 
 @dataclass(frozen=True)
-class Mode:
+class ComputeConfig:
     """How a training computes; but for rounding, and batch norm where batches are cut, it learns the same.
 
     Attributes:
         precision: Of the network's arithmetic.
         compiled: What `torch.compile` does to it; `reduce-overhead` records CUDA graphs.
-        pieces: In how many parts, one after another, a batch goes through the network.
-        yields: Whether there are more of them, instead of giving up, while a GPU's memory does not hold one.
+        micro_batches: In how many parts, one after another, a batch goes through the network.
+        auto_split: Whether there are more of them, instead of giving up, while a GPU's memory does not hold one.
     """
 
     precision: Precision = "fp32"
     compiled: Compilation = "off"
-    pieces: int = 1
-    yields: bool = False
+    micro_batches: int = 1
+    auto_split: bool = False
 
 
 class Gradients:
@@ -50,30 +50,30 @@ class Gradients:
     Args:
         network: Images (b, H, W, 3) → logits (b, C), on its device.
         batch_size: Images an update, of all ranks together.
-        mode: How it computes.
+        compute: How it computes.
         label_smoothing: Share of each target that is spread evenly over all classes.
         gradient_scaler: Of fp16's gradients; None: a new one.
-        ranks: Who trains together.
+        world: Who trains together.
     """
 
     def __init__(
         self,
         network: nn.Module,
         batch_size: int,
-        mode: Mode,
+        compute: ComputeConfig,
         *,
         label_smoothing: float = 0.0,
         gradient_scaler: torch.amp.GradScaler | None = None,
-        ranks: Ranks = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self._network, self._device = network, next(network.parameters()).device
         self._batch_size, self._label_smoothing = batch_size, label_smoothing
-        self._mode, self._ranks = mode, ranks
-        self.pieces, self._fits = mode.pieces, False
-        self.scaler = scaler(mode.precision, self._device) if gradient_scaler is None else gradient_scaler
+        self._mode, self._ranks = compute, world
+        self.micro_batches, self._fits = compute.micro_batches, False
+        self.scaler = scaler(compute.precision, self._device) if gradient_scaler is None else gradient_scaler
         self._apart: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
         self._model: Callable[[Tensor], Tensor] = network
-        if ranks.size > 1:
+        if world.size > 1:
             from torch.nn.parallel import DistributedDataParallel
 
             with warnings.catch_warnings():
@@ -82,8 +82,8 @@ class Gradients:
                 # Buffers are shared once an epoch, when they matter.
                 self._model = parallel = DistributedDataParallel(network, broadcast_buffers=False)
             self._apart = parallel.no_sync
-        if mode.compiled != "off":
-            self._model = torch.compile(self._model, mode=mode.compiled)
+        if compute.compiled != "off":
+            self._model = torch.compile(self._model, mode=compute.compiled)
 
     def of(self, images: Tensor, *targets: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the losses, and how many of this rank's images were classified right.
@@ -95,26 +95,26 @@ class Gradients:
         Raises:
             UserError: the GPU's memory does not hold them; says what fits.
         """
-        before = self.pieces
+        before = self.micro_batches
         undo = None if self._fits else self._memory()
         while True:
             try:
-                result = self._in_pieces(images, *targets)
+                result = self._in_micro_batches(images, *targets)
                 break
             except torch.OutOfMemoryError:
                 if self._ranks.size > 1:  # the others would wait for this one
                     raise
             # Out of the handler, whose traceback holds the tensors that are in the way.
             self._forget(undo)
-            self.pieces = self._more_pieces(len(images))
+            self.micro_batches = self._more_micro_batches(len(images))
         self._fits = True
-        if self.pieces != before:
+        if self.micro_batches != before:
             self._explain(len(images))
         return result
 
-    def _in_pieces(self, images: Tensor, *targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_micro_batches(self, images: Tensor, *targets: Tensor) -> tuple[Tensor, Tensor]:
         loss, hits = torch.zeros((), device=self._device), torch.zeros((), dtype=torch.int64, device=self._device)
-        parts = list(zip(*(tensor.tensor_split(self.pieces) for tensor in (images, *targets)), strict=True))
+        parts = list(zip(*(tensor.tensor_split(self.micro_batches) for tensor in (images, *targets)), strict=True))
         for number, part in enumerate(parts, start=1):
             with self._apart() if number < len(parts) else contextlib.nullcontext():
                 of_part, right = self._backward(*part)
@@ -161,23 +161,23 @@ class Gradients:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _more_pieces(self, images: int) -> int:
+    def _more_micro_batches(self, images: int) -> int:
         most = images // 2  # of two images: batch norm takes no fewer
-        if self.pieces >= most:
+        if self.micro_batches >= most:
             raise UserError("the GPU's memory does not hold two images at a time", where=_WHERE)
-        return min(2 * self.pieces, most)
+        return min(2 * self.micro_batches, most)
 
     def _explain(self, images: int) -> None:
-        size = -(-images // self.pieces)
-        if not self._mode.yields:
+        size = -(-images // self.micro_batches)
+        if not self._mode.auto_split:
             raise UserError(
                 f"{images} images at a time need more memory than the GPU has; {size} fit"
-                f" (or represent.accumulate: {self.pieces}, which makes the same update of pieces, or auto)",
+                f" (or represent.accumulate: {self.micro_batches}, the same update in micro-batches, or auto)",
                 where=_WHERE,
             )
         console.warn(
             f"{images} images at a time need more memory than the GPU has: from here on batches go through in"
-            f" {self.pieces} pieces of {size}, whose batch-norm statistics are their own"
+            f" {self.micro_batches} micro-batches of {size}, whose batch-norm statistics are their own"
         )
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ltrec.compute import distributed
-from ltrec.compute.distributed import ALONE, joined
+from ltrec.compute.distributed import SINGLE_PROCESS, joined
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -166,9 +166,9 @@ def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_without_torchrun_it_is_alone(env: pytest.MonkeyPatch) -> None:  # noqa: ARG001
-    with joined(CPU) as ranks:
-        assert ranks == ALONE
-        assert ranks.first
+    with joined(CPU) as world:
+        assert world == SINGLE_PROCESS
+        assert world.first
 
 
 def test_half_an_environment_is_one_line(env: pytest.MonkeyPatch) -> None:
@@ -200,15 +200,17 @@ def test_ranks_that_do_not_come_are_one_line(env: pytest.MonkeyPatch) -> None:
 def test_fewer_images_than_processes_are_refused() -> None:
     from ltrec.stages import represent
 
-    represent._check_share(4, 1, distributed.Ranks(0, 2))
-    represent._check_share(9, 2, distributed.Ranks(0, 2))
+    represent._check_share(4, 1, distributed.World(0, 2))
+    represent._check_share(9, 2, distributed.World(0, 2))
     with pytest.raises(UserError, match=r"batch_size: 3 images an update leave fewer than two for each of 2 process"):
-        represent._check_share(3, 1, distributed.Ranks(0, 2))
-    with pytest.raises(UserError, match=r"batch_size, represent.accumulate: 7 images .* 2 process\(es\), 2 piece"):
-        represent._check_share(7, 2, distributed.Ranks(0, 2))
+        represent._check_share(3, 1, distributed.World(0, 2))
+    with pytest.raises(
+        UserError, match=r"batch_size, represent.accumulate: 7 images .* 2 process\(es\), 2 micro-batch"
+    ):
+        represent._check_share(7, 2, distributed.World(0, 2))
 
 
 def test_a_batch_is_put_together_again() -> None:
     rows = torch.arange(6.0).reshape(3, 2)
-    assert ALONE.gather(rows, 3) is rows
-    assert ALONE.from_first("content") == "content"
+    assert SINGLE_PROCESS.gather(rows, 3) is rows
+    assert SINGLE_PROCESS.from_first("content") == "content"

@@ -385,7 +385,7 @@ def test_the_projects_own_parameters_are_good() -> None:
 
 
 def test_the_committed_schema_is_current() -> None:
-    committed = (REPOSITORY / "ltrec" / "params.schema.json").read_text(encoding="utf-8")
+    committed = (REPOSITORY / "ltrec" / "config" / "params.schema.json").read_text(encoding="utf-8")
     assert committed == params.schema_text(), "run `ltrec params schema > ltrec/config/params.schema.json`"
 
 

@@ -20,7 +20,7 @@ from tests.contracts.members import examples, through_yaml
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ltrec.rebalancing.methods.base import Fitted
+    from ltrec.rebalancing.methods.base import FitResult
     from tests.conftest import Banks
 
 each = pytest.mark.parametrize("settings", examples(RebalancerSettings), ids=lambda settings: settings.method)
@@ -34,8 +34,8 @@ trains = pytest.mark.parametrize(
 any_sampler = pytest.mark.parametrize("sampler", examples(SamplerSettings), ids=lambda sampler: sampler.name)
 
 
-def fit(settings: Any, banks: Banks, seed: int = 0) -> Fitted:
-    fitted: Fitted = settings.build(seed).fit(*banks)
+def fit(settings: Any, banks: Banks, seed: int = 0) -> FitResult:
+    fitted: FitResult = settings.build(seed).fit(*banks)
     return fitted
 
 

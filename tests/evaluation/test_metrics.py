@@ -13,15 +13,15 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from ltrec.evaluation import metrics
 from ltrec.evaluation.metrics import (
     FIGURES,
-    Answers,
     Pairing,
+    Predictions,
     ShotSettings,
-    answers,
     bootstrap,
     confusion,
     holm,
     mcnemar,
     per_class_accuracy,
+    predictions,
     score,
     shot_groups,
 )
@@ -34,10 +34,10 @@ GROUPS = np.array(["many", "many", "medium", "few", "few", "few"])
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2, 3, 4])
 PREDICTED = np.array([0, 0, 0, 1, 1, 1, 2, 0, 5, 4])
 TOP5 = np.array([True, True, True, True, True, True, True, True, False, True])
-GIVEN = Answers(PREDICTED, TOP5)
+GIVEN = Predictions(PREDICTED, TOP5)
 
 
-def intervals(labels: Integers, given: Answers, *, resamples: int, seed: int = 0) -> Intervals:
+def intervals(labels: Integers, given: Predictions, *, resamples: int, seed: int = 0) -> Intervals:
     return bootstrap(labels, {"one": given}, GROUPS, resamples=resamples, seed=seed)["one"]
 
 
@@ -88,27 +88,29 @@ def test_score_agrees_with_scikit_learn() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 8, 300)
     predicted = np.where(random.random(300) < 0.6, labels, random.integers(0, 8, 300))
-    figures = score(labels, Answers(predicted, np.ones(300, dtype=bool)), np.full(8, "few"))
+    figures = score(labels, Predictions(predicted, np.ones(300, dtype=bool)), np.full(8, "few"))
     assert figures["balanced"] == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert figures["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
 
 
 def test_order_of_the_images_does_not_matter() -> None:
     shuffled = np.random.default_rng(1).permutation(len(LABELS))
-    assert score(LABELS[shuffled], Answers(PREDICTED[shuffled], TOP5[shuffled]), GROUPS) == score(LABELS, GIVEN, GROUPS)
+    assert score(LABELS[shuffled], Predictions(PREDICTED[shuffled], TOP5[shuffled]), GROUPS) == score(
+        LABELS, GIVEN, GROUPS
+    )
 
 
 def test_empty_group_has_no_figure() -> None:
     # Class 2 is the only medium one, and here it has no test images.
     keep = LABELS != 2
-    given = Answers(PREDICTED[keep], TOP5[keep])
+    given = Predictions(PREDICTED[keep], TOP5[keep])
     assert score(LABELS[keep], given, GROUPS)["medium"] is None
     assert intervals(LABELS[keep], given, resamples=10)["medium"] is None
 
 
 def test_top5_says_nothing_among_five_classes() -> None:
     labels = np.array([0, 1, 4])
-    figures = score(labels, Answers(labels, np.ones(3, dtype=bool)), np.full(5, "few"))
+    figures = score(labels, Predictions(labels, np.ones(3, dtype=bool)), np.full(5, "few"))
     assert figures["top5"] is None
     assert figures["all"] == 1
 
@@ -117,7 +119,7 @@ def test_answers_read_off_logits() -> None:
     logits = np.array(
         [[9, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]], dtype=np.float32
     )
-    given = answers(torch.from_numpy(logits), torch.tensor([4, 5, 4, 5]))
+    given = predictions(torch.from_numpy(logits), torch.tensor([4, 5, 4, 5]))
     # The fifth largest counts, the sixth does not; among equals the lower class comes first.
     assert given.predicted.tolist() == [0, 0, 0, 0]
     assert given.in_top5.tolist() == [True, False, True, False]
@@ -127,7 +129,7 @@ def test_bootstrap_against_a_slow_one() -> None:
     random = np.random.default_rng(3)
     labels = np.repeat(np.arange(6), [40, 40, 30, 20, 20, 10])
     predicted = np.where(random.random(len(labels)) < 0.7, labels, random.integers(0, 6, len(labels)))
-    given = Answers(predicted, random.random(len(labels)) < 0.9)
+    given = Predictions(predicted, random.random(len(labels)) < 0.9)
     fast = intervals(labels, given, resamples=4000)
 
     drawn: dict[str, list[float]] = {name: [] for name in FIGURES}
@@ -152,7 +154,7 @@ def test_bootstrap_against_a_slow_one() -> None:
 def test_bootstrap_keeps_every_class_as_large_as_it_is() -> None:
     # One image a class: every resample is the test split itself.
     labels = np.arange(6)
-    given = Answers(np.array([0, 1, 2, 0, 0, 0]), np.ones(6, dtype=bool))
+    given = Predictions(np.array([0, 1, 2, 0, 0, 0]), np.ones(6, dtype=bool))
     found = intervals(labels, given, resamples=50)
     assert found["all"] == [0.5, 0.5]
     assert found["many"] == [1, 1]
@@ -166,7 +168,7 @@ def test_bootstrap_repeats_with_its_seed() -> None:
 
 
 def test_all_variants_are_judged_on_the_same_resamples() -> None:
-    other = Answers(np.roll(PREDICTED, 1), ~TOP5)
+    other = Predictions(np.roll(PREDICTED, 1), ~TOP5)
     both = bootstrap(LABELS, {"one": GIVEN, "other": other}, GROUPS, resamples=37, seed=0)
     assert both == {"one": intervals(LABELS, GIVEN, resamples=37), "other": intervals(LABELS, other, resamples=37)}
 

@@ -35,7 +35,7 @@ def test_scores_by_hand() -> None:
 
 def test_judged_by_hand() -> None:
     logits = np.array([[2, 0, 0], [0, 2, 0], [0, 0, 2], [2, 0, 0]], dtype=np.float32)
-    judged = openset.judge(iter([logits[:3], logits[3:]]), np.array([0, 2, -1, -1]))
+    judged = openset.rejection_scores(iter([logits[:3], logits[3:]]), np.array([0, 2, -1, -1]))
     assert judged.known.tolist() == [True, True, False, False]
     assert judged.right.tolist() == [True, False, False, False]
     assert judged.scores["energy"] == pytest.approx([math.log(math.exp(2) + 2)] * 4)
@@ -107,7 +107,7 @@ def test_against_slow_loops(seed: int) -> None:
     logits = (random.normal(size=(count, 4)) * 2).round(seed % 3).astype(np.float32)  # with ties and without
     labels = random.integers(-1, 4, count)
     labels[:2] = [-1, 0]
-    judged = openset.judge([logits[:7], logits[7:]], labels)
+    judged = openset.rejection_scores([logits[:7], logits[7:]], labels)
     probabilities = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(axis=1, keepdims=True)
     expected = {"msp": probabilities.max(axis=1), "energy": np.log(np.exp(logits.astype(np.float64)).sum(axis=1))}
     predicted = probabilities.argmax(axis=1).tolist()

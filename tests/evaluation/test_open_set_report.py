@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ltrec.evaluation.open_set_report import Images, OpenSetReport
+from ltrec.evaluation.open_set_report import KnownAndUnknown, OpenSetReport
 
 
 def figures(threshold: float | None) -> dict[str, Any]:
@@ -21,11 +21,11 @@ def figures(threshold: float | None) -> dict[str, Any]:
 
 def report(threshold: float | None = 0.51234, unknown_on_val: int = 6) -> OpenSetReport:
     variants = {name: figures(threshold) for name in ("joint", "a_variant_with_a_name_of_fifty_letters_as_is_allowed")}
-    return OpenSetReport(variants, "joint", Images(30, 24), Images(12, unknown_on_val))
+    return OpenSetReport(variants, "joint", KnownAndUnknown(30, 24), KnownAndUnknown(12, unknown_on_val))
 
 
 def test_images_are_counted() -> None:
-    assert Images.of(np.array([0, -1, 2, -1, -1])) == Images(known=2, unknown=3)
+    assert KnownAndUnknown.of(np.array([0, -1, 2, -1, -1])) == KnownAndUnknown(known=2, unknown=3)
 
 
 def test_metrics_have_names_that_mlflow_allows() -> None:

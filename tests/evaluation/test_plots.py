@@ -31,7 +31,7 @@ def draw_all(drawn: Artist, folder: Path, classes: int) -> dict[str, bytes]:
     groups, names = metrics.shot_groups(counts, 100, 20), [f"class {label}" for label in range(classes)]
     labels = np.repeat(np.arange(classes), 4)
     answers = {
-        name: metrics.Answers(random.integers(0, classes, len(labels)), np.ones(len(labels), dtype=bool))
+        name: metrics.Predictions(random.integers(0, classes, len(labels)), np.ones(len(labels), dtype=bool))
         for name in VARIANTS
     }
     drawn.accuracy_by_rank(

@@ -24,7 +24,7 @@ ANSWERS = {"joint": [0, 1, 1, 1, 1, 1], "tau_norm": [0, 0, 1, 1, 2, 0]}
 def report() -> Report:
     results = {}
     for name, predicted in ANSWERS.items():
-        given = metrics.Answers(np.array(predicted), np.ones(6, dtype=bool))
+        given = metrics.Predictions(np.array(predicted), np.ones(6, dtype=bool))
         paired = (
             None if name == "joint" else metrics.mcnemar(given.predicted == LABELS, np.array([1, 0, 1, 1, 0, 0]) == 1)
         )

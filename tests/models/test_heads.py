@@ -202,7 +202,7 @@ def test_a_head_for_another_network_is_refused(tmp_path: Path) -> None:
 def test_some_images_at_a_time_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "_IMAGES_AT_ONCE", 2)
     head = LinearHead(WEIGHT, BIAS)
-    assert [(some, len(logits)) for some, logits in heads.in_blocks(head, FEATURES)] == [
+    assert [(some, len(logits)) for some, logits in heads.logits_in_blocks(head, FEATURES)] == [
         (slice(0, 2), 2),
         (slice(2, 4), 1),
     ]

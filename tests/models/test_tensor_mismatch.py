@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision import models
 
-from ltrec.models.tensor_mismatch import compact, misfits
+from ltrec.models.tensor_mismatch import compact, tensor_mismatches
 
 
 def expanded(text: str) -> set[str]:
@@ -52,7 +52,7 @@ def test_names_drawn_together(names: str, text: str) -> None:
 def test_every_name_of_another_network_is_there(given: str, wanted: str) -> None:
     with torch.device("meta"):
         has, needs = (models.get_model(name).state_dict() for name in (given, wanted))
-    line = misfits(has, needs)
+    line = tensor_mismatches(has, needs)
     assert len(line) < 4000
     said = dict(re.findall(r"\d+ (missing|unexpected|of another shape): ([^;]*)", line))
     missing = {name for name in needs.keys() - has.keys() if not name.endswith("num_batches_tracked")}
@@ -66,7 +66,7 @@ def test_every_name_of_another_network_is_there(given: str, wanted: str) -> None
 def test_what_is_counted() -> None:
     given = {"a.weight": torch.zeros(2), "a.extra": torch.zeros(1)}
     wanted = {"a.weight": torch.zeros(3), "a.bias": torch.zeros(3), "a.num_batches_tracked": torch.tensor(0)}
-    assert misfits(given, wanted) == (
+    assert tensor_mismatches(given, wanted) == (
         "1 missing: a.bias; 1 unexpected: a.extra; 1 of another shape: a.weight (2,) instead of (3,)"
     )
-    assert misfits(wanted, wanted) == ""
+    assert tensor_mismatches(wanted, wanted) == ""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ltrec.data.images.augmentation import AugmentSettings, NoCrop, PadCrop
 from ltrec.data.images.decoding import Geometry, decode_rgb, square
-from ltrec.data.images.device_loader import Feed
+from ltrec.data.images.device_loader import DeviceLoader
 from ltrec.errors import UserError
 from ltrec.models import network as networks
 from ltrec.models.backbones import CifarResNetBackbone
@@ -82,8 +82,8 @@ def images_of(
     bank: FeatureBank, network: Network, root: Path, augment: Augment = AUGMENTED, *, told: list[int] | None = None,
     workers: int = 0,
 ) -> ImageFeatures:  # fmt: skip
-    feed = Feed((root, PATHS), GEOMETRY, CPU, 4, augment=augment, workers=workers)
-    return ImageFeatures.of(bank, network, feed, on_images=(told if told is not None else list[int]()).append)
+    loader = DeviceLoader((root, PATHS), GEOMETRY, CPU, 4, augment=augment, workers=workers)
+    return ImageFeatures.of(bank, network, loader, on_images=(told if told is not None else list[int]()).append)
 
 
 def epoch(images: ImageFeatures, number: int = 0, seed: int = 0) -> list[torch.Tensor]:
@@ -141,8 +141,8 @@ def test_views_are_others_than_the_representations_and_the_banks(
     elsewhere: Any = Seen()
     for start in (0, featurize._VIEW_STREAM):
         for number in range(10):
-            feed = Feed((root, PATHS), GEOMETRY, CPU, 4, augment=elsewhere)
-            list(feed.epoch(np.arange(len(PATHS)), (0, start + number), drop_last=False))
+            loader = DeviceLoader((root, PATHS), GEOMETRY, CPU, 4, augment=elsewhere)
+            list(loader.epoch(np.arange(len(PATHS)), (0, start + number), drop_last=False))
     assert not own & {tuple(row.tolist()) for _, draws in elsewhere.given for row in draws}
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ltrec.serving.model_card import Precision
+    from ltrec.serving.model_card import ExportPrecision
 
 DIM, CLASSES, SIDE = 8, 10, 16
 GEOMETRY = Geometry(size=SIDE, resize=SIDE)
@@ -96,12 +96,12 @@ def make_head(kind: str, features: torch.Tensor) -> heads.Head:
     return head
 
 
-def card(precision: Precision = "fp32") -> ModelCard:
+def card(precision: ExportPrecision = "fp32") -> ModelCard:
     names = tuple(f"digit {label}" for label in range(CLASSES))
     return ModelCard(names, GEOMETRY, MEAN, STD, "crt", "crt", precision, "abc123")
 
 
-def export(network: Network, path: Path, precision: Precision = "fp32", **options: Any) -> Predictor:
+def export(network: Network, path: Path, precision: ExportPrecision = "fp32", **options: Any) -> Predictor:
     model = onnx_export.export(network, card(precision), **{"opset": 20} | options)
     path.write_bytes(model.SerializeToString())
     return Predictor(path)
@@ -204,7 +204,7 @@ def test_other_opsets(network: Network, tmp_path: Path, opset: int) -> None:
 @pytest.mark.parametrize(("precision", "difference"), [("fp16", 0.02), ("int8", 0.2)])
 @pytest.mark.parametrize("kind", ["scaled", "nearest_cl2n"])
 def test_reduced_precision_halves_the_backbone_only(
-    kind: str, precision: Precision, difference: float, tmp_path: Path
+    kind: str, precision: ExportPrecision, difference: float, tmp_path: Path
 ) -> None:
     network = make_network(kind)
     predictor = export(network, tmp_path / "model.onnx", precision, calibration=IMAGES[50:])

@@ -196,7 +196,7 @@ def test_folders_are_taken_with_all_below_them_in_order(
     assert f"{folder}/notes.txt: not an image" in err
 
 
-def feed(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+def loader(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
@@ -207,7 +207,7 @@ def test_a_list_on_stdin(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    feed(monkeypatch, f"{red}\r\n\n  \r\n{blue}".encode())
+    loader(monkeypatch, f"{red}\r\n\n  \r\n{blue}".encode())
     run_predict(["-"], model=model, output_format="json")
     assert [entry["path"] for entry in as_json(capsys)] == [red, blue]
 
@@ -239,7 +239,7 @@ def test_a_folder_without_images_fails(
 
 
 def test_nothing_given_fails(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    feed(monkeypatch, b"")
+    loader(monkeypatch, b"")
     with pytest.raises(UserError, match="no images given"):
         run_predict([str(tmp_path), "-"], model=model)
 
@@ -279,7 +279,7 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path, model: Path) -> N
 
 def in_a_process(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[bytes]:
     code = (
-        "import sys; from pathlib import Path; from ltrec.serving import run_predict\n"
+        "import sys; from pathlib import Path; from ltrec.serving.predictor import run_predict\n"
         "run_predict(sys.argv[2:], model=Path(sys.argv[1]), output_format='csv', top=1)\n"
         "print([name for name in ('torch', 'torchvision', 'onnx', 'mlflow', 'sklearn') if name in sys.modules])"
     )

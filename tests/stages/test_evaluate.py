@@ -61,7 +61,7 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
     """An empty project as the current folder, and nobody to track to."""
     monkeypatch.chdir(tmp_path)
     recorder = Recorder()
-    monkeypatch.setattr(evaluate.tracking, "stage_run", recorder.stage_run)
+    monkeypatch.setattr(evaluate.recording, "stage_run", recorder.stage_run)
     monkeypatch.setattr(evaluate.vega, "provide", lambda folder: None)  # noqa: ARG005
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr(evaluate, "_draw", lambda *given: None)  # noqa: ARG005 - it takes a second

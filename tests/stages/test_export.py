@@ -14,6 +14,7 @@ from PIL import Image
 
 from ltrec import artifacts
 from ltrec.artifacts import Layout
+from ltrec.config.export import ExportSettings
 from ltrec.data.images import decoding
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
@@ -23,7 +24,6 @@ from ltrec.serving import onnx_export
 from ltrec.serving.onnx_export import OverflowedError, Parity, ParityError
 from ltrec.serving.predictor import Predictor
 from ltrec.stages import export as stage
-from ltrec.stages.export import ExportSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         run.told["stage"] = name
         yield run
 
-    monkeypatch.setattr(stage.tracking, "stage_run", stage_run)
+    monkeypatch.setattr(stage.recording, "stage_run", stage_run)
     return run
 
 

@@ -16,11 +16,11 @@ from PIL import Image
 
 from ltrec import artifacts
 from ltrec.artifacts import SPLITS, Layout
+from ltrec.config.prepare import PrepareSettings
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.evaluation.metrics import ShotSettings
 from ltrec.stages import prepare as stage
-from ltrec.stages.prepare import PrepareSettings
 
 Stats = dict[str, Any]
 
@@ -522,6 +522,6 @@ def test_run_takes_its_part_of_the_parameters(root: Path, tmp_path: Path, monkey
 
 def test_importing_the_settings_is_light() -> None:
     heavy = "{'torch', 'torchvision', 'sklearn', 'pandas', 'mlflow', 'matplotlib', 'scipy'}"
-    code = f"import sys, ltrec.stages.prepare, ltrec.data.digits; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, ltrec.stages.prepare, ltrec.data.downloads.digits; print(sorted({heavy} & set(sys.modules)))"
     done = run_process([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

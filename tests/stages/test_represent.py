@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from ltrec import artifacts, project, tracking
 from ltrec.artifacts import Layout
+from ltrec.config.represent import ImageSettings, RepresentSettings
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.models import network
-from ltrec.stages import featurize, represent
-from ltrec.stages.represent import ImageSettings, RepresentSettings
+from ltrec.stages import featurize, recording, represent
 from ltrec.training import loop as training
 from ltrec.training.resume import ResumeFolder
 
@@ -244,7 +244,7 @@ def test_a_finished_training_is_taken_until_its_network_is_taken_over(
         forget()
         with monkeypatch.context() as patch:
             if where == "while MLflow is told":
-                patch.setattr(tracking, "stage_run", killed_at_the_end)
+                patch.setattr(recording, "stage_run", killed_at_the_end)
             else:
                 interrupt_after(patch, 4)
             with pytest.raises(KeyboardInterrupt):

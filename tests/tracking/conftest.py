@@ -32,7 +32,9 @@ tracking: {system_metrics: false}
 PREAMBLE = """
 import sys, time
 from pathlib import Path
-from ltrec import params as module, process, tracking
+from ltrec import process, tracking
+from ltrec.config import params as module
+from ltrec.stages import recording
 process.end_in_order_on_sigterm()
 params = module.load(Path("params.yaml"))
 """

@@ -19,7 +19,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from ltrec import tracking
+from ltrec.stages import recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def write_model(path: Path, scale: float) -> None:
 def export(project: Project, scale: float) -> None:
     path = project.folder / "model.onnx"
     write_model(path, scale)
-    with tracking.stage_run(project.params(), "export") as run:
+    with recording.stage_run(project.params(), "export") as run:
         run.model(path, {"variant": "crt"})
 
 

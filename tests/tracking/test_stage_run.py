@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ltrec import tracking
+from ltrec.stages import recording
 
 if TYPE_CHECKING:
     from tests.tracking.conftest import Project
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def test_a_parent_with_the_representation_and_the_variants_below(project: Project) -> None:
     params = project.params()
-    with tracking.stage_run(params, "represent") as run:
+    with recording.stage_run(params, "represent") as run:
         run.history([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}], "represent")
     for variant in ("joint", "crt"):
-        with tracking.stage_run(params, "rebalance", variant=variant) as run:
+        with recording.stage_run(params, "rebalance", variant=variant) as run:
             run.params({"rebalance": {"lr": 0.1}})
             run.metrics({"many": 0.75, "few": None})
     assert sorted(project.runs().values()) == ["FINISHED", "FINISHED", "FINISHED", "RUNNING"]
-    with tracking.stage_run(params, "evaluate") as run:
+    with recording.stage_run(params, "evaluate") as run:
         run.tags({"champion": "crt"})
 
     ids = dict(project.ask("SELECT name, run_uuid FROM runs"))
@@ -47,7 +47,7 @@ def test_tags(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         subprocess.run(["git", *command], check=True, capture_output=True)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     (project.folder / "dvc.lock").write_bytes(b"")
-    with tracking.stage_run(project.params(), "rebalance", variant="crt"):
+    with recording.stage_run(project.params(), "rebalance", variant="crt"):
         pass
     (parent,) = [name for name in project.runs() if name.startswith("puffy-daps ")]
     tags = project.tags("crt")
@@ -64,12 +64,12 @@ def test_tags(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_same_again_doubles_nothing(project: Project) -> None:
     params = project.params()
     for _ in range(2):
-        with tracking.stage_run(params, "represent") as run:
+        with recording.stage_run(params, "represent") as run:
             run.params({"lr": 0.1})
             run.history([{"epoch": 1, "loss": 0.5}], "represent")
             run.metrics({"seconds": 3.0})
     before = project.ask("SELECT run_uuid, start_time, end_time FROM runs")
-    with tracking.stage_run(params, "represent") as run:
+    with recording.stage_run(params, "represent") as run:
         run.history([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}], "represent")
         run.params({"lr": 0.2})
         run.metrics({"seconds": 4.0})
@@ -84,17 +84,17 @@ def test_the_same_again_doubles_nothing(project: Project) -> None:
 
 def test_what_does_not_decide_the_comparison_leaves_the_state(project: Project) -> None:
     params = project.params()
-    with tracking.stage_run(params, "evaluate"):
+    with recording.stage_run(params, "evaluate"):
         pass
     export = params.export.model_copy(update={"precision": "fp16"})
-    with tracking.stage_run(params.model_copy(update={"export": export, "device": "cpu"}), "evaluate"):
+    with recording.stage_run(params.model_copy(update={"export": export, "device": "cpu"}), "evaluate"):
         pass
     assert len(project.runs()) == 1
-    with tracking.stage_run(params.model_copy(update={"seed": 1}), "evaluate"):
+    with recording.stage_run(params.model_copy(update={"seed": 1}), "evaluate"):
         pass
     assert len(project.runs()) == 2
     (project.folder / "artifacts/prepare/stats.json").write_text('{"digest": "of-other-images"}', encoding="utf-8")
-    with tracking.stage_run(params, "evaluate"):
+    with recording.stage_run(params, "evaluate"):
         pass
     assert len(project.runs()) == 3
 
@@ -106,16 +106,16 @@ def test_the_pipeline_fails_with_its_stage_and_recovers(
     error: type[BaseException], status: str, project: Project
 ) -> None:
     def fail() -> None:
-        with tracking.stage_run(project.params(), "represent") as run:
+        with recording.stage_run(project.params(), "represent") as run:
             run.metrics({"represent/loss": 0.5}, step=1)
             raise error
 
     with pytest.raises(error):
         fail()
     assert set(project.runs().values()) == {status}
-    with tracking.stage_run(project.params(), "represent") as run:
+    with recording.stage_run(project.params(), "represent") as run:
         run.metrics({"represent/loss": 0.4}, step=1)
-    with tracking.stage_run(project.params(), "evaluate"):
+    with recording.stage_run(project.params(), "evaluate"):
         pass
     assert set(project.runs().values()) == {"FINISHED"}
     assert project.curve("represent/loss") == [(1, 0.5)]
@@ -123,7 +123,7 @@ def test_the_pipeline_fails_with_its_stage_and_recovers(
 
 def test_files_go_to_the_project(project: Project) -> None:
     (project.folder / "table.md").write_text("a table", encoding="utf-8")
-    with tracking.stage_run(project.params(), "evaluate") as run:
+    with recording.stage_run(project.params(), "evaluate") as run:
         run.file(project.folder / "table.md", "tables")
     (found,) = (project.folder / "mlruns").rglob("table.md")
     assert found.read_text(encoding="utf-8") == "a table"
@@ -132,7 +132,7 @@ def test_files_go_to_the_project(project: Project) -> None:
 
 def test_an_experiment_named_by_the_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
-    with tracking.stage_run(project.params(), "evaluate"):
+    with recording.stage_run(project.params(), "evaluate"):
         pass
     assert ("elsewhere",) in project.ask("SELECT name FROM experiments")
 
@@ -140,7 +140,7 @@ def test_an_experiment_named_by_the_environment(project: Project, monkeypatch: p
 def test_a_deleted_run_is_made_anew(project: Project) -> None:
     from mlflow import MlflowClient
 
-    with tracking.stage_run(project.params(), "represent"):
+    with recording.stage_run(project.params(), "represent"):
         pass
     client = MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
     for (run_id,) in project.ask("SELECT run_uuid FROM runs WHERE name LIKE 'pipeline %'"):
@@ -148,16 +148,16 @@ def test_a_deleted_run_is_made_anew(project: Project) -> None:
     from ltrec.tracking.courier import Courier
 
     Courier._all.clear()  # another process
-    with tracking.stage_run(project.params(), "represent"):
+    with recording.stage_run(project.params(), "represent"):
         pass
     (alive,) = project.ask("SELECT run_uuid FROM runs WHERE name LIKE 'pipeline %' AND lifecycle_stage = 'active'")
     assert project.tags("represent")["mlflow.parentRunId"] == alive[0]
 
 
 def test_another_process_at_the_same_run_goes_unrecorded(project: Project) -> None:
-    with tracking.stage_run(project.params(), "represent") as first:
+    with recording.stage_run(project.params(), "represent") as first:
         first.metrics({"loss": 1.0})
-        with tracking.stage_run(project.params(), "represent") as second:
+        with recording.stage_run(project.params(), "represent") as second:
             second.metrics({"loss": 2.0})
     assert project.curve("loss") == [(0, 1.0)]
 
@@ -166,7 +166,7 @@ def test_without_tracking_nothing_is_imported_or_written(project: Project) -> No
     project.python(
         """
         off = params.model_copy(update={"tracking": params.tracking.model_copy(update={"enabled": False})})
-        with tracking.stage_run(off, "represent") as run:
+        with recording.stage_run(off, "represent") as run:
             run.params({"a": 1})
             run.metrics({"a": 1.0}, step=1)
             run.tags({"a": "b"})
@@ -187,14 +187,14 @@ def test_who_records_is_made_ready(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     before = multiprocessing.active_children()
-    tracking.make_ready(project.params(enabled=enabled))
+    recording.make_ready(project.params(enabled=enabled))
     assert len(multiprocessing.active_children()) - len(before) == senders
 
 
 def test_a_new_store_says_nothing(project: Project) -> None:
     said = project.python(
         """
-        with tracking.stage_run(params, "represent") as run:
+        with recording.stage_run(params, "represent") as run:
             run.metrics({"a": 1.0}, step=1)
         assert "mlflow" not in sys.modules
         """
@@ -205,7 +205,7 @@ def test_a_new_store_says_nothing(project: Project) -> None:
 
 def test_a_folder_that_cannot_be_written_costs_one_line(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     (project.folder / ".ltrec").write_text("a file where a folder should be", encoding="utf-8")
-    with tracking.stage_run(project.params(), "represent") as run:
+    with recording.stage_run(project.params(), "represent") as run:
         run.metrics({"a": 1.0})
     said = capsys.readouterr().err
     assert said.count("warning") == 1

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ltrec import tracking
+from ltrec.stages import recording
 from ltrec.tracking import store
 from tests.tracking.conftest import Project
 
@@ -47,7 +47,7 @@ def test_a_project_elsewhere_writes_there(
 ) -> None:
     table = project.folder / "table.md"
     table.write_text("before", encoding="utf-8")
-    with tracking.stage_run(project.params(), "evaluate") as run:
+    with recording.stage_run(project.params(), "evaluate") as run:
         run.file(table)
     new = tmp_path / "another place" / "é"
     new.parent.mkdir()
@@ -56,7 +56,7 @@ def test_a_project_elsewhere_writes_there(
     moved = Project(new)
     moved.python(
         """
-        with tracking.stage_run(params, "evaluate") as run:
+        with recording.stage_run(params, "evaluate") as run:
             run.file(Path("later.md"))
         """
     )
@@ -73,7 +73,7 @@ def test_a_project_elsewhere_writes_there(
 def test_only_own_locations_follow_a_move(project: Project) -> None:
     from mlflow import MlflowClient
 
-    with tracking.stage_run(project.params(), "evaluate"):
+    with recording.stage_run(project.params(), "evaluate"):
         pass
     MlflowClient(f"sqlite:///{project.folder}/mlflow.db").create_experiment("other", "s3://bucket/mlruns")
     before = project.ask("SELECT * FROM experiments")

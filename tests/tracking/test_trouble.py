@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 # Each line on stdin is an epoch to record.
 STAGE = """
-with tracking.stage_run(params, "represent") as run:
+with recording.stage_run(params, "represent") as run:
     for line in sys.stdin:
         run.metrics({"loss": 1 / int(line)}, step=int(line))
 """
@@ -110,7 +110,7 @@ def test_a_server_killed_in_the_middle(project: Project, server: Server) -> None
 
 def test_files_and_the_model_go_through_a_server(project: Project, server: Server) -> None:
     code = """
-    with tracking.stage_run(params, "export") as run:
+    with recording.stage_run(params, "export") as run:
         run.file(Path("params.yaml"), "settings")
     """
     with project.start(code, MLFLOW_TRACKING_URI=server.url) as stage:
@@ -124,7 +124,7 @@ def test_files_and_the_model_go_through_a_server(project: Project, server: Serve
 def test_a_dead_server_costs_a_line_and_little_time(project: Project) -> None:
     code = """
     start = time.monotonic()
-    with tracking.stage_run(params, "represent") as run:
+    with recording.stage_run(params, "represent") as run:
         run.metrics({"loss": 1.0}, step=1)
     assert time.monotonic() - start < 30  # MLflow alone tries for four minutes
     """
@@ -134,7 +134,7 @@ def test_a_dead_server_costs_a_line_and_little_time(project: Project) -> None:
     assert said.count("\n") == 1, said
     assert "MLflow at http://127.0.0.1:1: [Errno 111] Connection refused; what it lacks is kept in " in said
     # The next stage finds the project's own store, and the record of the first.
-    project.python("with tracking.stage_run(params, 'evaluate'): pass")
+    project.python("with recording.stage_run(params, 'evaluate'): pass")
     assert project.curve("loss") == [(1, 1.0)]
     assert project.records() == []
 
@@ -144,7 +144,7 @@ def test_a_server_that_accepts_and_says_nothing(project: Project) -> None:
     patient = params.tracking.model_copy(update={"patience": 1.0})
     params = params.model_copy(update={"tracking": patient})
     for stage in ("represent", "featurize", "evaluate"):
-        with tracking.stage_run(params, stage) as run:
+        with recording.stage_run(params, stage) as run:
             run.metrics({"loss": 1.0}, step=1)
             if stage == "represent":
                 sys.stdin.readline()
@@ -169,7 +169,7 @@ def test_a_server_that_accepts_and_says_nothing(project: Project) -> None:
 def test_a_sender_that_is_killed_costs_a_line(when: str, project: Project) -> None:
     code = f"""
     import multiprocessing
-    with tracking.stage_run(params, "represent") as run:
+    with recording.stage_run(params, "represent") as run:
         run.metrics({{"loss": 1.0}}, step=1)
         (sender,) = multiprocessing.active_children()
         sender.kill()
@@ -208,7 +208,7 @@ def test_killed_and_left_is_told_by_the_next(project: Project) -> None:
     wait_for(lambda: "loss" in next(project.folder.rglob("lines.jsonl")).read_text(encoding="utf-8"))
     stage.kill()
     stage.communicate()
-    project.python("with tracking.stage_run(params.model_copy(update={'seed': 1}), 'evaluate'): pass")
+    project.python("with recording.stage_run(params.model_copy(update={'seed': 1}), 'evaluate'): pass")
     assert project.runs()["represent"] == "KILLED"
     assert project.curve("loss") == [(1, 1.0)]
     assert project.records() == []
@@ -229,7 +229,7 @@ def test_a_signal_to_the_whole_group_is_told(number: signal.Signals, project: Pr
 
 def test_processes_that_meet_in_a_new_store(project: Project) -> None:
     code = """
-    with tracking.stage_run(params, "rebalance", variant=sys.stdin.readline().strip()) as run:
+    with recording.stage_run(params, "rebalance", variant=sys.stdin.readline().strip()) as run:
         run.metrics({"few": 0.5})
     """
     variants = ("a", "b", "c", "d")

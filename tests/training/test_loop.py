@@ -15,7 +15,7 @@ from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training import loop as training
 from ltrec.training.loop import EpochReport, moving_average, train, validate
 from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule
-from ltrec.training.step import Gradients, Mode
+from ltrec.training.step import ComputeConfig, Gradients
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,7 +212,7 @@ def test_label_smoothing_by_hand() -> None:
 
 def test_blended_targets_by_hand() -> None:
     network = Constant()
-    gradients = Gradients(network, 2, Mode())
+    gradients = Gradients(network, 2, ComputeConfig())
     labels = torch.tensor([1, 0])
     loss, hits = gradients.of(torch.zeros(2, 1), labels, labels.flip(0), torch.tensor([0.75, 0.6]))
     # Targets (0.25, 0.75) and (0.6, 0.4): their mean is (0.425, 0.575), and class 0 wins for both images.
@@ -299,12 +299,12 @@ def test_it_trains_whatever_mode_the_network_was_in() -> None:
     assert run.reports[-1].loss < run.reports[0].loss
 
 
-@pytest.mark.parametrize("mode", [True, False])
-def test_validating_restores_the_mode_and_changes_nothing(mode: bool) -> None:
-    network = Small().train(mode)
+@pytest.mark.parametrize("training", [True, False])
+def test_validating_restores_the_mode_and_changes_nothing(training: bool) -> None:
+    network = Small().train(training)
     before = copy.deepcopy(network.state_dict())
     reached, largest = validate(network, batches(0), classes=4)
-    assert network.training is mode
+    assert network.training is training
     assert same(dict(network.state_dict()), dict(before))
     logits = network.eval()(IMAGES).detach()
     assert reached == balanced_accuracy(logits, LABELS), "of the classes that there are"
@@ -335,14 +335,14 @@ class Plain(nn.Module):
         return logits
 
 
-def plain(**mode: Any) -> Run:
+def plain(**compute: Any) -> Run:
     torch.manual_seed(0)
-    return Run(network=Plain(), mode=Mode(**mode))
+    return Run(network=Plain(), compute=ComputeConfig(**compute))
 
 
-@pytest.mark.parametrize("pieces", [2, 3, 4])
-def test_pieces_of_a_batch_make_the_same_update(pieces: int) -> None:
-    whole, cut = plain(), plain(pieces=pieces)
+@pytest.mark.parametrize("micro_batches", [2, 3, 4])
+def test_micro_batches_make_the_same_update(micro_batches: int) -> None:
+    whole, cut = plain(), plain(micro_batches=micro_batches)
     expected, got = whole.train()["network"], cut.train()["network"]
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
     assert [report.accuracy for report in cut.reports] == [report.accuracy for report in whole.reports]
@@ -377,27 +377,27 @@ class Crowded(Plain):
         return super().forward(images)
 
 
-def crowded(most: int, **mode: Any) -> Run:
+def crowded(most: int, **compute: Any) -> Run:
     torch.manual_seed(0)
     network = Crowded()
     network.most = most
-    return Run(network=network, mode=Mode(**mode))
+    return Run(network=network, compute=ComputeConfig(**compute))
 
 
 def test_what_does_not_fit_is_cut_if_that_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
     whole = plain().train()["network"]
-    assert same(crowded(4, yields=True).train()["network"], whole)
+    assert same(crowded(4, auto_split=True).train()["network"], whole)
     assert not capsys.readouterr().err
-    torch.testing.assert_close(crowded(2, yields=True).train()["network"], whole, atol=1e-6, rtol=1e-5)
-    assert "from here on batches go through in 2 pieces of 2" in capsys.readouterr().err
+    torch.testing.assert_close(crowded(2, auto_split=True).train()["network"], whole, atol=1e-6, rtol=1e-5)
+    assert "from here on batches go through in 2 micro-batches of 2" in capsys.readouterr().err
 
 
-def test_pieces_are_halved_down_to_two_images() -> None:
+def test_micro_batches_are_halved_down_to_two_images() -> None:
     network = Crowded()
     network.most = 2
-    gradients = Gradients(network, 6, Mode(yields=True))
+    gradients = Gradients(network, 6, ComputeConfig(auto_split=True))
     gradients.of(IMAGES[:6], LABELS[:6])
-    assert gradients.pieces == 3
+    assert gradients.micro_batches == 3
 
 
 class SecondPiece(Crowded):
@@ -410,9 +410,9 @@ class SecondPiece(Crowded):
 
 
 def test_a_piece_that_fits_only_alone_is_halved_again() -> None:
-    gradients = Gradients(SecondPiece(), 8, Mode(yields=True))
+    gradients = Gradients(SecondPiece(), 8, ComputeConfig(auto_split=True))
     gradients.of(IMAGES[:8], LABELS[:8])
-    assert gradients.pieces == 4
+    assert gradients.micro_batches == 4
 
 
 class Unstill(Small):
@@ -427,10 +427,10 @@ class Unstill(Small):
 
 def test_an_attempt_that_does_not_fit_leaves_no_trace() -> None:
     networks = []
-    for mode in (Mode(pieces=2), Mode(yields=True)):
+    for compute in (ComputeConfig(micro_batches=2), ComputeConfig(auto_split=True)):
         torch.manual_seed(0)
         networks.append(network := Unstill())
-        Gradients(network, 4, mode).of(IMAGES[:4], LABELS[:4])
+        Gradients(network, 4, compute).of(IMAGES[:4], LABELS[:4])
     asked, found = networks
     assert same(dict(asked.state_dict()), dict(found.state_dict()))
     for one, other in zip(asked.parameters(), found.parameters(), strict=True):
@@ -464,4 +464,4 @@ def test_else_what_would_fit_is_named() -> None:
     with pytest.raises(UserError, match=r"batch_size: 4 images at a time need more .*; 2 fit \(or .*accumulate: 2,"):
         crowded(2).train()
     with pytest.raises(UserError, match="does not hold two images at a time"):
-        crowded(1, yields=True).train()
+        crowded(1, auto_split=True).train()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ltrec.data.images.decoding import Geometry
 
 
-class Images(Dataset[tuple["Tensor", int] | UserError]):
+class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
     """The squares of a list's images; item (index, seed) is (uint8 (H, W, 3), index).
 
     A file that cannot be read is returned as the error itself: an exception that crosses
@@ -76,7 +76,7 @@ def resized(pixels: NDArray[np.uint8], size: int) -> Tensor:
     return square.permute(1, 2, 0).contiguous()
 
 
-class Batches:
+class BatchLoader:
     """Epochs of batches; a fresh order each, the worker processes stay.
 
     Args:
@@ -85,7 +85,7 @@ class Batches:
         pin: Page-locked memory, for copies to a GPU.
     """
 
-    def __init__(self, images: Images, workers: int, *, pin: bool = False) -> None:
+    def __init__(self, images: ImageDataset, workers: int, *, pin: bool = False) -> None:
         # Nothing here points back at this object: in a cycle the garbage collector takes the queues
         # before the loader, and every worker process is then waited for in vain.
         self._order = _Order()

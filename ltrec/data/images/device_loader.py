@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ltrec.artifacts import Layout
-from ltrec.compute.distributed import ALONE, local_rank
+from ltrec.compute.distributed import SINGLE_PROCESS, local_rank
 from ltrec.data.images.cache import training_files
-from ltrec.data.images.dataset import Batches, Images
+from ltrec.data.images.dataset import BatchLoader, ImageDataset
 from ltrec.process import cores
 from ltrec.project import state_dir
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ltrec.compute.distributed import Ranks
+    from ltrec.compute.distributed import World
     from ltrec.data.images.augmentation import Augment
     from ltrec.data.images.decoding import Geometry
 
@@ -40,7 +40,7 @@ _DEVICE_SHARE = 0.25
 _CROPS, _STEPS = 0x5EED, 0xA06
 
 
-class Feed:
+class DeviceLoader:
     """Epochs of batches of a list's images, the same ones however many processes, devices and ranks there are.
 
     Args:
@@ -50,7 +50,7 @@ class Feed:
         batch_size: Images a batch, of all ranks together.
         augment: Makes training views; None: the evaluation square.
         workers: Processes that decode; None: none where little is decoded, else one a core.
-        ranks: Who shares the batches.
+        world: Who shares the batches.
         again: Whether more than one epoch will be asked for.
     """
 
@@ -63,17 +63,17 @@ class Feed:
         *,
         augment: Augment | None = None,
         workers: int | None = None,
-        ranks: Ranks = ALONE,
+        world: World = SINGLE_PROCESS,
         again: bool = True,
     ) -> None:
-        self._images = images = Images(*files, geometry, augment.crop if augment is not None else None)
+        self._images = images = ImageDataset(*files, geometry, augment.crop if augment is not None else None)
         self._device = device
         self._batch_size = batch_size
         self._augment = augment
-        self._ranks = ranks
+        self._ranks = world
         if workers is None:
-            workers = 0 if images.bytes <= _FEW_BYTES else max(1, cores() // ranks.local_size)
-        self._batches: Batches | None = Batches(images, workers, pin=device.type == "cuda")
+            workers = 0 if images.bytes <= _FEW_BYTES else max(1, cores() // world.local_size)
+        self._batches: BatchLoader | None = BatchLoader(images, workers, pin=device.type == "cuda")
         self._keeps = again and images.crop is None and images.bytes <= _RESIDENT_BYTES
         self._kept: Tensor | None = None
         # One for all epochs: memory is kept for each stream.
@@ -139,7 +139,7 @@ class Feed:
         return kept
 
 
-def training_feed(
+def training_loader(
     files: tuple[Path, Sequence[str]],
     geometry: Geometry,
     device: torch.device,
@@ -147,8 +147,8 @@ def training_feed(
     *,
     augment: Augment,
     workers: int | None,
-    ranks: Ranks = ALONE,
-) -> Feed:
+    world: World = SINGLE_PROCESS,
+) -> DeviceLoader:
     """A feed of augmented training images, whose crops are taken from smaller copies where `prepare.cache` wants them.
 
     Raises:
@@ -157,11 +157,11 @@ def training_feed(
     root, paths = files
     if augment.crop is not None:
         # Each machine may have a disk of its own; its processes share the copying.
-        share, folder = (local_rank(), ranks.local_size), state_dir() / "cache"
-        threads = max(1, cores() // ranks.local_size)
+        share, folder = (local_rank(), world.local_size), state_dir() / "cache"
+        threads = max(1, cores() // world.local_size)
         paths = training_files(Layout().cache_list, root, paths, folder=folder, workers=threads, share=share)
-        ranks.wait()
-    return Feed((root, paths), geometry, device, batch_size, augment=augment, workers=workers, ranks=ranks)
+        world.wait()
+    return DeviceLoader((root, paths), geometry, device, batch_size, augment=augment, workers=workers, world=world)
 
 
 def _ahead(batches: Iterable[Batch], device: torch.device, stream: torch.cuda.Stream | None) -> Iterator[Batch]:

@@ -19,7 +19,7 @@ Tau = Annotated[float, Field(ge=0, le=10)]
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """A head, and what was chosen for it on the validation split."""
 
     head: Head
@@ -32,7 +32,7 @@ class Rebalancer(ABC):
     """One method. It sees features only: the backbone cannot change under it."""
 
     @abstractmethod
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:
         """Learn a head on `train`; choose its hyper-parameters on `val`.
 
         Args:

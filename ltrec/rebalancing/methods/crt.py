@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.compute.precision import ProductPrecisionName
+from ltrec.compute.precision import ProductPrecisionSetting
 from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
-from ltrec.rebalancing.methods.base import Fitted, Rebalancer
+from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 
 if TYPE_CHECKING:
     from ltrec.models.heads import LinearHead
@@ -19,7 +19,7 @@ class CrtSettings(HeadTrainingSettings):
     method: Literal["crt"]
     init: Literal["random", "joint"] = "random"
     """Where W and b start: drawn anew (the paper's), or from the joint classifier."""
-    precision: ProductPrecisionName = "auto"
+    precision: ProductPrecisionSetting = "auto"
     """Of the products; W and b are float32. auto: bf16 where the processor multiplies it, on a CPU too."""
 
     def build(self, seed: int) -> Crt:
@@ -34,11 +34,11 @@ class Crt(Rebalancer):
         self.init = init
         self.seed = seed
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:
         from ltrec.models.heads import LinearHead
 
         head = self._drawn_like(joint) if self.init == "random" else LinearHead(*joint.copied())
-        return Fitted(head, *self.trainer.fit(head, train, val))
+        return FitResult(head, *self.trainer.fit(head, train, val))
 
     def _drawn_like(self, joint: LinearHead) -> LinearHead:
         import torch

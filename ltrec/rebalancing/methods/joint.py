@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.rebalancing.methods.base import Fitted, Rebalancer
+from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class JointSettings(Settings):
 class Joint(Rebalancer):
     """The joint classifier as it is (Kang et al. 2020, section 3)."""
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:  # noqa: ARG002
         from ltrec.models.heads import LinearHead
 
-        return Fitted(LinearHead(*joint.copied()))
+        return FitResult(LinearHead(*joint.copied()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
-from ltrec.rebalancing.methods.base import Fitted, Rebalancer, Tau
+from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Tau
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class LearnableTau(Rebalancer):
     def __init__(self, bounds: tuple[float, float]) -> None:
         self.bounds = bounds
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:  # noqa: ARG002
         from ltrec.models.heads import LinearHead, logits_of, tau_normalised
         from ltrec.rebalancing.selection import balanced_accuracy, calibrated
 
@@ -59,7 +59,7 @@ class LearnableTau(Rebalancer):
         logits = logits_of(head, val.plain)
         temperature, _ = calibrated(logits, val.labels)
         head.temperature.fill_(temperature)
-        return Fitted(
+        return FitResult(
             head,
             {"tau": tau, "temperature": temperature},
             [{"tau": tau, "val": balanced_accuracy(logits, val.labels)}],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
-from ltrec.rebalancing.methods.base import Fitted, Rebalancer
+from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 from ltrec.settings import PositiveInt
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Lws(Rebalancer):
         self.trainer = trainer
         self.scale_bias = scale_bias
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:
         import torch
 
         from ltrec.models.heads import ScaledHead, ScaledLogits
@@ -47,19 +47,19 @@ class Lws(Rebalancer):
             chosen, curve = self.trainer.fit(ScaledLogits(head), _logits(train, joint), _logits(val, joint))
         else:
             chosen, curve = self.trainer.fit(head, train, val)
-        return Fitted(head, chosen, curve)
+        return FitResult(head, chosen, curve)
 
 
 def _logits(bank: FeatureBank, joint: LinearHead) -> FeatureBank:
     """A bank of the joint logits: views, images and classes, (V, N, C)."""
     import torch
 
-    from ltrec.models.heads import in_blocks
+    from ltrec.models.heads import logits_in_blocks
     from ltrec.rebalancing.feature_bank import FeatureBank
 
     shape = (bank.views, len(bank.labels), joint.classes)
     logits = torch.empty(shape, device=joint.weight.device)
     for view, features in zip(logits, bank.features, strict=True):
-        for some, of_block in in_blocks(joint, features):
+        for some, of_block in logits_in_blocks(joint, features):
             view[some] = of_block
     return FeatureBank(logits, bank.labels, bank.header)

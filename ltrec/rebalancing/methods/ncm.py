@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ltrec.rebalancing.methods.base import Fitted, Rebalancer
+from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Ncm(Rebalancer):
         self.transforms = transforms
         self.distances = distances
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:
         from ltrec.models.heads import logits_of
         from ltrec.rebalancing.selection import best, calibrated
 
@@ -64,7 +64,7 @@ class Ncm(Rebalancer):
             {"transform": transform, "distance": distance, "val": value}
             for (transform, distance), value in zip(settings, balanced, strict=True)
         ]
-        return Fitted(head, {**head.options(), "temperature": temperature}, curve)
+        return FitResult(head, {**head.options(), "temperature": temperature}, curve)
 
     def _heads(self, train: FeatureBank, classes: int) -> list[NearestMeanHead]:
         """One for each setting; which comes first decides between equals."""

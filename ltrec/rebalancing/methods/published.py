@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.rebalancing.methods.base import Fitted, Rebalancer
+from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ class PublishedSettings(Settings):
 class Published(Rebalancer):
     """s_j·(w_j·x + b_j) with the published s (Kang et al. 2020, eq. 4); without one, W and b as they are."""
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:  # noqa: ARG002
         from ltrec.models.heads import LinearHead, PublishedLwsHead, ScaledHead
 
         if isinstance(joint, PublishedLwsHead):
-            return Fitted(ScaledHead(*joint.copied(), joint.published_scale.clone()))
-        return Fitted(LinearHead(*joint.copied()))
+            return FitResult(ScaledHead(*joint.copied(), joint.published_scale.clone()))
+        return FitResult(LinearHead(*joint.copied()))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ltrec.rebalancing.methods.base import Fitted, Rebalancer, Tau
+from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Tau
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class TauNorm(Rebalancer):
     def __init__(self, taus: Sequence[float]) -> None:
         self.taus = taus
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> Fitted:  # noqa: ARG002
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:  # noqa: ARG002
         from ltrec.models.heads import LinearHead, logits_of, tau_normalised
         from ltrec.rebalancing.selection import best, calibrated
 
@@ -54,4 +54,4 @@ class TauNorm(Rebalancer):
         temperature, _ = calibrated(logits_of(head, val.plain), val.labels)
         head.temperature.fill_(temperature)
         curve: list[Row] = [{"tau": t, "val": value} for t, value in zip(self.taus, balanced, strict=True)]
-        return Fitted(head, {"tau": tau, "temperature": temperature}, curve)
+        return FitResult(head, {"tau": tau, "temperature": temperature}, curve)

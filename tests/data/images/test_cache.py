@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from ltrec.config.prepare import PrepareSettings
 from ltrec.data.images.cache import Cache, CacheSettings, cache_text, training_files
 from ltrec.data.images.decoding import decode_part, decode_rgb
 from ltrec.errors import UserError
-from ltrec.stages.prepare import PrepareSettings
 
 PATHS = ["large.jpg", "small.jpg", "tall.png"]
 SETTINGS = CacheSettings(short_side=20)

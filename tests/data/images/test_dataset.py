@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from ltrec.data.images.augmentation import AugmentSettings
-from ltrec.data.images.dataset import Batches, Images, _Order, resized
+from ltrec.data.images.dataset import BatchLoader, ImageDataset, _Order, resized
 from ltrec.data.images.decoding import Geometry, decode_rgb, square
 from ltrec.errors import UserError
 
@@ -42,14 +42,14 @@ def root(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "images"))
 
 
-def epoch(batches: Batches, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def epoch(batches: BatchLoader, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     random = np.random.default_rng(number)
     return list(batches.epoch(random.permutation(len(PATHS)), random.integers(0, 99, len(PATHS)), THREES))
 
 
 def test_evaluation_is_the_square_of_each_image_in_order(root: Path) -> None:
     everything = np.arange(11)
-    batches = list(Batches(Images(root, PATHS, GEOMETRY), 0).epoch(everything, everything * 0, THREES))
+    batches = list(BatchLoader(ImageDataset(root, PATHS, GEOMETRY), 0).epoch(everything, everything * 0, THREES))
     assert [len(index) for _, index in batches] == [4, 4, 3]
     assert torch.cat([index for _, index in batches]).tolist() == list(range(11))
     pixels = torch.cat([images for images, _ in batches])
@@ -61,7 +61,7 @@ def test_evaluation_is_the_square_of_each_image_in_order(root: Path) -> None:
 def test_the_order_is_the_one_given_and_an_image_may_come_twice(root: Path) -> None:
     assert CROP is not None
     indices, parts = np.array([3, 3, 0, 10, 3]), [slice(0, 4, 2), slice(1, 4, 2), slice(4, 5)]
-    loaded = list(Batches(Images(root, PATHS, GEOMETRY, CROP), 0).epoch(indices, np.arange(5), parts))
+    loaded = list(BatchLoader(ImageDataset(root, PATHS, GEOMETRY, CROP), 0).epoch(indices, np.arange(5), parts))
     assert [index.tolist() for _, index in loaded] == [[3, 0], [3, 10], [3]]
     assert not torch.equal(loaded[0][0][0], loaded[1][0][0]), "two seeds, two views"
     wanted = resized(np.array(decode_rgb(root / "3.png").crop(CROP(20, 16, 1))), 12)
@@ -69,7 +69,7 @@ def test_the_order_is_the_one_given_and_an_image_may_come_twice(root: Path) -> N
 
 
 def test_worker_processes_change_nothing(root: Path) -> None:
-    alone, helped = (Batches(Images(root, PATHS, GEOMETRY, CROP), workers) for workers in (0, 2))
+    alone, helped = (BatchLoader(ImageDataset(root, PATHS, GEOMETRY, CROP), workers) for workers in (0, 2))
     for number in (0, 1):
         for (images, index), (others, other_index) in zip(epoch(alone, number), epoch(helped, number), strict=True):
             assert torch.equal(index, other_index)
@@ -79,7 +79,7 @@ def test_worker_processes_change_nothing(root: Path) -> None:
 def test_the_callers_generators_are_left_alone(root: Path) -> None:
     before, numpy_before = torch.random.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     for workers in (0, 2):
-        epoch(Batches(Images(root, PATHS, GEOMETRY, CROP), workers), 0)
+        epoch(BatchLoader(ImageDataset(root, PATHS, GEOMETRY, CROP), workers), 0)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert str(np.random.get_state()) == numpy_before  # noqa: NPY002
 
@@ -87,7 +87,7 @@ def test_the_callers_generators_are_left_alone(root: Path) -> None:
 @pytest.mark.parametrize("crop", [None, CROP])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_vanished_is_one_line(root: Path, workers: int, crop: object) -> None:
-    batches = Batches(Images(root, PATHS, GEOMETRY, crop), workers)  # type: ignore[arg-type]
+    batches = BatchLoader(ImageDataset(root, PATHS, GEOMETRY, crop), workers)  # type: ignore[arg-type]
     epoch(batches, 0)
     (root / "7.png").unlink()
     said = None
@@ -107,7 +107,7 @@ def _killed(_width: int, _height: int, _seed: int) -> tuple[int, int, int, int]:
 
 
 def test_a_killed_worker_is_one_line(root: Path) -> None:
-    batches = Batches(Images(root, PATHS, GEOMETRY, _killed), 1)
+    batches = BatchLoader(ImageDataset(root, PATHS, GEOMETRY, _killed), 1)
     with pytest.raises(
         UserError, match=r"represent\.workers, .*: a process that decodes images was killed .*"
     ) as raised:
@@ -116,7 +116,7 @@ def test_a_killed_worker_is_one_line(root: Path) -> None:
 
 
 def test_workers_are_let_go_at_once(root: Path) -> None:
-    batches = Batches(Images(root, PATHS, GEOMETRY), 2)
+    batches = BatchLoader(ImageDataset(root, PATHS, GEOMETRY), 2)
     epoch(batches, 0)
     left = weakref.ref(batches._loader)
     gc.disable()

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ltrec.compute.distributed import Ranks
+from ltrec.compute.distributed import World
 from ltrec.data.images import device_loader as feeding
 from ltrec.data.images.augmentation import AugmentSettings, NoCrop, PadCrop
 from ltrec.data.images.decoding import Geometry, decode_rgb, square
-from ltrec.data.images.device_loader import Feed, crop_seeds, step_draws
+from ltrec.data.images.device_loader import DeviceLoader, crop_seeds, step_draws
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,11 +49,11 @@ def root(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "images"))
 
 
-def feed(root: Path, augment: Augment | None = None, size: int = 4, **options: Any) -> Feed:
-    return Feed((root, PATHS), GEOMETRY, CPU, size, augment=augment, **options)
+def loader(root: Path, augment: Augment | None = None, size: int = 4, **options: Any) -> DeviceLoader:
+    return DeviceLoader((root, PATHS), GEOMETRY, CPU, size, augment=augment, **options)
 
 
-def epoch(source: Feed, number: int = 0, *, drop_last: bool = False) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def epoch(source: DeviceLoader, number: int = 0, *, drop_last: bool = False) -> list[tuple[torch.Tensor, torch.Tensor]]:
     order = np.random.default_rng(number).permutation(len(PATHS))
     return list(source.epoch(order, (0, number), drop_last=drop_last))
 
@@ -65,7 +65,7 @@ def same(first: list[Any], second: list[Any]) -> bool:
 
 
 def test_evaluation_is_the_square_of_each_image_in_order(root: Path) -> None:
-    batches = list(feed(root).once())
+    batches = list(loader(root).once())
     assert [len(index) for _, index in batches] == [4, 4, 3]
     assert torch.cat([index for _, index in batches]).tolist() == list(range(11))
     expected = np.stack([square(decode_rgb(root / path), GEOMETRY) for path in PATHS])
@@ -76,13 +76,13 @@ def test_evaluation_is_the_square_of_each_image_in_order(root: Path) -> None:
 def test_what_is_kept_and_who_decodes_change_nothing(
     augment: Augment | None, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = feed(root, augment)
+    kept = loader(root, augment)
     first, again, later = epoch(kept), epoch(kept), epoch(kept, 1)
     assert same(first, again)
     assert not same(first, later)
     monkeypatch.setattr(feeding, "_RESIDENT_BYTES", 0)
     for workers in (0, 2):
-        streamed = feed(root, augment, workers=workers)
+        streamed = loader(root, augment, workers=workers)
         assert same(epoch(streamed), first)
         assert same(epoch(streamed, 1), later), "whatever epoch came before"
 
@@ -93,9 +93,9 @@ def test_what_is_kept_and_who_decodes_change_nothing(
 def test_ranks_share_each_batch_without_overlap(
     augment: Augment | None, count: int, resident: bool, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = epoch(feed(root, augment))
+    whole = epoch(loader(root, augment))
     monkeypatch.setattr(feeding, "_RESIDENT_BYTES", 2**30 if resident else 0)
-    shares = [epoch(feed(root, augment, ranks=Ranks(rank, count))) for rank in range(count)]
+    shares = [epoch(loader(root, augment, world=World(rank, count))) for rank in range(count)]
     assert {len(share) for share in shares} == {3}, "ranks make the same steps, even if there is nothing left for one"
     for step, (images, index) in enumerate(whole):
         for rank, share in enumerate(shares):
@@ -104,7 +104,7 @@ def test_ranks_share_each_batch_without_overlap(
 
 
 def test_what_fits_is_read_once(root: Path) -> None:
-    kept = feed(root, AUGMENTS["padded"])
+    kept = loader(root, AUGMENTS["padded"])
     before = epoch(kept)
     shutil.rmtree(root)
     assert same(epoch(kept), before)
@@ -112,7 +112,7 @@ def test_what_fits_is_read_once(root: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"augment": AUGMENTS["resized"]}, {"again": False}])
 def test_what_is_not_wanted_again_or_cropped_anew_is_not_kept(options: dict[str, Any], root: Path) -> None:
-    source = feed(root, **options)
+    source = loader(root, **options)
     epoch(source)
     shutil.rmtree(root)
     with pytest.raises(UserError, match="cannot be read"):
@@ -121,14 +121,14 @@ def test_what_is_not_wanted_again_or_cropped_anew_is_not_kept(options: dict[str,
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4, 4]), (11, [11]), (5, [5, 5]), (64, [11])])
 def test_drop_last_leaves_out_a_rest_but_never_everything(root: Path, batch_size: int, sizes: list[int]) -> None:
-    assert [len(index) for _, index in epoch(feed(root, size=batch_size), drop_last=True)] == sizes
+    assert [len(index) for _, index in epoch(loader(root, size=batch_size), drop_last=True)] == sizes
 
 
 def test_worker_processes_come_with_many_pixels_and_are_shared_by_a_machines_ranks(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def workers(**options: Any) -> int:
-        batches = feed(root, **options)._batches
+        batches = loader(root, **options)._batches
         assert batches is not None
         return batches._loader.num_workers
 
@@ -136,8 +136,8 @@ def test_worker_processes_come_with_many_pixels_and_are_shared_by_a_machines_ran
     assert workers() == 0
     monkeypatch.setattr(feeding, "_FEW_BYTES", 11 * 12 * 12 * 3 - 1)
     assert workers() == 8
-    assert workers(ranks=Ranks(0, 16, local_size=4)) == 2
-    assert workers(ranks=Ranks(0, 16, local_size=16)) == 1
+    assert workers(world=World(0, 16, local_size=4)) == 2
+    assert workers(world=World(0, 16, local_size=16)) == 1
     assert workers(workers=3) == 3
 
 

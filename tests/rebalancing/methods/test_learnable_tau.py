@@ -17,11 +17,11 @@ from ltrec.rebalancing.methods import learnable_tau
 from ltrec.rebalancing.methods.learnable_tau import LearnableTauSettings
 
 if TYPE_CHECKING:
-    from ltrec.rebalancing.methods.base import Fitted
+    from ltrec.rebalancing.methods.base import FitResult
     from tests.conftest import Banks
 
 
-def fit(banks: Banks, **settings: object) -> Fitted:
+def fit(banks: Banks, **settings: object) -> FitResult:
     return LearnableTauSettings.model_validate({"method": "learnable_tau", **settings}).build(0).fit(*banks)
 
 

@@ -15,11 +15,11 @@ from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.methods.tau_norm import TauNormSettings
 
 if TYPE_CHECKING:
-    from ltrec.rebalancing.methods.base import Fitted
+    from ltrec.rebalancing.methods.base import FitResult
     from tests.conftest import Banks
 
 
-def fit(banks: Banks, *taus: float) -> Fitted:
+def fit(banks: Banks, *taus: float) -> FitResult:
     return TauNormSettings(method="tau_norm", taus=list(taus)).build(0).fit(*banks)
 
 

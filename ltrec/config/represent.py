@@ -1,0 +1,114 @@
+"""The `represent` section of `params.yaml`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ltrec.compute.precision import Compilation, PrecisionSetting
+from ltrec.data.images.augmentation import AugmentSettings
+from ltrec.data.images.decoding import Geometry
+from ltrec.models.backbones import BackboneSettings
+from ltrec.models.freezing import FreezeSettings
+from ltrec.settings import Count, Fraction, PositiveInt, Settings, conflict
+from ltrec.training.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
+from ltrec.training.samplers import InstanceBalanced, SamplerSettings
+
+Channel = Annotated[float, Field(ge=0, le=1)]
+
+
+Deviation = Annotated[float, Field(gt=0, le=1)]
+
+
+class ImageSettings(Settings):
+    """What the network sees: the evaluation transform and the normalisation."""
+
+    size: PositiveInt = 224
+    """Side of the square, in pixels."""
+    resize: PositiveInt | None = None
+    """Short side before the centre crop, in pixels; null: 8/7 of `size`, as in 256 → 224."""
+    mean: tuple[Channel, Channel, Channel] = (0.485, 0.456, 0.406)
+    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.resize is not None and self.resize < self.size:
+            raise ValueError(f"resize must be at least size ({self.size}), got {self.resize}")
+        return self
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(size=self.size, resize=self.resize or round(self.size * 8 / 7))
+
+
+class EmaSettings(Settings):
+    """An exponential moving average of the weights, validated and kept in place of the last ones."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Share of the average that an update leaves; the average looks back over about 1 / (1 − decay) updates."""
+
+
+class RepresentSettings(Settings):
+    """How the representation is learnt."""
+
+    backbone: BackboneSettings
+    image: ImageSettings = ImageSettings()
+    augment: AugmentSettings = AugmentSettings()
+    sampler: SamplerSettings = InstanceBalanced()
+    freeze: FreezeSettings | None = None
+    """What of the backbone stays as it began, batch-norm statistics included; null: nothing."""
+    optimizer: OptimizerSettings = Sgd()
+    schedule: ScheduleSettings = CosineSchedule()
+    epochs: PositiveInt = 90
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Images an update, of all processes together; batch normalisation needs two in each."""
+    sync_batch_norm: bool = False
+    """Take batch norm's statistics over the GPUs of all processes; false: each over its own part of the batch."""
+    clip_norm: Annotated[float, Field(gt=0, le=1e38)] | None = None
+    """Largest norm of an update's gradient; null: not clipped."""
+    label_smoothing: Fraction = 0.0
+    """Share of each target that is spread evenly over all classes."""
+    mixup: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    """α of the Beta(α, α) that says how much of each image another of its batch replaces, target alike; null: none."""
+    ema: EmaSettings | None = None
+    """Average the weights over the updates and keep the average; null: keep the last weights."""
+    workers: Count | None = None
+    """Processes that decode; null: none where little is decoded, else one a core."""
+    precision: PrecisionSetting = "auto"
+    """Of the arithmetic; auto: bf16 on a GPU that has it, fp32 elsewhere. The weights are fp32 in each."""
+    compile: Compilation = "off"
+    """torch.compile's mode: slow to begin with, then faster; reduce-overhead records CUDA graphs."""
+    accumulate: PositiveInt | Literal["auto"] = 1
+    """Micro-batches that a batch goes through in, one after another, for one update; batch norm sees one at a time.
+
+    auto: one, and more where the GPU's memory does not hold it; of several processes' GPUs each must hold its part."""
+
+    @property
+    def micro_batches(self) -> int:
+        """Of a batch, to begin with."""
+        return 1 if self.accumulate == "auto" else self.accumulate
+
+    @model_validator(mode="after")
+    def _micro_batches_fit(self) -> Self:
+        if self.batch_size < 2 * self.micro_batches:
+            raise conflict(
+                ("accumulate",),
+                f"batch_size ({self.batch_size}) leaves fewer than two images for each of so many micro-batches",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_take_whole_batches(self) -> Self:
+        # A CUDA graph writes the next micro-batch's gradients over those that are to be added to.
+        if self.compile == "reduce-overhead" and self.accumulate != 1:
+            raise conflict(("compile",), "reduce-overhead needs accumulate: 1; allowed with it: off, default")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        try:
+            self.schedule.check(self.epochs)
+        except ValueError as error:
+            raise conflict(("schedule",), str(error)) from None
+        return self
