@@ -53,12 +53,39 @@ def git_state() -> GitState:
     return _git_state(Path.cwd())
 
 
+def code_digest(*stages: str) -> str:
+    """Return a digest of the modules that stages depend on: with other code the same settings may give another result.
+
+    `dvc.yaml` beside the package lists them; where there is none, as for an installed wheel, they are the whole package.
+
+    Args:
+        stages: Names of stages; none: all of them.
+    """
+    return _code_digest(Path(__file__).parent, stages)
+
+
 @functools.cache
-def code_digest() -> str:
-    """Of all of ltrec's modules: with other code the same settings may give another result."""
-    package = Path(__file__).parent
-    files = sorted(package.rglob("*.py"))
+def _code_digest(package: Path, stages: tuple[str, ...]) -> str:
+    files = sorted(file for part in _code_of(stages, package) for file in _modules(part))
     return artifacts.digest(*(part for file in files for part in (file.relative_to(package).as_posix(), file)))
+
+
+def _code_of(stages: tuple[str, ...], package: Path) -> set[Path]:
+    """Return the files and folders of the package that stages depend on."""
+    from ruamel.yaml import YAML
+
+    pipeline = package.parent / "dvc.yaml"
+    if not pipeline.is_file():
+        return {package}
+    declared = YAML(typ="safe").load(pipeline)["stages"]
+    deps = {dep for name in stages or declared for dep in declared[name].get("do", declared[name])["deps"]}
+    # A dependency on one of several files, by DVC's `${…}`, is one on their folder here.
+    return {package.parent / dep.partition("/${")[0] for dep in deps if dep.startswith(f"{package.name}/")}
+
+
+def _modules(part: Path) -> list[Path]:
+    """Return a module itself, or those below a folder."""
+    return [part] if part.is_file() else list(part.rglob("*.py"))
 
 
 @contextlib.contextmanager

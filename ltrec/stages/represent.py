@@ -66,7 +66,8 @@ def _run(params: Params, device: torch.device, world: World) -> None:
     inputs += [layout.cache_list] if layout.cache_list.is_file() else []
     decisive = settings.model_dump(mode="json", exclude=_INDECISIVE) | {"precision": computed}
     weights = settings.backbone.digest()
-    key = artifacts.digest(decisive, weights, params.seed, device.type, project.code_digest(), layout.classes, *inputs)
+    code = project.code_digest("represent")
+    key = artifacts.digest(decisive, weights, params.seed, device.type, code, layout.classes, *inputs)
     with contextlib.ExitStack() as held:
         resume, record = None, tracking.Run()
         if world.first:

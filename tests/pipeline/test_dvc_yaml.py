@@ -10,16 +10,28 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
-# These watch a stage, start it or speak for it; a change in them changes no artifact.
+METHODS = sorted(path.stem for path in (ROOT / "ltrec/rebalancing/methods").glob("[a-z]*.py") if path.stem != "base")
+# These watch a stage, start it, check its parameters or speak for it; a change in them changes no artifact.
 OBSERVERS = {
     "ltrec",
     "ltrec.console",
+    "ltrec.errors",
     "ltrec.process",
     "ltrec.profiling",
     "ltrec.project",
+    "ltrec.settings",
+    "ltrec.stages.recording",
     "ltrec.tracking",
-    "ltrec.evaluation.vega",
 }
+ALL = {str(path.relative_to(ROOT)) for path in (ROOT / "ltrec").rglob("*.py")}
+# What a stage builds from another section's settings.
+READ_SETTINGS = {
+    "featurize": ("ltrec.data.images.augmentation",),
+    "rebalance": ("ltrec.data.images.augmentation",),
+}
+# Only sweeps away the resume state of a training whose network is safe; no features depend on it.
+SWEEPS = {"featurize": {"ltrec/training/resume.py"}}
+STAGES = ("prepare", "represent", "featurize", *(f"rebalance@{method}" for method in METHODS), "evaluate", "export")
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +45,23 @@ def graph() -> grimp.ImportGraph:
     return grimp.build_graph("ltrec", exclude_type_checking_imports=True, cache_dir=None)
 
 
-def modules_of(graph: grimp.ImportGraph, module: str) -> set[str]:
-    """The module, and what it imports at run time, observers left out and not looked behind."""
-    found, queue = set[str](), [module]
+def code_deps(stage: str, stages: dict[str, Any]) -> list[str]:
+    """Return the files and folders of the package that a stage, or a variant's, depends on."""
+    name, _, method = stage.partition("@")
+    deps = stages[name].get("do", stages[name])["deps"]
+    return [dep.replace("${item.method}", method) for dep in deps if dep.startswith("ltrec/")]
+
+
+def imported(graph: grimp.ImportGraph, *modules: str) -> set[str]:
+    """Return the files of modules and of what they import at run time, observers left out and not looked behind."""
+    found, queue = set[str](), list(modules)
     while queue:
         current = queue.pop()
         if current in found or any(current == name or current.startswith(f"{name}.") for name in OBSERVERS - {"ltrec"}):
             continue
         found.add(current)
         queue.extend(graph.find_modules_directly_imported_by(current))
-    return found - OBSERVERS
+    return {path_of(module) for module in found - OBSERVERS}
 
 
 def path_of(module: str) -> str:
@@ -50,33 +69,84 @@ def path_of(module: str) -> str:
     return str(path / "__init__.py" if (ROOT / path).is_dir() else path.with_suffix(".py"))
 
 
-def code_deps(stage: dict[str, Any]) -> set[str]:
-    return {dep for dep in stage["deps"] if dep.startswith("ltrec/")}
+def below(dep: str) -> set[str]:
+    """Return the modules that a dependency stands for."""
+    path = ROOT / dep
+    return {str(file.relative_to(ROOT)) for file in (path.rglob("*.py") if path.is_dir() else [path])}
 
 
-@pytest.mark.parametrize("name", ["prepare", "represent", "featurize", "evaluate", "export"])
-def test_a_stage_depends_on_the_modules_that_it_imports(
-    name: str, stages: dict[str, Any], graph: grimp.ImportGraph
+def imports_of(stage: str, graph: grimp.ImportGraph, stages: dict[str, Any]) -> set[str]:
+    """Return the files that decide a stage's result: what it imports, and the settings that are handed to it."""
+    name, _, method = stage.partition("@")
+    modules = [f"ltrec.stages.{name}", *READ_SETTINGS.get(name, ())]
+    modules += [f"ltrec.config.{name}"] if path_of(f"ltrec.config.{name}") in ALL else []
+    modules += [f"ltrec.rebalancing.methods.{method}"] if method else []
+    # The defaults of a section that the stage reads, where params.yaml leaves something out.
+    sections = {path_of(f"ltrec.config.{key}") for key in stages[name].get("do", stages[name])["params"]}
+    return imported(graph, *modules) - SWEEPS.get(name, set()) | (sections & ALL)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_every_module_that_it_can_import(
+    stage: str, stages: dict[str, Any], graph: grimp.ImportGraph
 ) -> None:
-    assert code_deps(stages[name]) == {path_of(module) for module in modules_of(graph, f"ltrec.stages.{name}")}
+    declared = set[str]().union(*map(below, code_deps(stage, stages)))
+    assert imports_of(stage, graph, stages) <= declared
 
 
-def test_a_variant_depends_on_its_own_method_only(stages: dict[str, Any], graph: grimp.ImportGraph) -> None:
-    declared = code_deps(stages["rebalance"]["do"])
-    methods = sorted(path.stem for path in (ROOT / "ltrec/rebalancers").glob("[a-z]*.py") if path.stem != "base")
-    imported = modules_of(graph, "ltrec.stages.rebalance").union(
-        *(modules_of(graph, f"ltrec.rebalancers.{method}") for method in methods)
-    )
-    own = {f"ltrec/rebalancing/methods/{method}.py" for method in methods}
-    expected = {path_of(module) for module in imported} - own | {"ltrec/rebalancing/methods/${item.method}.py"}
-    assert declared == expected
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if not stage.startswith("rebalance")])
+def test_a_stage_depends_on_no_module_that_it_cannot_import(
+    stage: str, stages: dict[str, Any], graph: grimp.ImportGraph
+) -> None:
+    declared = set[str]().union(*map(below, code_deps(stage, stages)))
+    assert {path for path in declared if not path.endswith("__init__.py")} <= imports_of(stage, graph, stages)
 
 
 def test_no_method_builds_on_another(graph: grimp.ImportGraph) -> None:
     # DVC is told of a variant's own method alone.
-    methods = {f"ltrec.rebalancers.{path.stem}" for path in (ROOT / "ltrec/rebalancers").glob("[a-z]*.py")}
-    for method in methods - {"ltrec.rebalancing.methods.base"}:
-        assert modules_of(graph, method) & methods <= {method, "ltrec.rebalancing.methods.base"}
+    paths = {f"ltrec/rebalancing/methods/{method}.py" for method in METHODS}
+    for method in METHODS:
+        own = imported(graph, f"ltrec.rebalancing.methods.{method}")
+        assert own & paths == {f"ltrec/rebalancing/methods/{method}.py"}
+
+
+VARIANTS = tuple(stage for stage in STAGES if stage.startswith("rebalance"))
+
+
+@pytest.mark.parametrize(
+    ("edited", "rerun"),
+    [
+        ("README.md", ()),
+        ("ltrec/errors.py", ()),
+        ("ltrec/console.py", ()),
+        ("ltrec/cli/commands.py", ()),
+        ("ltrec/config/params.py", ()),
+        ("ltrec/tracking/__init__.py", ()),
+        ("ltrec/stages/recording.py", ()),
+        ("ltrec/published/import_checkpoint.py", ()),
+        ("ltrec/data/downloads/digits.py", ()),
+        ("ltrec/data/sources/inaturalist.py", ("prepare",)),
+        ("ltrec/data/shot_groups.py", ("prepare", "evaluate")),
+        ("ltrec/data/images/augmentation.py", ("represent", "featurize", *VARIANTS)),
+        ("ltrec/training/loop.py", ("represent",)),
+        ("ltrec/training/samplers.py", ("represent", *VARIANTS)),
+        ("ltrec/rebalancing/methods/crt.py", ("rebalance@crt",)),
+        ("ltrec/rebalancing/head_training.py", VARIANTS),
+        ("ltrec/evaluation/metrics.py", ("evaluate",)),
+        ("ltrec/evaluation/report.py", ("evaluate",)),
+        ("ltrec/serving/onnx_export.py", ("export",)),
+    ],
+)
+def test_what_an_edit_reruns(edited: str, rerun: tuple[str, ...], stages: dict[str, Any]) -> None:
+    assert (ROOT / edited).is_file()
+    dependents = [
+        stage for stage in STAGES if any(Path(edited).is_relative_to(dep) for dep in code_deps(stage, stages))
+    ]
+    assert dependents == list(rerun)
+
+
+def test_compiled_modules_are_no_dependencies() -> None:
+    assert "__pycache__" in (ROOT / ".dvcignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_the_representations_settings_are_depended_on_as_a_whole(stages: dict[str, Any]) -> None:

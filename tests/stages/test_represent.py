@@ -285,7 +285,7 @@ def test_other_code_does_not_go_on(
     params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     represent.run(params())
-    monkeypatch.setattr(project, "code_digest", lambda: "of another version")
+    monkeypatch.setattr(project, "code_digest", lambda _: "of another version")
     represent.run(params())
     assert "already finished" not in capsys.readouterr().err
 
