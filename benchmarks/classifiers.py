@@ -31,6 +31,7 @@ from ltrec.compute import precision
 from ltrec.data.images.augmentation import AugmentSettings
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import DeviceLoader, training_loader
+from ltrec.data.shot_groups import shot_groups
 from ltrec.evaluation import metrics
 from ltrec.models import heads
 from ltrec.models import network as networks
@@ -123,7 +124,7 @@ class Work:
         self.banks = {split: FeatureBank.open(file).to(device) for split, file in files.items()}
         self.joint, self.size, self.device = joint.to(device), size, device
         counts = np.bincount(self.banks["train"].labels.cpu().numpy(), minlength=size.classes)
-        self.groups = metrics.shot_groups(counts, 100, 20)
+        self.groups = shot_groups(counts, 100, 20)
         self.balanced: dict[str, float] = {}
         self.given: dict[str, metrics.Predictions] = {}
 

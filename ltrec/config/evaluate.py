@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ltrec.evaluation.metrics import ShotSettings
+from ltrec.data.shot_groups import ShotSettings
 from ltrec.evaluation.plots import PlotSettings
 from ltrec.settings import Settings
 

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from pydantic import model_validator
 
-from ltrec.settings import PositiveInt, Settings
+from ltrec.data.shot_groups import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from typing import Self
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
@@ -32,28 +30,11 @@ if TYPE_CHECKING:
     Counts = NDArray[np.int32]
     Intervals = dict[str, list[float] | None]
 
-Group = Literal["many", "medium", "few"]
-GROUPS: tuple[Group, ...] = get_args(Group)
 Figure = Literal["many", "medium", "few", "all", "top5", "balanced", "macro_f1"]
 FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 TOP = 5
 _CELLS_AT_ONCE = 1_000_000
-
-
-class ShotSettings(Settings):
-    """Where many-shot ends and few-shot begins, in training images of a class."""
-
-    many_above: PositiveInt = 100
-    """A class with more training images than this is many-shot."""
-    few_below: PositiveInt = 20
-    """A class with fewer training images than this is few-shot; what lies between is medium-shot."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.few_below > self.many_above:
-            raise ValueError(f"few_below ({self.few_below}) must not exceed many_above ({self.many_above})")
-        return self
 
 
 @dataclass(frozen=True)
@@ -75,11 +56,6 @@ class Pairing:
     worse: int
     """Images that joint alone got right."""
     p_value: float
-
-
-def shot_groups(counts: Integers, many_above: int, few_below: int) -> Names:
-    """The shot group of each class by its number of training images, (C,) → (C,)."""
-    return np.select([counts > many_above, counts < few_below], ["many", "few"], "medium")
 
 
 def predictions(logits: Tensor, labels: Tensor) -> Predictions:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from ltrec.data.shot_groups import GROUPS
 from ltrec.evaluation import metrics
 from ltrec.evaluation.drawing import running_mean, running_window
 
@@ -34,7 +35,7 @@ SelectedOn = Literal["val", "test"]
 """Whose images chose epoch, hyper-parameters and champion: val's own, or those of test."""
 _Layout = Literal["intervals beside", "intervals below", "short"]
 
-_WITH_INTERVAL = (*metrics.GROUPS, "all")
+_WITH_INTERVAL = (*GROUPS, "all")
 _OPTIONAL = ("balanced", "macro F1")
 _COLUMNS = ("variant", *_WITH_INTERVAL, *_OPTIONAL, "p")
 _CROWN = "★"
@@ -251,7 +252,7 @@ class Report:
     def note(self) -> str:
         """What the table's figures are."""
         tested = np.unique(self.labels)
-        sizes = ", ".join(f"{group} {np.count_nonzero(self.groups[tested] == group)}" for group in metrics.GROUPS)
+        sizes = ", ".join(f"{group} {np.count_nonzero(self.groups[tested] == group)}" for group in GROUPS)
         sure = any(any(result.intervals.values()) for result in self.results.values())
         paired = self.reference is not None and len(self.results) > 1
         parts = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltrec import artifacts, console
+from ltrec.data.shot_groups import GROUPS, shot_groups
 from ltrec.errors import UserError
 from ltrec.evaluation import metrics, vega
 from ltrec.evaluation import open_set as openset
@@ -75,7 +76,7 @@ def _compare(params: Params, layout: artifacts.Layout) -> Report:
     names, device = read_classes(layout.classes), resolve(params.device)
     counts = read_list(layout.split_list("train"), len(names)).counts(len(names))
     shots = params.evaluate.shots
-    groups = metrics.shot_groups(counts, shots.many_above, shots.few_below)
+    groups = shot_groups(counts, shots.many_above, shots.few_below)
     whole = FeatureBank.open(layout.features("test"), classes=layout.classes)
     bank = whole.known()
     labels = _labels(bank, len(names), layout.features("test"))
@@ -228,7 +229,7 @@ def _draw(report: Report, settings: PlotSettings, folder: Path) -> None:
         folder,
         {name: result.figures for name, result in report.results.items()},
         {name: result.intervals for name, result in report.results.items()},
-        [*metrics.GROUPS, "all"],
+        [*GROUPS, "all"],
     )
     shown = [report.reference, report.champion] if report.reference else [report.champion]
     artist.confusion(folder, {name: report.confusion(name) for name in dict.fromkeys(shown)}, groups, names)

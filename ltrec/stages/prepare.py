@@ -18,10 +18,10 @@ from ltrec.data.contents import Contents
 from ltrec.data.image_lists import list_text
 from ltrec.data.images.cache import cache_text, training_files
 from ltrec.data.inspection import inspect
+from ltrec.data.shot_groups import shot_groups
 from ltrec.data.sources.scanning import is_text
 from ltrec.data.splits import SplitSettings, carve
 from ltrec.errors import UserError, some
-from ltrec.evaluation.metrics import shot_groups
 from ltrec.project import state_dir
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ltrec.config.prepare import PrepareSettings
     from ltrec.data.image_lists import ImageList
     from ltrec.data.long_tail import LongTailSettings
+    from ltrec.data.shot_groups import ShotSettings
     from ltrec.data.sources.collection import Collection
-    from ltrec.evaluation.metrics import ShotSettings
 
     Splits = Mapping[Split, ImageList]
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from ltrec.evaluation import metrics
@@ -15,7 +14,6 @@ from ltrec.evaluation.metrics import (
     FIGURES,
     Pairing,
     Predictions,
-    ShotSettings,
     bootstrap,
     confusion,
     holm,
@@ -23,7 +21,6 @@ from ltrec.evaluation.metrics import (
     per_class_accuracy,
     predictions,
     score,
-    shot_groups,
 )
 
 if TYPE_CHECKING:
@@ -39,21 +36,6 @@ GIVEN = Predictions(PREDICTED, TOP5)
 
 def intervals(labels: Integers, given: Predictions, *, resamples: int, seed: int = 0) -> Intervals:
     return bootstrap(labels, {"one": given}, GROUPS, resamples=resamples, seed=seed)["one"]
-
-
-def test_shot_groups_at_their_bounds() -> None:
-    # Many n > 100, medium 20 ≤ n ≤ 100, few n < 20.
-    counts = np.array([1280, 101, 100, 20, 19, 0])
-    assert shot_groups(counts, 100, 20).tolist() == ["many", "many", "medium", "medium", "few", "few"]
-
-
-def test_shot_groups_where_the_bounds_meet() -> None:
-    assert shot_groups(np.array([51, 50, 49]), 50, 50).tolist() == ["many", "medium", "few"]
-
-
-def test_overlapping_bounds_are_refused() -> None:
-    with pytest.raises(ValidationError, match=r"few_below \(101\) must not exceed many_above \(100\)"):
-        ShotSettings(few_below=101)
 
 
 def test_accuracy_per_class_is_nan_without_test_images() -> None:

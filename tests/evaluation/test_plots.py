@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 from scipy.sparse import csr_array
 
+from ltrec.data.shot_groups import shot_groups
 from ltrec.evaluation import metrics
 from ltrec.evaluation.plots import Artist, PlotSettings
 
@@ -28,7 +29,7 @@ def draw_all(drawn: Artist, folder: Path, classes: int) -> dict[str, bytes]:
     """Every plot over made-up figures; the files by name."""
     random = np.random.default_rng(0)
     counts = np.geomspace(300, 3, classes).astype(np.int64)
-    groups, names = metrics.shot_groups(counts, 100, 20), [f"class {label}" for label in range(classes)]
+    groups, names = shot_groups(counts, 100, 20), [f"class {label}" for label in range(classes)]
     labels = np.repeat(np.arange(classes), 4)
     answers = {
         name: metrics.Predictions(random.integers(0, classes, len(labels)), np.ones(len(labels), dtype=bool))

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from ltrec.data.shot_groups import shot_groups
 from ltrec.evaluation import metrics
 from ltrec.evaluation.report import Report, Result
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 COUNTS = np.array([50, 200, 5])
-GROUPS = metrics.shot_groups(COUNTS, 100, 20)
+GROUPS = shot_groups(COUNTS, 100, 20)
 NAMES = ("cat", "dog", "red | panda")
 ANSWERS = {"joint": [0, 1, 1, 1, 1, 1], "tau_norm": [0, 0, 1, 1, 2, 0]}
 

@@ -18,8 +18,8 @@ from ltrec import artifacts
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.config.prepare import PrepareSettings
 from ltrec.data.image_lists import read_classes, read_list
+from ltrec.data.shot_groups import ShotSettings
 from ltrec.errors import UserError
-from ltrec.evaluation.metrics import ShotSettings
 from ltrec.stages import prepare as stage
 
 Stats = dict[str, Any]

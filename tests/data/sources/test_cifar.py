@@ -20,9 +20,9 @@ from ltrec.artifacts import Layout, read_json
 from ltrec.config.prepare import PrepareSettings
 from ltrec.data.downloads import cifar_archive, writing
 from ltrec.data.downloads.cifar_archive import write_cifar10, write_cifar100
+from ltrec.data.shot_groups import ShotSettings
 from ltrec.data.sources.cifar import CIFAR10, CIFAR100, Cifar, Cifar10Source, Cifar100Source, scan_cifar
 from ltrec.errors import UserError
-from ltrec.evaluation.metrics import ShotSettings
 from ltrec.stages.prepare import prepare
 from tests.shared import shared
 

@@ -11,9 +11,9 @@ from scipy.io import savemat
 from ltrec.artifacts import SPLITS, Layout, read_json
 from ltrec.config.prepare import PrepareSettings
 from ltrec.data.image_lists import read_classes, read_list
+from ltrec.data.shot_groups import ShotSettings
 from ltrec.data.sources.imagenet import ImageNetSource, class_names, val_wnids
 from ltrec.errors import UserError
-from ltrec.evaluation.metrics import ShotSettings
 from ltrec.stages.prepare import prepare
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from ltrec.data.shot_groups import shot_groups
 from ltrec.data.sources.list_files import ListsSource
 from ltrec.errors import UserError
-from ltrec.evaluation.metrics import shot_groups
 from tests.shared import shared
 
 if TYPE_CHECKING:

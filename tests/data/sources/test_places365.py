@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from ltrec.artifacts import SPLITS, Layout, read_json
 from ltrec.config.prepare import PrepareSettings
 from ltrec.data.image_lists import read_list
+from ltrec.data.shot_groups import ShotSettings
 from ltrec.data.sources.places365 import Places365Source, categories
 from ltrec.errors import UserError
-from ltrec.evaluation.metrics import ShotSettings
 from ltrec.stages.prepare import prepare
 
 if TYPE_CHECKING:
