@@ -36,6 +36,7 @@ from ltrec.models import network as networks
 from ltrec.models.backbones import CifarResNetBackbone, TorchvisionBackbone
 from ltrec.process import cores
 from ltrec.training.loop import train
+from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import CosineSchedule, Sgd
 from ltrec.training.step import ComputeConfig
 
@@ -155,6 +156,7 @@ def ltrec(
     schedule = CosineSchedule().build(optimizer, epochs=10_000, steps=task.images // task.batch)
     labels = torch.arange(task.images, device=device) % 1000
     loader = DeviceLoader((folder, names), task.geometry, device, task.batch, augment=task.augment.build())
+    loss = CrossEntropy().build(np.ones(1000, dtype=np.int64)).to(device)
     side = task.geometry.size
     resident = (
         torch.randint(0, 256, (task.batch, side, side, 3), dtype=torch.uint8, device=device),
@@ -163,7 +165,7 @@ def ltrec(
 
     def steps(batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]) -> Callable[[], None]:
         return lambda: train(
-            network, lambda _epoch: batches(), optimizer, schedule,
+            network, loss, lambda _epoch: batches(), optimizer, schedule,
             epochs=range(1), batch_size=task.batch, seed=0, on_epoch=lambda _report: None, compute=compute,
         )  # fmt: skip
 

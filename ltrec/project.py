@@ -56,7 +56,7 @@ def git_state() -> GitState:
 def code_digest(*stages: str) -> str:
     """Return a digest of the modules that stages depend on: with other code the same settings may give another result.
 
-    `dvc.yaml` beside the package lists them; where there is none, as for an installed wheel, they are the whole package.
+    `dvc.yaml` beside the package lists them; an installed wheel has none: then it is of the whole package.
 
     Args:
         stages: Names of stages; none: all of them.

@@ -21,6 +21,7 @@ from ltrec.models.network import predict_features
 from ltrec.rebalancing.methods.crt import CrtSettings
 from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training.loop import EpochReport, train
+from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import CosineSchedule, Sgd
 from ltrec.training.step import ComputeConfig, Gradients
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ltrec.models.network import Network
+    from ltrec.training.losses.module import LossModule
     from tests.conftest import Banks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -41,6 +43,10 @@ def images() -> torch.Tensor:
     """Four shades, and noise."""
     noise = torch.randint(0, 40, (32, 16, 16, 3), generator=torch.Generator().manual_seed(0))
     return (noise + 50 * LABELS[:, None, None, None]).to(torch.uint8)
+
+
+def loss_on_gpu() -> LossModule:
+    return CrossEntropy().build(np.full(4, 8)).to(GPU)
 
 
 class Training:
@@ -64,7 +70,7 @@ class Training:
         pixels = images()
         batches = [(pixels[i : i + BATCH].cuda(), LABELS[i : i + BATCH].cuda()) for i in range(0, 32, BATCH)]
         train(
-            self.network, lambda _epoch: batches, self.parts["optimizer"], self.parts["schedule"],
+            self.network, loss_on_gpu(), lambda _epoch: batches, self.parts["optimizer"], self.parts["schedule"],
             epochs=epochs, batch_size=BATCH, seed=0, on_epoch=self.reports.append, compute=self.mode,
         )  # fmt: skip
         return {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
@@ -139,7 +145,7 @@ def test_each_mode_learns_the_same(compute: dict[str, Any]) -> None:
     plain, other = Training(precision="fp32"), Training(**{"precision": "fp32"} | compute)
     plain.run(range(EPOCHS))
     other.run(range(EPOCHS))
-    # Pieces have batch-norm statistics of their own.
+    # Micro-batches have batch-norm statistics of their own.
     assert other.reports[-1].loss == pytest.approx(
         plain.reports[-1].loss, rel=0.3 if "micro_batches" in compute else 0.1
     )
@@ -160,8 +166,10 @@ def test_a_batch_that_does_not_fit_is_cut() -> None:
             large = self.weight.expand(len(images), self.floats).contiguous()
             return F.pad(large[:, :1], (0, 1))
 
-    gradients = Gradients(Wide(), BATCH, ComputeConfig(auto_split=True))
-    loss, _ = gradients.of(torch.zeros(BATCH, 1, device=GPU), torch.zeros(BATCH, dtype=torch.int64, device=GPU))
+    gradients = Gradients(Wide(), loss_on_gpu(), BATCH, ComputeConfig(auto_split=True))
+    given = torch.zeros(BATCH, 1, device=GPU), torch.zeros(BATCH, dtype=torch.int64, device=GPU)
+    gradients.fit_memory(*given)
+    loss, _ = gradients.accumulate(*given)
     assert gradients.micro_batches in {2, 4}
     assert torch.isfinite(loss)
 

@@ -11,7 +11,11 @@ from ltrec.data.images.augmentation import AugmentSettings
 from ltrec.data.images.decoding import Geometry
 from ltrec.models.backbones import BackboneSettings
 from ltrec.models.freezing import FreezeSettings
-from ltrec.settings import Count, Fraction, PositiveInt, Settings, conflict
+from ltrec.models.joint_heads import JointHeadSettings, LinearJointHead
+from ltrec.settings import Count, PositiveInt, Settings, conflict
+from ltrec.training.losses import LossSettings
+from ltrec.training.losses.base import refuse_double_correction
+from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
 from ltrec.training.samplers import InstanceBalanced, SamplerSettings
 
@@ -56,6 +60,10 @@ class RepresentSettings(Settings):
     image: ImageSettings = ImageSettings()
     augment: AugmentSettings = AugmentSettings()
     sampler: SamplerSettings = InstanceBalanced()
+    loss: LossSettings = CrossEntropy()
+    """What the representation is trained by."""
+    head: JointHeadSettings = LinearJointHead()
+    """The classifier that the backbone is trained with."""
     freeze: FreezeSettings | None = None
     """What of the backbone stays as it began, batch-norm statistics included; null: nothing."""
     optimizer: OptimizerSettings = Sgd()
@@ -67,8 +75,6 @@ class RepresentSettings(Settings):
     """Take batch norm's statistics over the GPUs of all processes; false: each over its own part of the batch."""
     clip_norm: Annotated[float, Field(gt=0, le=1e38)] | None = None
     """Largest norm of an update's gradient; null: not clipped."""
-    label_smoothing: Fraction = 0.0
-    """Share of each target that is spread evenly over all classes."""
     mixup: Annotated[float, Field(ge=0.01, le=100)] | None = None
     """α of the Beta(α, α) that says how much of each image another of its batch replaces, target alike; null: none."""
     ema: EmaSettings | None = None
@@ -103,6 +109,11 @@ class RepresentSettings(Settings):
         # A CUDA graph writes the next micro-batch's gradients over those that are to be added to.
         if self.compile == "reduce-overhead" and self.accumulate != 1:
             raise conflict(("compile",), "reduce-overhead needs accumulate: 1; allowed with it: off, default")
+        return self
+
+    @model_validator(mode="after")
+    def _prior_is_corrected_once(self) -> Self:
+        refuse_double_correction(self.loss, self.sampler)
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ N images, D feature dimensions, C classes.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
@@ -61,6 +62,10 @@ class Head(nn.Module):
         """(N, D) → (N, C)."""
         raise NotImplementedError
 
+    def duplicate(self) -> Head:
+        """Return a head that gives the same logits, with tensors of its own, for a method to begin with."""
+        return copy.deepcopy(self)
+
     def forward(self, features: Tensor) -> Tensor:
         """(N, D) → (N, C)."""
         return self.scores(features) / self.temperature
@@ -115,6 +120,10 @@ class PublishedLwsHead(LinearHead):
     @classmethod
     def rebuild(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> Self:  # noqa: ARG003
         return cls(tensors["weight"], tensors.get("bias"), tensors["published_scale"])
+
+    def duplicate(self) -> LinearHead:
+        """Return the linear head alone: the scales belong to no other method."""
+        return LinearHead(*self.copied())
 
 
 class ScaledHead(Head):
@@ -208,6 +217,20 @@ class NearestMeanHead(Head):
     def scores(self, features: Tensor) -> Tensor:
         z = transformed(features, self.center, self.transform)
         return closeness(z @ self.means.T, z.norm(dim=1), self.means.norm(dim=1), self.distance)
+
+
+def linear_of(joint: Head) -> LinearHead:
+    """Return the joint head of a method that works on w_j and b_j.
+
+    Raises:
+        UserError: The joint head is of another kind.
+    """
+    if not isinstance(joint, LinearHead):
+        raise UserError(
+            f"the method rescales the weights of a linear joint head, and this one is {joint.kind}; allowed with it:"
+            " another method, or represent.head: {name: linear}"
+        )
+    return joint
 
 
 def closeness(products: Tensor, query_norms: Tensor, mean_norms: Tensor, distance: Distance) -> Tensor:

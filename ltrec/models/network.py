@@ -15,10 +15,13 @@ from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError, one_line
 from ltrec.models import freezing, heads
 from ltrec.models.backbones import BackboneSettings, feature_dim
+from ltrec.models.joint_heads import LinearJointHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from ltrec.models.joint_heads import JointHeadSettings
 
 
 class Network(nn.Module):
@@ -71,12 +74,17 @@ class Network(nn.Module):
 
 
 def build(
-    backbone: BackboneSettings, geometry: Geometry, mean: Sequence[float], std: Sequence[float], classes: int
+    backbone: BackboneSettings,
+    geometry: Geometry,
+    mean: Sequence[float],
+    std: Sequence[float],
+    classes: int,
+    head: JointHeadSettings | None = None,
 ) -> Network:
-    """A new network with a random linear head for `classes` classes."""
+    """Return a new network: its backbone is random or pretrained, its head random, and linear if no kind is given."""
     body = backbone.build(geometry.size)
     dim = feature_dim(body, geometry.size, backbone.name)
-    return Network(body, heads.LinearHead.drawn(classes, dim), geometry, mean, std)
+    return Network(body, (head or LinearJointHead()).build(classes, dim), geometry, mean, std)
 
 
 def on_device(network: Network, device: torch.device) -> Network:

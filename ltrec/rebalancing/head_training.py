@@ -5,19 +5,24 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from pydantic import model_validator
 
 from ltrec.compute.device import require_finite
 from ltrec.settings import PositiveInt
+from ltrec.training.losses import LossSettings
+from ltrec.training.losses.base import refuse_double_correction
+from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import LearningRate, SgdRecipe, cosine
 from ltrec.training.samplers import ClassBalanced, SamplerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
@@ -39,15 +44,22 @@ class HeadTrainingSettings(SgdRecipe):
     more_lrs: list[LearningRate] = []
     """Learning rates to try beside `lr`; a head for each learns from the same batches, and val chooses."""
     sampler: SamplerSettings = ClassBalanced()
+    loss: LossSettings = CrossEntropy()
+    """What the head is trained by."""
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
     images: bool = False
     """Features anew in each epoch, of augmented images, as the paper did; false: those of the feature bank."""
 
+    @model_validator(mode="after")
+    def _prior_is_corrected_once(self) -> Self:
+        refuse_double_correction(self.loss, self.sampler)
+        return self
+
     def trainer(self, seed: int, precision: ProductPrecisionSetting = "fp32") -> HeadTrainer:
         """The plain object that trains as these settings say."""
         return HeadTrainer(
-            partial(self.sampler.build, seed=seed, epochs=self.epochs),
+            partial(self.sampler.build, seed=seed, epochs=self.epochs), self.loss.build,
             epochs=self.epochs, batch_size=self.batch_size, seed=seed,
             lrs=[self.lr, *self.more_lrs], momentum=self.momentum, weight_decay=self.weight_decay,
             precision=precision,
@@ -55,10 +67,11 @@ class HeadTrainingSettings(SgdRecipe):
 
 
 class HeadTrainer:
-    """Cross-entropy on resampled features, by SGD with a cosine schedule; the best learning rate and epoch on val.
+    """Trains heads on resampled features, by SGD with a cosine schedule; the best learning rate and epoch on val.
 
     Args:
         sampler: Makes the sampler for the training labels, (N,).
+        loss: Makes the loss for the training images of each class, (C,): logits (B, C) and labels → the images' sum.
         epochs: Of as many draws as there are training images.
         batch_size: Draws an update.
         seed: Of the views drawn.
@@ -71,6 +84,7 @@ class HeadTrainer:
     def __init__(
         self,
         sampler: Callable[[NDArray[np.int64]], Sampler],
+        loss: Callable[[NDArray[np.int64]], nn.Module],
         *,
         epochs: int,
         batch_size: int,
@@ -81,6 +95,7 @@ class HeadTrainer:
         precision: ProductPrecisionSetting = "fp32",
     ) -> None:
         self.sampler = sampler
+        self.loss = loss
         self.epochs = epochs
         self.batch_size = batch_size
         self.seed = seed
@@ -113,7 +128,9 @@ class HeadTrainer:
         precision = of_products(self.precision, train.labels.device)
         if precision == "bf16" and train.precomputed and train.features.nbytes // 2 <= _ROUNDED_BYTES:
             train = replace(train, features=train.features.bfloat16())
-        sampler = self.sampler(train.labels.cpu().numpy())
+        labels = train.labels.cpu().numpy()
+        sampler = self.sampler(labels)
+        loss = self.loss(np.bincount(labels, minlength=head.classes)).to(train.labels.device)
         size = min(self.batch_size, len(train.labels))
         steps = len(train.labels) // size
         heads = [head, *(copy.deepcopy(head) for _ in self.lrs[1:])]
@@ -122,15 +139,15 @@ class HeadTrainer:
         best: tuple[Candidate, Row, dict[str, Tensor]] | None = None
         curve: list[Row] = []
         for epoch in range(self.epochs):
-            losses = self._epoch(heads, train, sampler.epoch(epoch), size, epoch, precision, optimizer, schedule)
-            for lr, learnt, loss in zip(self.lrs, heads, losses, strict=True):
+            losses = self._epoch(heads, loss, train, sampler.epoch(epoch), size, epoch, precision, optimizer, schedule)
+            for lr, learnt, mean_loss in zip(self.lrs, heads, losses, strict=True):
                 logits = logits_of(learnt, val.plain)
                 # No loss tells of the epoch's last update.
                 largest = float(torch.stack(logits.aminmax()).abs().max())
                 require_finite(largest, "the largest logit on val", epoch=epoch, step=steps - 1, lr=lr)
                 candidate = Candidate(logits, val.labels)
                 of_epoch: Row = {"lr": lr, "epoch": epoch + 1} if len(heads) > 1 else {"epoch": epoch + 1}
-                curve.append(of_epoch | {"loss": loss, "val": candidate.balanced})
+                curve.append(of_epoch | {"loss": mean_loss, "val": candidate.balanced})
                 if best is None or candidate > best[0]:
                     best = (candidate, of_epoch, copy.deepcopy(learnt.state_dict()))
         assert best is not None, "there is at least one epoch"
@@ -149,6 +166,7 @@ class HeadTrainer:
     def _epoch(
         self,
         heads: Sequence[Head],
+        loss: nn.Module,
         train: FeatureBank,
         drawn: NDArray[np.int64],
         size: int,
@@ -159,7 +177,6 @@ class HeadTrainer:
     ) -> list[float]:
         """One epoch's updates; returns each head's mean loss. The losses stay on the device until it is over."""
         import torch
-        import torch.nn.functional as F
 
         from ltrec.compute.precision import autocast
 
@@ -170,7 +187,7 @@ class HeadTrainer:
             own = wanted[step * size : (step + 1) * size]
             with autocast(precision, device):
                 logits = [head(features) for head in heads]
-            of_heads = torch.stack([F.cross_entropy(given.float(), own) for given in logits])
+            of_heads = torch.stack([loss(of_head, own) for of_head in logits]) / size
             optimizer.zero_grad()
             of_heads.sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()

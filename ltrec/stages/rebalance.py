@@ -81,12 +81,10 @@ def run(params: Params, variant: str) -> None:
 def _fit(params: Params, variant: str, train: FeatureBank, val: FeatureBank, device: torch.device) -> FitResult:
     """Fit the variant on the banks or, where its settings say so, on the images of train."""
     from ltrec.compute import device as devices
-    from ltrec.models import heads
     from ltrec.models.network import load, load_head, on_device
 
     settings, model = params.rebalance[variant], artifacts.Layout().model
     rebalancer, joint = settings.build(params.seed), load_head(model).to(device)
-    assert isinstance(joint, heads.LinearHead), "the representation is learnt with a linear head"
     if not (isinstance(settings, HeadTrainingSettings) and settings.images):
         return rebalancer.fit(train.to(device), val.to(device), joint)
     size = min(settings.batch_size, len(train.labels))

@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ltrec import artifacts, console, project, tracking
 from ltrec.errors import UserError
 from ltrec.stages import recording
@@ -13,7 +15,6 @@ from ltrec.stages import recording
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -78,7 +79,7 @@ def _run(params: Params, device: torch.device, world: World) -> None:
         facts = {"device": device.type, "processes": world.size, "precision": computed}
         record.params({"represent": settings.model_dump(mode="json")} | facts | given)
         image = settings.image
-        network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes))
+        network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes), settings.head)
         if settings.freeze is not None:
             network.freeze(settings.freeze.frozen(network.backbone))
         root = Path(params.prepare.source.root)
@@ -168,6 +169,8 @@ def _train(
     from ltrec.training.step import ComputeConfig
 
     train, val = loaders
+    counts = np.bincount(train.labels, minlength=network.head.classes)
+    loss = settings.loss.build(counts).to(next(network.parameters()).device)
     sampler = settings.sampler.build(train.labels, seed=seed, epochs=settings.epochs)
     batch_size = min(settings.batch_size, len(train.labels))
     steps = len(train.labels) // batch_size
@@ -215,10 +218,9 @@ def _train(
 
     with console.progress("represent: epoch", settings.epochs, done=len(history)) as advance:
         training.train(
-            network, lambda epoch: train.epoch(sampler.epoch(epoch), (seed, epoch)), optimizer, schedule,
+            network, loss, lambda epoch: train.epoch(sampler.epoch(epoch), (seed, epoch)), optimizer, schedule,
             epochs=range(len(history), settings.epochs), batch_size=batch_size, seed=seed, on_epoch=on_epoch,
-            clip_norm=settings.clip_norm, label_smoothing=settings.label_smoothing, mixup=settings.mixup,
-            average=average, gradient_scaler=scaler, world=world,
+            clip_norm=settings.clip_norm, mixup=settings.mixup, average=average, gradient_scaler=scaler, world=world,
             compute=ComputeConfig(
                 computed, settings.compile, settings.micro_batches, auto_split=settings.accumulate == "auto"
             ),

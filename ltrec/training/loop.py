@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ltrec.compute.distributed import World
     from ltrec.compute.precision import Precision
+    from ltrec.training.mixing import Targets
 
     Batch = tuple[Tensor, Tensor]
 
@@ -37,7 +38,7 @@ class EpochReport:
 
     Attributes:
         epoch: Counted from 0.
-        loss: Mean cross-entropy over the images shown, with smoothed targets if those train.
+        loss: Mean training loss over the images shown.
         accuracy: Fraction of the images shown that were classified right while training.
         lr: Learning rate at the epoch's first step; the backbone's, if the head has its own.
         images: How many were shown.
@@ -52,6 +53,7 @@ class EpochReport:
 
 def train(
     network: nn.Module,
+    loss: nn.Module,
     batches: Callable[[int], Iterable[Batch]],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
@@ -61,17 +63,17 @@ def train(
     seed: int,
     on_epoch: Callable[[EpochReport], None],
     clip_norm: float | None = None,
-    label_smoothing: float = 0.0,
     mixup: float | None = None,
     average: AveragedModel | None = None,
     compute: ComputeConfig | None = None,
     gradient_scaler: torch.amp.GradScaler | None = None,
     world: World = SINGLE_PROCESS,
 ) -> None:
-    """Train by cross-entropy, epoch after epoch.
+    """Train epoch after epoch.
 
     Args:
         network: Images (b, H, W, 3) → logits (b, C), on its device.
+        loss: Logits (b, C) and targets → the sum of the images' losses, on that device.
         batches: Gives this rank's part of an epoch's batches: images and labels (b,), on the network's device.
         optimizer: Over the network's parameters.
         schedule: Stepped after each update.
@@ -80,7 +82,6 @@ def train(
         seed: Of the random layers.
         on_epoch: Called after each epoch, with the network in training mode.
         clip_norm: Largest norm that an update's gradient, all parameters' together, keeps.
-        label_smoothing: Share of each target that is spread evenly over all classes (Szegedy et al. 2016).
         mixup: α of the Beta(α, α) that says how much of each image another of its batch replaces, pixels and target
             alike (Zhang et al. 2018); None: nothing. The accuracy reported is that of the larger parts.
         average: Of the network's weights, brought up to date after each update.
@@ -92,21 +93,23 @@ def train(
         UserError: a loss is no longer finite, or the gradients of all batches overflow; the epoch is given up.
     """
     device, compute = next(network.parameters()).device, compute or ComputeConfig()
-    gradients = Gradients(
-        network, batch_size, compute, label_smoothing=label_smoothing, gradient_scaler=gradient_scaler, world=world
-    )
+    gradients = Gradients(network, loss, batch_size, compute, gradient_scaler=gradient_scaler, world=world)
     scale, updates = gradients.scaler.get_scale(), 0
     network.train()
     for epoch in epochs:
         torch.manual_seed((seed * 1_000_003 + epoch) * world.size + world.rank)
         given = batches(epoch)
-        shown = given if mixup is None else blend(given, mixup, (seed, epoch, world.rank))
+        shown: Iterable[tuple[Tensor, Targets]] = given
+        if mixup is not None:
+            shown = blend(given, mixup, (seed, epoch, world.rank))
         lr = float(optimizer.param_groups[0]["lr"])
         tally = _Tally(device, world, epoch, lr)
         with compiler_explained(compute.compiled):
-            for images, *targets in profiling.waiting(shown, "loading"):
+            for images, targets in profiling.waiting(shown, "loading"):
+                if not updates:
+                    gradients.fit_memory(images, targets)
                 optimizer.zero_grad(set_to_none=True)
-                tally.add(*gradients.of(images, *targets), len(images))
+                tally.add(*gradients.accumulate(images, targets), len(images))
                 with profiling.span("optimizer"):
                     if clip_norm is not None:
                         gradients.scaler.unscale_(optimizer)
@@ -138,7 +141,7 @@ class _Tally:
     """Losses and hits of an epoch, left on the device for some steps at a time."""
 
     def __init__(self, device: torch.device, world: World, epoch: int, lr: float) -> None:
-        self._ranks, self._epoch, self._lr = world, epoch, lr
+        self._world, self._epoch, self._lr = world, epoch, lr
         self._losses: list[Tensor] = []
         self._hits = torch.zeros((), dtype=torch.int64, device=device)
         self._shown = 0
@@ -155,7 +158,7 @@ class _Tally:
         if not self._losses:
             return
         losses = torch.stack(self._losses).double()
-        self._ranks.sum(losses)
+        self._world.sum(losses)
         for step, loss in enumerate(losses.tolist(), start=self._steps):
             require_finite(loss, "the loss", epoch=self._epoch, step=step, lr=self._lr, where=LR)
             self._loss += loss
@@ -165,7 +168,7 @@ class _Tally:
     def report(self) -> EpochReport:
         self._look()
         counts = torch.stack([self._hits, torch.full_like(self._hits, self._shown)])
-        self._ranks.sum(counts)
+        self._world.sum(counts)
         hits, shown = counts.tolist()
         return EpochReport(self._epoch, self._loss / shown, hits / shown, self._lr, shown)
 

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from torch import Tensor
-
-    Blended = tuple[Tensor, Tensor, Tensor, Tensor]
-    """Images (B, …), their labels (B,), those of what each is blended with, and the share of itself in each (B,)."""
 
 # Keeps its random numbers apart from those of crops and draws.
 _STREAM = 0xB1E7D
 
 
-def blend(batches: Iterable[tuple[Tensor, Tensor]], alpha: float, key: tuple[int, ...]) -> Iterator[Blended]:
+class MixedTargets(NamedTuple):
+    """The targets of images that others were blended into."""
+
+    labels: Tensor
+    """Of the images themselves, (B,)."""
+    others: Tensor
+    """Of what was blended into each, (B,)."""
+    shares: Tensor
+    """What each image kept of itself, in 0…1, (B,)."""
+
+
+Targets = Tensor | MixedTargets
+"""Labels (B,), or those of mixed images."""
+
+
+def blend(
+    batches: Iterable[tuple[Tensor, Tensor]], alpha: float, key: tuple[int, ...]
+) -> Iterator[tuple[Tensor, MixedTargets]]:
     """Blend each image with its opposite in the batch, with a share of its own from Beta(α, α).
 
     Args:
@@ -33,7 +46,21 @@ def blend(batches: Iterable[tuple[Tensor, Tensor]], alpha: float, key: tuple[int
         yield blended(images, labels, shares.to(images.device, non_blocking=True))
 
 
-def blended(images: Tensor, labels: Tensor, shares: Tensor) -> Blended:
-    """s·x_i + (1 − s)·x_{B−1−i} for each image's share s of (B,)."""
+def blended(images: Tensor, labels: Tensor, shares: Tensor) -> tuple[Tensor, MixedTargets]:
+    """Return s·x_i + (1 − s)·x_{B−1−i} for each image's share s of (B,), and the targets."""
     mixed = torch.lerp(images.flip(0).float(), images.float(), shares.view(-1, *[1] * (images.ndim - 1)))
-    return mixed, labels, labels.flip(0), shares
+    return mixed, MixedTargets(labels, labels.flip(0), shares)
+
+
+def main_labels(targets: Targets) -> Tensor:
+    """Return the label of each image's larger part, (B,)."""
+    if not isinstance(targets, MixedTargets):
+        return targets
+    return torch.where(targets.shares >= 0.5, targets.labels, targets.others)
+
+
+def split_targets(targets: Targets, parts: int) -> list[Targets]:
+    """Return the targets in so many parts, one after another, as `torch.tensor_split` cuts the images."""
+    if not isinstance(targets, MixedTargets):
+        return list(targets.tensor_split(parts))
+    return [MixedTargets(*part) for part in zip(*(tensor.tensor_split(parts) for tensor in targets), strict=True)]

@@ -1,4 +1,4 @@
-"""The gradient of a batch: precision, micro-batches, several processes. b images, C classes."""
+"""The gradient of a batch, in micro-batches and over ranks. B images an update, b of this rank, C classes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
 from ltrec import console, profiling
 from ltrec.compute.distributed import SINGLE_PROCESS
 from ltrec.compute.precision import Compilation, Precision, autocast, scaler
 from ltrec.errors import UserError, one_line
+from ltrec.training.mixing import main_labels, split_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ltrec.compute.distributed import World
-
+    from ltrec.training.mixing import Targets
 
 _WHERE = "params.yaml: represent.batch_size"
+# Devices whose memory a batch may exceed; a CPU's process is killed instead.
+_WITH_LITTLE_MEMORY = {"cuda"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class Gradients:
 
     Args:
         network: Images (b, H, W, 3) → logits (b, C), on its device.
-        batch_size: Images an update, of all ranks together.
+        loss: Logits (b, C) and targets → the sum of the images' losses, on that device.
+        batch_size: B, images an update, of all ranks together.
         compute: How it computes.
-        label_smoothing: Share of each target that is spread evenly over all classes.
         gradient_scaler: Of fp16's gradients; None: a new one.
         world: Who trains together.
     """
@@ -59,17 +61,16 @@ class Gradients:
     def __init__(
         self,
         network: nn.Module,
+        loss: nn.Module,
         batch_size: int,
         compute: ComputeConfig,
         *,
-        label_smoothing: float = 0.0,
         gradient_scaler: torch.amp.GradScaler | None = None,
         world: World = SINGLE_PROCESS,
     ) -> None:
         self._network, self._device = network, next(network.parameters()).device
-        self._batch_size, self._label_smoothing = batch_size, label_smoothing
-        self._mode, self._ranks = compute, world
-        self.micro_batches, self._fits = compute.micro_batches, False
+        self._loss, self._batch_size, self._compute, self._world = loss, batch_size, compute, world
+        self.micro_batches = compute.micro_batches
         self.scaler = scaler(compute.precision, self._device) if gradient_scaler is None else gradient_scaler
         self._apart: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
         self._model: Callable[[Tensor], Tensor] = network
@@ -85,98 +86,83 @@ class Gradients:
         if compute.compiled != "off":
             self._model = torch.compile(self._model, mode=compute.compiled)
 
-    def of(self, images: Tensor, *targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of the losses, and how many of this rank's images were classified right.
+    def accumulate(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Add a batch's gradients to those of the parameters.
 
         Args:
             images: This rank's, (b, H, W, 3).
-            targets: Labels (b,); or those of the images, those of what each is blended with, and each image's share.
+            targets: Their labels (b,), or those of mixed images.
 
-        Raises:
-            UserError: the GPU's memory does not hold them; says what fits.
+        Returns:
+            The sum of the losses, and how many of this rank's images were classified right, by the label of the larger
+            part where images are mixed.
         """
-        before = self.micro_batches
-        undo = None if self._fits else self._memory()
-        while True:
-            try:
-                result = self._in_micro_batches(images, *targets)
-                break
-            except torch.OutOfMemoryError:
-                if self._ranks.size > 1:  # the others would wait for this one
-                    raise
-            # Out of the handler, whose traceback holds the tensors that are in the way.
-            self._forget(undo)
-            self.micro_batches = self._more_micro_batches(len(images))
-        self._fits = True
-        if self.micro_batches != before:
-            self._explain(len(images))
-        return result
-
-    def _in_micro_batches(self, images: Tensor, *targets: Tensor) -> tuple[Tensor, Tensor]:
         loss, hits = torch.zeros((), device=self._device), torch.zeros((), dtype=torch.int64, device=self._device)
-        parts = list(zip(*(tensor.tensor_split(self.micro_batches) for tensor in (images, *targets)), strict=True))
-        for number, part in enumerate(parts, start=1):
+        parts = list(
+            zip(images.tensor_split(self.micro_batches), split_targets(targets, self.micro_batches), strict=True)
+        )
+        for number, (some_images, some_targets) in enumerate(parts, start=1):
             with self._apart() if number < len(parts) else contextlib.nullcontext():
-                of_part, right = self._backward(*part)
-            loss, hits = loss + of_part, hits + right
+                part_loss, part_hits = self._backward(some_images, some_targets)
+            loss, hits = loss + part_loss, hits + part_hits
         return loss, hits
 
-    def _backward(
-        self, images: Tensor, labels: Tensor, others: Tensor | None = None, shares: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        with profiling.span("forward"), autocast(self._mode.precision, self._device):
+    def _backward(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        with profiling.span("forward"), autocast(self._compute.precision, self._device):
             logits = self._model(images).float()
-            losses = self._losses(logits, labels)
-            if others is not None and shares is not None:
-                losses = torch.lerp(self._losses(logits, others), losses, shares)
-                labels = torch.where(shares >= 0.5, labels, others)
-            loss = losses.sum()
+            loss = self._loss(logits, targets)
         with profiling.span("backward"):
             # Over ranks gradients are averaged; what is wanted is the mean over the whole batch's images.
-            self.scaler.scale(loss * (self._ranks.size / self._batch_size)).backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), (logits.detach().argmax(dim=1) == labels).sum()
+            self.scaler.scale(loss * (self._world.size / self._batch_size)).backward()
+        return loss.detach(), (logits.detach().argmax(dim=1) == main_labels(targets)).sum()
 
-    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=self._label_smoothing, reduction="none")
+    def fit_memory(self, images: Tensor, targets: Targets) -> None:
+        """Try a batch, halving its parts until the GPU's memory holds one; the network stays as it was.
 
-    def _memory(self) -> tuple[list[Tensor], Tensor, Tensor | None]:
-        """What a pass changes beside gradients: buffers, and the states of the random numbers.
+        Args:
+            images: As large a batch as there will be, (b, H, W, 3).
+            targets: Its targets.
 
-        Of the first batch alone, with which what fits is known: a resumed training then finds the same.
+        Raises:
+            UserError: Memory does not hold as many images at a time as it should; the line says how many fit.
         """
-        on_gpu = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
-        return [buffer.clone() for buffer in self._network.buffers()], torch.get_rng_state(), on_gpu
+        if self._device.type not in _WITH_LITTLE_MEMORY or self._world.size > 1:  # the others would wait for this one
+            return
+        asked, buffers = self.micro_batches, [buffer.clone() for buffer in self._network.buffers()]
+        while not self._fits(images, targets):
+            most = len(images) // 2  # of two images: batch norm takes no fewer
+            if self.micro_batches >= most:
+                raise UserError("the GPU's memory does not hold two images at a time", where=_WHERE)
+            self.micro_batches = min(2 * self.micro_batches, most)
+        for buffer, content in zip(self._network.buffers(), buffers, strict=True):
+            buffer.copy_(content)
+        if self.micro_batches != asked:
+            self._explain(len(images))
 
-    def _forget(self, memory: tuple[list[Tensor], Tensor, Tensor | None] | None) -> None:
-        """Undo an attempt."""
+    def _fits(self, images: Tensor, targets: Targets) -> bool:
+        """Say whether memory holds the batch as it is cut now; random numbers are drawn as if it had not been tried."""
+        on_gpu = [self._device] if self._device.type == "cuda" else []
+        fits = False
+        with torch.random.fork_rng(on_gpu), contextlib.suppress(torch.OutOfMemoryError):
+            self.accumulate(images, targets)
+            fits = True
+        # Behind the handler, whose traceback holds the tensors that are in the way.
         for parameter in self._network.parameters():
             parameter.grad = None
-        if memory is not None:
-            buffers, on_cpu, on_gpu = memory
-            for buffer, content in zip(self._network.buffers(), buffers, strict=True):
-                buffer.copy_(content)
-            torch.set_rng_state(on_cpu)
-            if on_gpu is not None:
-                torch.cuda.set_rng_state(on_gpu, self._device)
-        if self._device.type == "cuda":
+        if on_gpu and not fits:
             torch.cuda.empty_cache()
-
-    def _more_micro_batches(self, images: int) -> int:
-        most = images // 2  # of two images: batch norm takes no fewer
-        if self.micro_batches >= most:
-            raise UserError("the GPU's memory does not hold two images at a time", where=_WHERE)
-        return min(2 * self.micro_batches, most)
+        return fits
 
     def _explain(self, images: int) -> None:
         size = -(-images // self.micro_batches)
-        if not self._mode.auto_split:
+        if not self._compute.auto_split:
             raise UserError(
                 f"{images} images at a time need more memory than the GPU has; {size} fit"
                 f" (or represent.accumulate: {self.micro_batches}, the same update in micro-batches, or auto)",
                 where=_WHERE,
             )
         console.warn(
-            f"{images} images at a time need more memory than the GPU has: from here on batches go through in"
+            f"{images} images at a time need more memory than the GPU has: batches go through in"
             f" {self.micro_batches} micro-batches of {size}, whose batch-norm statistics are their own"
         )
 

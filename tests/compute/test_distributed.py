@@ -44,7 +44,7 @@ PARAMS: dict[str, Any] = {
         "epochs": EPOCHS,
         "batch_size": 7,
         "clip_norm": 5.0,
-        "label_smoothing": 0.1,
+        "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
         "ema": {"decay": 0.9},
     },
     "featurize": {"views": 1, "batch_size": 5},

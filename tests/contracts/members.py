@@ -18,10 +18,11 @@ def examples(union: Any, *, prefer: tuple[str, ...] = ()) -> list[Settings]:
     """One of each member: its defaults, and something for each field that has none.
 
     Args:
-        union: `Annotated[A | B, Field(discriminator=…)]`.
+        union: `Annotated[A | B, Field(discriminator=…)]`, or the only class of its family.
         prefer: Values to take, where a field allows them, in place of the first.
     """
-    return [_example(member, prefer) for member in get_args(get_args(union)[0])]
+    members = (union,) if isinstance(union, type) else get_args(get_args(union)[0])
+    return [_example(member, prefer) for member in members]
 
 
 def through_yaml(settings: Settings, union: Any) -> Settings:

@@ -129,6 +129,7 @@ VARIANTS = tuple(stage for stage in STAGES if stage.startswith("rebalance"))
         ("ltrec/data/shot_groups.py", ("prepare", "evaluate")),
         ("ltrec/data/images/augmentation.py", ("represent", "featurize", *VARIANTS)),
         ("ltrec/training/loop.py", ("represent",)),
+        ("ltrec/training/losses/cross_entropy.py", ("represent", *VARIANTS)),
         ("ltrec/training/samplers.py", ("represent", *VARIANTS)),
         ("ltrec/rebalancing/methods/crt.py", ("rebalance@crt",)),
         ("ltrec/rebalancing/head_training.py", VARIANTS),

@@ -13,6 +13,7 @@ from ltrec.rebalancing import head_training
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
 from ltrec.rebalancing.selection import balanced_accuracy
+from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.samplers import InstanceBalanced
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def test_the_sampler_is_the_one_asked_for(banks: Banks) -> None:
         asked.append(len(labels))
         return InstanceBalanced().build(labels, seed=8, epochs=3)
 
-    fit(head(), banks, HeadTrainer(spy, epochs=3, batch_size=10, seed=8, lrs=[0.1], momentum=0.9, weight_decay=0.0))
+    options = {"epochs": 3, "batch_size": 10, "seed": 8, "lrs": [0.1], "momentum": 0.9, "weight_decay": 0.0}
+    fit(head(), banks, HeadTrainer(spy, CrossEntropy().build, **options))
     assert asked == [len(banks.train.labels)]
 
 

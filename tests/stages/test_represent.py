@@ -124,7 +124,7 @@ EVERYTHING: dict[str, Any] = {
     "sampler": {"name": "progressively_balanced"},
     "freeze": {"by": "name", "modules": ["conv1", "bn1"]},
     "clip_norm": 1.0,
-    "label_smoothing": 0.1,
+    "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
     "mixup": 0.4,
     "ema": {"decay": 0.9},
 }
@@ -163,15 +163,17 @@ def test_every_option_reaches_the_training(params: Build, monkeypatch: pytest.Mo
     given: dict[str, Any] = {}
     real = training.train
 
-    def seen(model: Any, batches: Any, optimizer: Any, schedule: Any, **options: Any) -> None:
-        given.update(options, optimizer=optimizer, model=model, rate=optimizer.param_groups[0]["lr"])
-        real(model, batches, optimizer, schedule, **options)
+    def seen(model: Any, loss: Any, batches: Any, optimizer: Any, schedule: Any, **options: Any) -> None:
+        given.update(options, loss=loss, optimizer=optimizer, model=model, rate=optimizer.param_groups[0]["lr"])
+        real(model, loss, batches, optimizer, schedule, **options)
 
     monkeypatch.setattr(training, "train", seen)
     adamw = {"name": "adamw", "lr": 0.01, "head_lr": 0.02, "betas": (0.8, 0.9)}
     schedule = {"name": "step", "milestones": [2], "gamma": 0.1, "warmup_epochs": 1}
     represent.run(params(represent=EVERYTHING | {"optimizer": adamw, "schedule": schedule}))
-    assert (given["clip_norm"], given["label_smoothing"], given["mixup"]) == (1.0, 0.1, 0.4)
+    assert (given["clip_norm"], given["mixup"]) == (1.0, 0.4)
+    # Targets (0.95, 0.05) and logits (1, 0): 0.95·0.313262 + 0.05·1.313262.
+    assert float(given["loss"](torch.tensor([[1.0, 0.0]]), torch.tensor([0]))) == pytest.approx(0.363262, abs=1e-6)
     assert isinstance(given["optimizer"], torch.optim.AdamW)
     assert [group["initial_lr"] for group in given["optimizer"].param_groups] == [0.01, 0.02]
     assert given["optimizer"].defaults["betas"] == (0.8, 0.9)

@@ -13,7 +13,10 @@ from torch import nn
 from ltrec.errors import UserError
 from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training import loop as training
+from ltrec.training import step as stepping
 from ltrec.training.loop import EpochReport, moving_average, train, validate
+from ltrec.training.losses.cross_entropy import CrossEntropy
+from ltrec.training.mixing import MixedTargets
 from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule
 from ltrec.training.step import ComputeConfig, Gradients
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 IMAGES = torch.rand(12, 4, 4, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(12) % 3
 EPOCHS, BATCH = 6, 4
+COUNTS = np.array([4, 4, 4])
+LOSS, SMOOTHED = CrossEntropy().build(COUNTS), CrossEntropy(label_smoothing=0.1).build(COUNTS)
 
 
 class Small(nn.Module):
@@ -70,7 +75,7 @@ class Run:
             on_epoch()
 
         train(
-            self.network, batches, self.optimizer, self.schedule,
+            self.network, LOSS, batches, self.optimizer, self.schedule,
             epochs=range(self.done, EPOCHS), batch_size=BATCH, seed=seed, on_epoch=finished, **self.options,
         )  # fmt: skip
         return self.state()
@@ -137,9 +142,9 @@ class Everything:
 
     def run(self, epochs: range) -> dict[str, Any]:
         train(
-            self.parts["network"], batches, self.parts["optimizer"], self.parts["schedule"],
+            self.parts["network"], SMOOTHED, batches, self.parts["optimizer"], self.parts["schedule"],
             epochs=epochs, batch_size=BATCH, seed=0, on_epoch=lambda _report: None,
-            clip_norm=0.5, label_smoothing=0.1, mixup=0.4, average=self.parts["average"],
+            clip_norm=0.5, mixup=0.4, average=self.parts["average"],
         )  # fmt: skip
         return {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
 
@@ -185,7 +190,7 @@ def trained_constant(updates: int = 1, **options: Any) -> tuple[list[torch.Tenso
             seen.append(network.logits.detach().clone())
 
     train(
-        network, images, optimizer, schedule,
+        network, options.pop("loss", LOSS), images, optimizer, schedule,
         epochs=range(1), batch_size=1, seed=0, on_epoch=reports.append, **options,
     )  # fmt: skip
     if "average" in options:
@@ -204,7 +209,7 @@ def test_clipping_by_hand() -> None:
 
 
 def test_label_smoothing_by_hand() -> None:
-    (after,), report = trained_constant(label_smoothing=0.2)
+    (after,), report = trained_constant(loss=CrossEntropy(label_smoothing=0.2).build(COUNTS[:2]))
     # The target is (0.1, 0.9): loss 0.1·0.126928 + 0.9·2.126928, gradient (0.880797 − 0.1, 0.119203 − 0.9).
     assert report.loss == pytest.approx(1.926928, abs=1e-6)
     assert after.tolist() == pytest.approx([2 - 0.780797, 0.780797], abs=1e-6)
@@ -212,9 +217,11 @@ def test_label_smoothing_by_hand() -> None:
 
 def test_blended_targets_by_hand() -> None:
     network = Constant()
-    gradients = Gradients(network, 2, ComputeConfig())
+    gradients = Gradients(network, LOSS, 2, ComputeConfig())
     labels = torch.tensor([1, 0])
-    loss, hits = gradients.of(torch.zeros(2, 1), labels, labels.flip(0), torch.tensor([0.75, 0.6]))
+    loss, hits = gradients.accumulate(
+        torch.zeros(2, 1), MixedTargets(labels, labels.flip(0), torch.tensor([0.75, 0.6]))
+    )
     # Targets (0.25, 0.75) and (0.6, 0.4): their mean is (0.425, 0.575), and class 0 wins for both images.
     assert float(loss) == pytest.approx(2 * (0.425 * 0.126928 + 0.575 * 2.126928), abs=1e-5)
     assert int(hits) == 1
@@ -240,7 +247,7 @@ def test_moving_average_of_statistics_and_its_own_copy() -> None:
             moments.append(run.network.body[2].running_mean.clone())  # type: ignore[union-attr, operator]
 
     train(
-        run.network, epoch, run.optimizer, run.schedule,
+        run.network, LOSS, epoch, run.optimizer, run.schedule,
         epochs=range(1), batch_size=BATCH, seed=0, on_epoch=lambda _report: None, average=average,
     )  # fmt: skip
     averaged = average.module.body[2].running_mean
@@ -255,7 +262,7 @@ def test_reports_by_hand() -> None:
     schedule = CosineSchedule().build(optimizer, epochs=1, steps=4)
     reports: list[EpochReport] = []
     train(
-        network, lambda _epoch: given, optimizer, schedule,
+        network, LOSS, lambda _epoch: given, optimizer, schedule,
         epochs=range(2), batch_size=2, seed=0, on_epoch=reports.append,
     )  # fmt: skip
     # −log softmax: 0.126928 for label 0, 2.126928 for label 1; the mean is over images, not over batches.
@@ -275,7 +282,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_says_where() -> None:
         UserError, match=r"optimizer\.lr: the loss is nan at epoch 2, step 2; a lower lr than"
     ) as raised:
         train(
-            run.network, poisoned, run.optimizer, run.schedule,
+            run.network, LOSS, poisoned, run.optimizer, run.schedule,
             epochs=range(EPOCHS), batch_size=BATCH, seed=0, on_epoch=reports.append,
         )  # fmt: skip
     assert "\n" not in str(raised.value)
@@ -384,24 +391,36 @@ def crowded(most: int, **compute: Any) -> Run:
     return Run(network=network, compute=ComputeConfig(**compute))
 
 
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor's memory is tried as a GPU's is."""
+    monkeypatch.setattr(stepping, "_WITH_LITTLE_MEMORY", {"cpu"})
+
+
+@pytest.mark.usefixtures("little_memory")
 def test_what_does_not_fit_is_cut_if_that_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
     whole = plain().train()["network"]
     assert same(crowded(4, auto_split=True).train()["network"], whole)
     assert not capsys.readouterr().err
     torch.testing.assert_close(crowded(2, auto_split=True).train()["network"], whole, atol=1e-6, rtol=1e-5)
-    assert "from here on batches go through in 2 micro-batches of 2" in capsys.readouterr().err
+    assert "batches go through in 2 micro-batches of 2" in capsys.readouterr().err
 
 
+def fitted(network: nn.Module, size: int) -> Gradients:
+    gradients = Gradients(network, LOSS, size, ComputeConfig(auto_split=True))
+    gradients.fit_memory(IMAGES[:size], LABELS[:size])
+    return gradients
+
+
+@pytest.mark.usefixtures("little_memory")
 def test_micro_batches_are_halved_down_to_two_images() -> None:
     network = Crowded()
     network.most = 2
-    gradients = Gradients(network, 6, ComputeConfig(auto_split=True))
-    gradients.of(IMAGES[:6], LABELS[:6])
-    assert gradients.micro_batches == 3
+    assert fitted(network, 6).micro_batches == 3
 
 
-class SecondPiece(Crowded):
-    """The gradients of the first piece take the room of the second."""
+class SecondPart(Crowded):
+    """The gradients of the first part take the room of the second."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if len(images) > 2 and self.body[1].weight.grad is not None:
@@ -409,10 +428,9 @@ class SecondPiece(Crowded):
         return super().forward(images)
 
 
-def test_a_piece_that_fits_only_alone_is_halved_again() -> None:
-    gradients = Gradients(SecondPiece(), 8, ComputeConfig(auto_split=True))
-    gradients.of(IMAGES[:8], LABELS[:8])
-    assert gradients.micro_batches == 4
+@pytest.mark.usefixtures("little_memory")
+def test_a_part_that_fits_only_alone_is_halved_again() -> None:
+    assert fitted(SecondPart(), 8).micro_batches == 4
 
 
 class Unstill(Small):
@@ -425,12 +443,16 @@ class Unstill(Small):
         return logits
 
 
-def test_an_attempt_that_does_not_fit_leaves_no_trace() -> None:
+@pytest.mark.usefixtures("little_memory")
+def test_trying_what_fits_leaves_no_trace() -> None:
     networks = []
     for compute in (ComputeConfig(micro_batches=2), ComputeConfig(auto_split=True)):
         torch.manual_seed(0)
         networks.append(network := Unstill())
-        Gradients(network, 4, compute).of(IMAGES[:4], LABELS[:4])
+        gradients = Gradients(network, LOSS, 4, compute)
+        if compute.auto_split:
+            gradients.fit_memory(IMAGES[:4], LABELS[:4])
+        gradients.accumulate(IMAGES[:4], LABELS[:4])
     asked, found = networks
     assert same(dict(asked.state_dict()), dict(found.state_dict()))
     for one, other in zip(asked.parameters(), found.parameters(), strict=True):
@@ -460,6 +482,7 @@ def test_a_compiler_that_fails_is_one_line() -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.usefixtures("little_memory")
 def test_else_what_would_fit_is_named() -> None:
     with pytest.raises(UserError, match=r"batch_size: 4 images at a time need more .*; 2 fit \(or .*accumulate: 2,"):
         crowded(2).train()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from ltrec.models.heads import Head, LinearHead
+    from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
 
     Row = dict[str, float | int | str]
@@ -32,7 +32,7 @@ class Rebalancer(ABC):
     """One method. It sees features only: the backbone cannot change under it."""
 
     @abstractmethod
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
         """Learn a head on `train`; choose its hyper-parameters on `val`.
 
         Args:

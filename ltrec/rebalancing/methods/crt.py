@@ -9,7 +9,7 @@ from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 
 if TYPE_CHECKING:
-    from ltrec.models.heads import LinearHead
+    from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
 
 
@@ -34,17 +34,15 @@ class Crt(Rebalancer):
         self.init = init
         self.seed = seed
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:
-        from ltrec.models.heads import LinearHead
-
-        head = self._drawn_like(joint) if self.init == "random" else LinearHead(*joint.copied())
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
+        head = self._drawn_like(joint) if self.init == "random" else joint.duplicate()
         return FitResult(head, *self.trainer.fit(head, train, val))
 
-    def _drawn_like(self, joint: LinearHead) -> LinearHead:
+    def _drawn_like(self, joint: Head) -> Head:
         import torch
 
         from ltrec.models.heads import LinearHead
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
-            return LinearHead.drawn(*joint.weight.shape).to(joint.weight.device)
+            return LinearHead.drawn(joint.classes, joint.dim).to(joint.temperature.device)

@@ -8,7 +8,7 @@ from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from ltrec.models.heads import LinearHead
+    from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
 
 
@@ -24,7 +24,5 @@ class JointSettings(Settings):
 class Joint(Rebalancer):
     """The joint classifier as it is (Kang et al. 2020, section 3)."""
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:  # noqa: ARG002
-        from ltrec.models.heads import LinearHead
-
-        return FitResult(LinearHead(*joint.copied()))
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
+        return FitResult(joint.duplicate())

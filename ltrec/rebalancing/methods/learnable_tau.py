@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from ltrec.models.heads import LinearHead
+    from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
 
 _IMAGES_AT_ONCE = 4096
@@ -48,11 +48,11 @@ class LearnableTau(Rebalancer):
     def __init__(self, bounds: tuple[float, float]) -> None:
         self.bounds = bounds
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:  # noqa: ARG002
-        from ltrec.models.heads import LinearHead, logits_of, tau_normalised
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
+        from ltrec.models.heads import LinearHead, linear_of, logits_of, tau_normalised
         from ltrec.rebalancing.selection import balanced_accuracy, calibrated
 
-        weight = joint.weight.detach()
+        weight = linear_of(joint).weight.detach()
         # As on τ's grid: columns of one product are rescaled.
         tau = self._search(logits_of(LinearHead(weight, None), val.plain), weight.norm(dim=1), val.labels)
         head = LinearHead(tau_normalised(weight, tau), None)

@@ -9,7 +9,7 @@ from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 from ltrec.settings import PositiveInt
 
 if TYPE_CHECKING:
-    from ltrec.models.heads import LinearHead
+    from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
 
 # Joint logits of the training images up to this size are kept while the scales learn.
@@ -35,12 +35,12 @@ class Lws(Rebalancer):
         self.trainer = trainer
         self.scale_bias = scale_bias
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
         import torch
 
-        from ltrec.models.heads import ScaledHead, ScaledLogits
+        from ltrec.models.heads import ScaledHead, ScaledLogits, linear_of
 
-        weight, bias = joint.copied()
+        weight, bias = linear_of(joint).copied()
         head = ScaledHead(weight, bias, torch.ones_like(weight[:, 0]), scale_bias=self.scale_bias)
         if train.precomputed and 4 * train.views * len(train.labels) * len(weight) <= _LOGIT_BYTES:
             # The joint logits once, instead of at each step.
@@ -50,7 +50,7 @@ class Lws(Rebalancer):
         return FitResult(head, chosen, curve)
 
 
-def _logits(bank: FeatureBank, joint: LinearHead) -> FeatureBank:
+def _logits(bank: FeatureBank, joint: Head) -> FeatureBank:
     """A bank of the joint logits: views, images and classes, (V, N, C)."""
     import torch
 
@@ -58,7 +58,7 @@ def _logits(bank: FeatureBank, joint: LinearHead) -> FeatureBank:
     from ltrec.rebalancing.feature_bank import FeatureBank
 
     shape = (bank.views, len(bank.labels), joint.classes)
-    logits = torch.empty(shape, device=joint.weight.device)
+    logits = torch.empty(shape, device=joint.temperature.device)
     for view, features in zip(logits, bank.features, strict=True):
         for some, of_block in logits_in_blocks(joint, features):
             view[some] = of_block

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ltrec.models.heads import LinearHead, NearestMeanHead, Transform
+    from ltrec.models.heads import Head, NearestMeanHead, Transform
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.methods.base import Row
 
@@ -50,7 +50,7 @@ class Ncm(Rebalancer):
         self.transforms = transforms
         self.distances = distances
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
         from ltrec.models.heads import logits_of
         from ltrec.rebalancing.selection import best, calibrated
 

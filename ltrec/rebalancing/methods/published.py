@@ -8,7 +8,7 @@ from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from ltrec.models.heads import LinearHead
+    from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
 
 
@@ -24,9 +24,9 @@ class PublishedSettings(Settings):
 class Published(Rebalancer):
     """s_j·(w_j·x + b_j) with the published s (Kang et al. 2020, eq. 4); without one, W and b as they are."""
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:  # noqa: ARG002
-        from ltrec.models.heads import LinearHead, PublishedLwsHead, ScaledHead
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
+        from ltrec.models.heads import PublishedLwsHead, ScaledHead
 
         if isinstance(joint, PublishedLwsHead):
             return FitResult(ScaledHead(*joint.copied(), joint.published_scale.clone()))
-        return FitResult(LinearHead(*joint.copied()))
+        return FitResult(joint.duplicate())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ltrec.models.heads import LinearHead
+    from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.methods.base import Row
 
@@ -36,11 +36,11 @@ class TauNorm(Rebalancer):
     def __init__(self, taus: Sequence[float]) -> None:
         self.taus = taus
 
-    def fit(self, train: FeatureBank, val: FeatureBank, joint: LinearHead) -> FitResult:  # noqa: ARG002
-        from ltrec.models.heads import LinearHead, logits_of, tau_normalised
+    def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
+        from ltrec.models.heads import LinearHead, linear_of, logits_of, tau_normalised
         from ltrec.rebalancing.selection import best, calibrated
 
-        weight = joint.weight.detach()
+        weight = linear_of(joint).weight.detach()
         scales = [weight.norm(dim=1) ** tau for tau in self.taus]
 
         def rescaled(features: Tensor) -> Iterator[Tensor]:

@@ -1,0 +1,79 @@
+"""What every training loss is: settings that build a module from the class counts. B images, C classes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from ltrec.settings import Settings, conflict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from ltrec.training.losses.module import LossModule
+    from ltrec.training.samplers import SamplerSettings
+
+    Constants = dict[str, NDArray[np.float64]]
+
+
+class Loss(Settings, ABC):
+    """The settings of a loss, and its formula as two small hooks: `constants` and `per_image`."""
+
+    name: str
+    corrects_prior: ClassVar[bool] = False
+    """Whether the loss itself makes up for uneven class counts, as balanced draws do."""
+
+    def build(self, class_counts: NDArray[np.int64]) -> LossModule:
+        """Return the module that computes this loss.
+
+        Args:
+            class_counts: Training images of each class, (C,).
+
+        Raises:
+            ValueError: A class has no training image, and the formula needs one.
+        """
+        from ltrec.training.losses.module import LossModule
+
+        return LossModule(self.per_image, self.constants(class_counts))
+
+    def constants(self, class_counts: NDArray[np.int64]) -> Constants:  # noqa: ARG002 - for those that need it
+        """Return what the formula takes from the class counts (C,), by the names of `per_image`'s arguments."""
+        return {}
+
+    @abstractmethod
+    def per_image(self, logits: Tensor, labels: Tensor, **constants: Tensor) -> Tensor:
+        """Return the loss of each image, (B,), for float32 logits (B, C) and labels (B,)."""
+
+
+def log_prior(class_counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return log(n_j / Σ n_i) for class counts n, (C,).
+
+    Raises:
+        ValueError: A class has no image.
+    """
+    import numpy as np
+
+    if not class_counts.all():
+        raise ValueError(
+            f"class {int(np.argmin(class_counts))} has no training image, and the loss takes its logarithm"
+        )
+    prior: NDArray[np.float64] = class_counts / class_counts.sum()
+    return np.log(prior)
+
+
+def refuse_double_correction(loss: Loss, sampler: SamplerSettings) -> None:
+    """Raise an error where both the loss and the draws make up for the uneven class counts.
+
+    The published code of Ren et al. 2020 made this mistake; its classifiers then prefer the rare classes.
+
+    Raises:
+        PydanticCustomError: They do, and the loss does not say `twice: true`.
+    """
+    if loss.corrects_prior and not getattr(loss, "twice", False) and sampler.name != "instance_balanced":
+        raise conflict(
+            ("loss",),
+            f"{loss.name} makes up for uneven classes, and so does the sampler {sampler.name}; allowed: sampler"
+            " instance_balanced, another loss, or twice: true",
+        )

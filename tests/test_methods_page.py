@@ -1,0 +1,30 @@
+"""docs/methods.md has a card for each sampler, loss and method."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltrec.rebalancing.methods import RebalancerSettings
+from ltrec.training.losses import LossSettings
+from ltrec.training.samplers import SamplerSettings
+from tests.contracts.members import examples
+
+PAGE = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("section", "union", "tag"),
+    [
+        ("Sampling", SamplerSettings, "name"),
+        ("Losses", LossSettings, "name"),
+        ("Classifiers", RebalancerSettings, "method"),
+    ],
+)
+def test_each_member_has_a_card(section: str, union: Any, tag: str) -> None:
+    cards = re.findall(r"^### (.+)$", SECTIONS[section], re.MULTILINE)
+    assert {getattr(member, tag) for member in examples(union)} <= set(cards)
