@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-from typing import TYPE_CHECKING, NamedTuple
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -18,6 +22,29 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Started in the background of a shell, the tests would ignore Ctrl-C, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_SLOW_TO_START = {"dvc", "ltrec", "mlflow", "torchrun", Path(sys.executable).name, "python", "python3"}
+
+
+@pytest.fixture(autouse=True)
+def _fast_tests_start_no_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep `make check` quick: a test that starts Python processes is marked slow, or this fails it."""
+    if request.node.get_closest_marker("slow"):
+        return
+
+    def refuse(what: object) -> None:
+        pytest.fail(f"starts {what}; mark the test slow", pytrace=False)
+
+    def popen(process: object, args: object, *rest: Any, **options: Any) -> None:
+        program = args[0] if isinstance(args, list | tuple) else str(args).split()[0]
+        if Path(str(program)).name in _SLOW_TO_START:
+            refuse(args)
+        started(process, args, *rest, **options)
+
+    started = subprocess.Popen.__init__
+    monkeypatch.setattr(subprocess.Popen, "__init__", popen)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
 
 
 class Banks(NamedTuple):

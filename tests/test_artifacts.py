@@ -52,6 +52,7 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     assert raised.value.filename == str(tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_the_earlier_file_and_what_it_left_goes_with_the_next_write(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     artifacts.write_text(file, "good")

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from ltrec import __version__, cli, stages
 from ltrec.config.params import Params
+from tests.commands import ltrec
 
 REPOSITORY = Path(__file__).parents[1]
 STAGES = ["prepare", "represent", "featurize", "rebalance", "evaluate", "export"]
@@ -36,18 +37,6 @@ def wait():
 sys.argv = ["ltrec", "wait"]
 main()
 """
-
-
-def ltrec(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ltrec", *arguments],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def python(code: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
@@ -82,6 +71,14 @@ def test_version_and_help(tmp_path: Path) -> None:
     for command in [*STAGES, "predict", "sync", "init", "checkpoint", "data", "features", "params"]:
         assert re.search(rf"^  {command} +\w[^…]*\.$", text.stdout, re.MULTILINE), f"{command} has a help line"
     assert "..." not in text.stdout.partition("Commands:")[2], "no help line is cut"
+
+
+@pytest.mark.slow
+def test_the_installed_command_and_the_module_are_the_same(tmp_path: Path) -> None:
+    script = str(Path(sys.executable).with_name("ltrec"))
+    for command in ([script], [sys.executable, "-m", "ltrec"]):
+        done = subprocess.run([*command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout == f"ltrec {__version__}\n"
 
 
 def test_no_command_shows_the_help(tmp_path: Path) -> None:
@@ -168,22 +165,22 @@ def test_places_are_shown_as_they_are(tmp_path: Path) -> None:
     assert "params.yaml:100:1: seeds: unknown key" in ltrec("params", "check", cwd=tmp_path).stderr
 
 
-@pytest.mark.parametrize(
-    "arguments", ["--help", "represnt", "params check", "represent", "rebalance --help", "checkpoint import model.pth"]
-)
-def test_nothing_heavy_is_imported_for_help_and_mistakes(arguments: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_nothing_heavy_is_imported_for_help_and_mistakes(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: -1\n")
+    commands = ["--help", "represnt", "params check", "represent", "rebalance --help", "checkpoint import model.pth"]
     code = f"""
-import sys
+import contextlib, sys
 from ltrec.cli import main
-sys.argv = ["ltrec", *{arguments.split()!r}]
-try:
-    main()
-except SystemExit:
+for arguments in {commands!r}:
+    sys.argv = ["ltrec", *arguments.split()]
+    with contextlib.suppress(SystemExit):
+        main()
     heavy = {{"torch", "torchvision", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "onnx", "onnxruntime"}}
     print("HEAVY:", sorted(heavy & set(sys.modules)))
 """
-    assert python(code, tmp_path).communicate(timeout=60)[0].endswith("HEAVY: []\n")
+    output = python(code, tmp_path).communicate(timeout=60)[0]
+    assert re.findall(r"^HEAVY: (.*)$", output, re.MULTILINE) == ["[]"] * len(commands)
 
 
 def test_params_check(tmp_path: Path) -> None:
@@ -197,6 +194,7 @@ def test_params_check(tmp_path: Path) -> None:
     assert Params.model_validate_json(resolved).represent.epochs == 90
 
 
+@pytest.mark.slow
 def test_a_hostile_checkpoint_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("represent: {backbone: {name: resnet50}}\nrebalance: {a: {method: joint}}\n")
     code = """
@@ -246,6 +244,7 @@ def test_prepare_without_opening_an_image(tmp_path: Path) -> None:
     assert (tmp_path / "artifacts/prepare/train.txt").read_text().count("\n") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGTERM, 143, ""), (signal.SIGINT, 130, "warning: interrupted\n")]
 )
@@ -258,6 +257,7 @@ def test_a_signal_ends_it_in_order(number: signal.Signals, code: int, said: str,
     assert (output, errors, process.returncode) == ("cleaned up\n", said, code)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells a child of its parent's death")
 def test_a_stage_ends_when_dvc_is_killed(tmp_path: Path) -> None:
     dvc = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WAITING!r}])"
@@ -268,6 +268,7 @@ def test_a_stage_ends_when_dvc_is_killed(tmp_path: Path) -> None:
     assert process.communicate(timeout=30)[0] == "cleaned up\n"
 
 
+@pytest.mark.slow
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
     code = """
 import sys
@@ -287,6 +288,7 @@ main()
     assert errors.endswith("ZeroDivisionError: a bug\n")
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     code = "import sys; from ltrec.cli import main; sys.argv = ['ltrec', 'params', 'schema']; main()"
     process = python(code, tmp_path)
@@ -298,6 +300,7 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     assert process.wait(timeout=30) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [True, False])
 def test_a_disk_that_takes_nothing_is_one_line(full: bool, tmp_path: Path) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))" if full else ""

@@ -56,6 +56,7 @@ def appears(file: Path, seconds: float = 20.0) -> bool:
     return file.exists()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_in_order(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", STAGE.format(start=IN_ORDER), str(tmp_path)]) as stage:
         assert appears(tmp_path / "ready")
@@ -64,6 +65,7 @@ def test_sigterm_ends_in_order(tmp_path: Path) -> None:
     assert (tmp_path / "ended").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_process_that_drops_the_exception(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", DEAF, str(tmp_path)], stderr=subprocess.PIPE, text=True) as stage:
         assert appears(tmp_path / "ready")
@@ -74,6 +76,7 @@ def test_sigterm_ends_a_process_that_drops_the_exception(tmp_path: Path) -> None
         assert "Exception ignored" in stage.stderr.read()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 def test_no_orphan_trains_on(tmp_path: Path) -> None:
     stage = STAGE.format(start=f"{IN_ORDER}\nprocess.die_with_parent()")

@@ -79,6 +79,7 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     code = f"from ltrec import project; from pathlib import Path\nwith project.lock(Path({str(path)!r})):\n input('in')"
@@ -101,6 +102,7 @@ def test_a_holder_may_remove_the_lock_file(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_light_to_import() -> None:
     code = "import sys, ltrec.project; assert not {'torch', 'mlflow', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

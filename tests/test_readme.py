@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ltrec.config import params
+from tests.commands import ltrec
 
 if TYPE_CHECKING:
     from typing import Any
@@ -52,9 +51,7 @@ def test_the_mistake_is_explained_in_these_words(tmp_path: Path) -> None:
     right = (ROOT / "params.yaml").read_text(encoding="utf-8")
     lws = next(line for line in right.splitlines() if "method: lws" in line)
     (tmp_path / "params.yaml").write_text(right.replace(lws, lws.replace(" lr:", " lrr:")), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "ltrec", "params", "check"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = ltrec("params", "check", cwd=tmp_path)
     assert (done.returncode, done.stderr.splitlines()) == (2, shown("ltrec params check"))
 
 

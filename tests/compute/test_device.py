@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +9,7 @@ import torch
 
 from ltrec.compute import device
 from ltrec.errors import UserError
+from tests.commands import ltrec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +18,7 @@ PARAMS = """
 device: cuda
 represent: {backbone: {name: cifar_resnet8}}
 rebalance: {crt: {method: crt}}
+tracking: {enabled: false}
 """
 
 
@@ -64,13 +63,12 @@ def test_the_seed_repeats() -> None:
 
 
 @pytest.mark.parametrize("stage", ["represent", "featurize", "rebalance crt"])
-def test_a_stage_without_the_gpu_asked_for_ends_with_exit_code_2(stage: str, tmp_path: Path) -> None:
+def test_a_stage_without_the_gpu_asked_for_ends_with_exit_code_2(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
-    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-m", "ltrec", *stage.split()],
-        cwd=tmp_path, env=hidden, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = ltrec(*stage.split(), cwd=tmp_path)
     assert (done.stdout, done.returncode) == ("", 2)
     assert done.stderr.startswith("error: params.yaml: device: cuda asked for, but PyTorch ")
     assert done.stderr.count("\n") == 1

@@ -122,14 +122,22 @@ def test_two_processes_have_the_curve_of_one(project: Project) -> None:
     np.testing.assert_allclose(together[:, 2:], alone[:, 2:], atol=1e-9)  # accuracies and learning rates
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("machines", [1, 2])
-def test_a_killed_process_costs_an_epoch_at_most(machines: int, tmp_path: Path) -> None:
-    project = Project(tmp_path, epochs=40)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, np.ndarray[Any, Any]]:
+    """A project that two processes have trained, put back to before that, and their history."""
+    project = Project(tmp_path_factory.mktemp("trained"), epochs=40)
     project.run("represent", 2)
     whole = project.history()
     project.forget()
+    return project, whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_killed_process_costs_an_epoch_at_most(machines: int, trained: tuple[Project, np.ndarray[Any, Any]]) -> None:
+    project, whole = trained
     (project.folder / "artifacts/represent/history.csv").unlink()
+    shutil.rmtree(project.folder / ".ltrec", ignore_errors=True)
     torchrun = [f"--nnodes={machines}", f"--nproc-per-node={2 // machines}", "--max-restarts=3"]
     torchrun += ["--rdzv-backend=c10d", "--rdzv-id=test", f"--rdzv-endpoint=localhost:{free_port()}"]
     # As docs/scaling.md has it for more than one machine.

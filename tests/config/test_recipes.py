@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ from ruamel.yaml import YAML
 
 from ltrec.config import params, recipes
 from ltrec.errors import UserError
+from tests.commands import ltrec
 
 if TYPE_CHECKING:
     from ltrec.config.params import Params
@@ -131,18 +130,14 @@ def test_a_params_file_is_never_overwritten(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_name_is_explained(arguments: list[str], line: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ltrec", "init", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = ltrec("init", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert line in done.stderr
     assert not list(tmp_path.iterdir())
 
 
 def test_the_list_shows_every_recipe_with_its_published_figures(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ltrec", "init", "--list"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = ltrec("init", "--list", cwd=tmp_path)
     assert done.returncode == 0
     words = " ".join(done.stdout.split())
     for recipe in recipes.RECIPES:

@@ -36,6 +36,7 @@ def test_two_classes_with_one_training_image_each(checkout: Callable[[str], Proj
             "prepare.split.test": 1,
             "prepare.long_tail": None,
             "represent.epochs": 2,
+            "rebalance.tau_norm": None,
         }
     )
     project.run("dvc", "repro")

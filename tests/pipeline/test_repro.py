@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.pipeline.checkout import Project
 
 pytestmark = pytest.mark.slow
-VARIANTS = ["joint", "ncm", "crt", "tau_norm", "lws"]
+VARIANTS = ["joint", "crt", "tau_norm"]
 
 
 def test_without_data_dvc_says_so(checkout: Callable[[str], Project]) -> None:
@@ -66,33 +66,32 @@ def test_mlflow_holds_a_parent_and_its_children(repeated: tuple[Project, str]) -
     assert alias == [("ltrec", "champion")]
 
 
-def test_a_variants_setting_reruns_that_variant(repeated: tuple[Project, str]) -> None:
+def test_another_setting_and_a_new_variant_rerun_these_alone(repeated: tuple[Project, str]) -> None:
     project, _ = repeated
-    project.set({"rebalance.lws.lr": 0.05})
-    assert stages_run(project.run("dvc", "repro")) == ["rebalance@lws", "evaluate", "export"]
-    assert "rebalance/lws/metrics.json" in project.run("dvc", "metrics", "diff")
+    project.set({"rebalance.crt.lr": 0.05, "rebalance.tau_half": {"method": "tau_norm", "taus": [0.5]}})
+    assert stages_run(project.run("dvc", "repro")) == ["rebalance@crt", "rebalance@tau_half", "evaluate", "export"]
+    assert "rebalance/crt/metrics.json" in project.run("dvc", "metrics", "diff")
+
+
+def test_a_variant_that_is_gone_leaves_nothing(repeated: tuple[Project, str]) -> None:
+    project, _ = repeated
+    project.set({"rebalance.tau_half": None})
+    output = project.run("dvc", "repro", "evaluate")
+    assert stages_run(output) == ["evaluate"]
+    assert "removed artifacts/rebalance/tau_half" in output
+    assert not (project.folder / "artifacts/rebalance/tau_half").exists()
 
 
 def test_a_plots_look_trains_nothing(repeated: tuple[Project, str]) -> None:
     project, _ = repeated
     project.set({"evaluate.plots.dpi": 60})
-    assert stages_run(project.run("dvc", "repro")) == ["evaluate"]
-
-
-def test_a_variant_comes_and_goes(repeated: tuple[Project, str]) -> None:
-    project, _ = repeated
-    project.set({"rebalance.tau_half": {"method": "tau_norm", "taus": [0.5]}})
-    assert "rebalance@tau_half" in stages_run(project.run("dvc", "repro"))
-    project.set({"rebalance.tau_half": None})
-    output = project.run("dvc", "repro")
-    assert "removed artifacts/rebalance/tau_half" in output
-    assert not (project.folder / "artifacts/rebalance/tau_half").exists()
+    assert stages_run(project.run("dvc", "repro", "evaluate")) == ["evaluate"]
 
 
 def test_a_junk_file_trains_nothing(repeated: tuple[Project, str]) -> None:
     project, _ = repeated
     (project.folder / "data/0/notes.jpg").write_text("no image", encoding="utf-8")
-    output = project.run("dvc", "repro")
+    output = project.run("dvc", "repro", "evaluate")
     assert stages_run(output) == ["prepare"]
     assert "0/notes.jpg (not an image)" in output
     (project.folder / "data/0/notes.jpg").unlink()
@@ -101,8 +100,8 @@ def test_a_junk_file_trains_nothing(repeated: tuple[Project, str]) -> None:
 def test_an_experiment_in_a_folder_of_its_own(repeated: tuple[Project, str]) -> None:
     project, _ = repeated
     project.commit("before the experiment")
-    project.run("dvc", "exp", "run", "--temp", "-S", "rebalance.crt.lr=0.05")
-    assert "0.05" in project.run("dvc", "exp", "show", "--csv")
+    project.run("dvc", "exp", "run", "--temp", "-S", "rebalance.crt.lr=0.07", "rebalance@crt")
+    assert "0.07" in project.run("dvc", "exp", "show", "--csv")
     with closing(sqlite3.connect(project.folder / "mlflow.db")) as store:
         rates = {value for (value,) in store.execute("SELECT value FROM params WHERE key = 'rebalance.lr'")}
-    assert "0.05" in rates
+    assert "0.07" in rates

@@ -119,6 +119,7 @@ def test_each_image_drawn_augmented_and_through_the_network(bank: FeatureBank, n
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_new_views_in_each_epoch_and_the_same_bits_again(bank: FeatureBank, network: Network, root: Path) -> None:
     images = images_of(bank, network, root)
     first, second, other = (torch.cat(epoch(images, *at)) for at in ((0, 0), (1, 0), (0, 1)))

@@ -287,12 +287,14 @@ def in_a_process(arguments: Sequence[str], **environment: str) -> subprocess.Com
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=True, env=env)
 
 
+@pytest.mark.slow
 def test_needs_no_torch(model: Path, red: str) -> None:
     lines = in_a_process([str(model), red]).stdout.decode().splitlines()
     assert lines[1].startswith(f"{red},red,0.8649")
     assert lines[2] == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks where onnxruntime keeps its reports on Linux")
 def test_nobody_is_told(model: Path, red: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Where reports may go out, onnxruntime keeps an identifier of the machine.
@@ -302,6 +304,7 @@ def test_nobody_is_told(model: Path, red: str, tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.rglob("deviceid"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow only UTF-8 names")
 def test_a_name_that_is_no_utf8_leaves_as_it_came(model: Path, tmp_path: Path, red: str) -> None:
     name = bytes(tmp_path) + b"/caf\xe9.png"

@@ -63,6 +63,7 @@ def test_views_come_in_addition_to_those_that_were_there(params: Build) -> None:
     torch.testing.assert_close(FeatureBank.open(LAYOUT.features("train")).features[:2], two)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_twice_with_workers_or_without(params: Build) -> None:
     before = {split: LAYOUT.features(split).read_bytes() for split in SPLITS}
     featurize.run(params(featurize={"workers": 2}))

@@ -520,6 +520,7 @@ def test_run_takes_its_part_of_the_parameters(root: Path, tmp_path: Path, monkey
     assert stats["images"] == {"train": 14, "val": 2, "test": 2}
 
 
+@pytest.mark.slow
 def test_importing_the_settings_is_light() -> None:
     heavy = "{'torch', 'torchvision', 'sklearn', 'pandas', 'mlflow', 'matplotlib', 'scipy'}"
     code = f"import sys, ltrec.stages.prepare, ltrec.data.downloads.digits; print(sorted({heavy} & set(sys.modules)))"

@@ -65,6 +65,7 @@ def test_the_same_bytes_twice(params: Build, variant: str) -> None:
     assert written() == written()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["crt", "lws"])
 def test_images_through_the_frozen_network(params: Build, method: str, capsys: pytest.CaptureFixture[str]) -> None:
     files = [LAYOUT.model, *(LAYOUT.features(split) for split in SPLITS)]

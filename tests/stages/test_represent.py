@@ -93,6 +93,7 @@ def test_the_history_is_of_the_network_that_was_written(params: Build) -> None:
     assert float(artifacts.read_csv(LAYOUT.history)[-1]["val"]) == pytest.approx(reached)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_twice_with_workers_or_without_and_others_for_another_seed(params: Build) -> None:
     represent.run(params())
     first = written()

@@ -68,6 +68,7 @@ def test_the_order_is_the_one_given_and_an_image_may_come_twice(root: Path) -> N
     assert torch.equal(loaded[1][0][0], wanted)
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(root: Path) -> None:
     alone, helped = (BatchLoader(ImageDataset(root, PATHS, GEOMETRY, CROP), workers) for workers in (0, 2))
     for number in (0, 1):
@@ -76,6 +77,7 @@ def test_worker_processes_change_nothing(root: Path) -> None:
             assert torch.equal(images, others)
 
 
+@pytest.mark.slow
 def test_the_callers_generators_are_left_alone(root: Path) -> None:
     before, numpy_before = torch.random.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     for workers in (0, 2):
@@ -85,7 +87,7 @@ def test_the_callers_generators_are_left_alone(root: Path) -> None:
 
 
 @pytest.mark.parametrize("crop", [None, CROP])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_file_that_vanished_is_one_line(root: Path, workers: int, crop: object) -> None:
     batches = BatchLoader(ImageDataset(root, PATHS, GEOMETRY, crop), workers)  # type: ignore[arg-type]
     epoch(batches, 0)
@@ -106,6 +108,7 @@ def _killed(_width: int, _height: int, _seed: int) -> tuple[int, int, int, int]:
     raise AssertionError("unreachable")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_line(root: Path) -> None:
     batches = BatchLoader(ImageDataset(root, PATHS, GEOMETRY, _killed), 1)
     with pytest.raises(
@@ -115,6 +118,7 @@ def test_a_killed_worker_is_one_line(root: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_workers_are_let_go_at_once(root: Path) -> None:
     batches = BatchLoader(ImageDataset(root, PATHS, GEOMETRY), 2)
     epoch(batches, 0)

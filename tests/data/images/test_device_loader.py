@@ -72,6 +72,7 @@ def test_evaluation_is_the_square_of_each_image_in_order(root: Path) -> None:
     assert np.array_equal(torch.cat([images for images, _ in batches]).numpy(), expected)
 
 
+@pytest.mark.slow
 @each
 def test_what_is_kept_and_who_decodes_change_nothing(
     augment: Augment | None, root: Path, monkeypatch: pytest.MonkeyPatch
