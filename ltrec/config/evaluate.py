@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ltrec.evaluation.figures import PlotSettings
 from ltrec.evaluation.metrics import ShotSettings
-from ltrec.evaluation.plots import PlotSettings
 from ltrec.settings import Settings
 
 
