@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-_PACKAGES = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "matplotlib", "ltrec"}
+_PACKAGES = {"torch", "torchvision", "onnx", "onnxruntime", "scipy", "vl_convert", "ltrec"}
 _LOADERS: tuple[Any, ...] = (importlib.machinery.SourceFileLoader, importlib.machinery.ExtensionFileLoader)
 
 

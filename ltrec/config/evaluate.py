@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ltrec.data.shot_groups import ShotSettings
-from ltrec.evaluation.plots import PlotSettings
+from ltrec.evaluation.figures import PlotSettings
 from ltrec.settings import Settings
 
 

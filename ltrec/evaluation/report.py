@@ -1,4 +1,4 @@
-"""What evaluation found, as figures for JSON, rows for tables, and the final table.
+"""What evaluation found, as figures for JSON and tracking, per class, and as the final table.
 
 C classes, N test images. A rank is a class's place when classes are sorted from most to fewest training images.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from ltrec.data.shot_groups import GROUPS
 from ltrec.evaluation import metrics
-from ltrec.evaluation.drawing import running_mean, running_window
+from ltrec.evaluation.plot_rows import cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,14 +107,6 @@ class Report:
         predicted = self.results[variant].answers.predicted
         return metrics.confusion(rank[self.labels], rank[predicted], len(self.names))
 
-    def curves(self) -> dict[str, Floats]:
-        """(τ, balanced accuracy on val) of each variant that chose a τ from a grid, (T, 2)."""
-        found = {
-            name: [(row["tau"], row["val"]) for row in result.fitted.get("curve", ()) if {"tau", "val"} <= set(row)]
-            for name, result in self.results.items()
-        }
-        return {name: np.array(rows, dtype=np.float64) for name, rows in found.items() if rows}
-
     def as_json(self) -> dict[str, Any]:
         content = {name: result.as_json() for name, result in self.results.items()}
         for name, figures in self.openset.figures.items() if self.openset else ():
@@ -132,70 +124,8 @@ class Report:
             {
                 "label": label, "class": name, "train": int(self.counts[label]), "test": int(tested[label]),
                 "shot": str(self.groups[label]),
-            } | {variant: _cell(self.accuracy[variant][label]) for variant in variants or self.results}
+            } | {variant: cell(self.accuracy[variant][label]) for variant in variants or self.results}
             for label, name in enumerate(self.names)
-        ]  # fmt: skip
-
-    def rank_rows(self) -> list[Row]:
-        """A row for each variant and rank: its class's accuracy, and `smooth`, drawn where classes are many."""
-        window = running_window(len(self.names))
-        return [
-            {
-                "variant": variant, "rank": rank, "class": self.names[label], "train": int(self.counts[label]),
-                "shot": str(self.groups[label]), "accuracy": _cell(accuracy[label]), "smooth": _cell(smooth[rank]),
-            }
-            for variant, accuracy in self.accuracy.items()
-            for smooth in [running_mean(accuracy[self.order], window)]
-            for rank, label in enumerate(self.order)
-        ]  # fmt: skip
-
-    def tau_rows(self) -> list[Row]:
-        """A row for each variant and τ of its grid."""
-        chosen = self.chosen_taus()
-        return [
-            {"variant": name, "tau": float(tau), "val": float(value), "chosen": int(tau == chosen.get(name))}
-            for name, curve in self.curves().items()
-            for tau, value in curve
-        ]
-
-    def chosen_taus(self) -> dict[str, float]:
-        """Of each variant that has one."""
-        taus = {name: result.fitted.get("chosen", {}).get("tau") for name, result in self.results.items()}
-        return {name: float(tau) for name, tau in taus.items() if tau is not None}
-
-    def norm_rows(self) -> list[Row]:
-        """A row for each linear variant and rank: ‖w_j‖, and the same over its mean over the classes."""
-        return [
-            {
-                "variant": name, "rank": rank, "class": self.names[label], "norm": float(result.norms[label]),
-                "relative": float(result.norms[label] / result.norms.mean()),
-            }
-            for name, result in self.results.items()
-            if result.norms is not None
-            for rank, label in enumerate(self.order)
-        ]  # fmt: skip
-
-    def group_rows(self) -> list[Row]:
-        """A row for each variant and shot group, and for all images: the figure and its interval."""
-        return [
-            {"variant": name, "group": group, "accuracy": value, "low": interval[0], "high": interval[1]}
-            for name, result in self.results.items()
-            for group in _WITH_INTERVAL
-            if (value := result.figures[group]) is not None
-            for interval in [result.intervals[group] or (value, value)]
-        ]
-
-    def confusion_rows(self) -> list[Row]:
-        """The champion's confusions that happened, as shares of the true class's test images."""
-        matrix = self.confusion(self.champion).tocoo()
-        tested = matrix.sum(axis=1)
-        return [
-            {
-                "actual": self.names[self.order[row]], "predicted": self.names[self.order[column]],
-                "actual_rank": int(row), "predicted_rank": int(column), "images": int(images),
-                "share": float(images / tested[row]),
-            }
-            for row, column, images in zip(*matrix.coords, matrix.data, strict=True)
         ]  # fmt: skip
 
     def markdown(self) -> str:
@@ -273,11 +203,6 @@ class Report:
             cells.append((_p_value(result.p_adjusted), ""))
             rows.append((f"{name} {_CROWN}" if name == self.champion else name, cells))
         return rows
-
-
-def _cell(value: float) -> float | str:
-    """An empty cell for what is not known."""
-    return "" if np.isnan(value) else float(value)
 
 
 def _percent(value: float | None) -> str:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from ltrec import artifacts, console
+from ltrec.evaluation.figures import vega_lite_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +32,7 @@ def provide(folder: Path) -> None:
     except (PackageNotFoundError, ImportError) as error:
         console.warn(f"{file}: not written ({error}); `dvc plots show` will need internet")
         return
-    # DVC's own templates are written in Vega-Lite 5.
-    fifth = [name for name in vl_convert.get_vegalite_versions() if name.startswith("5.")]
-    bundle = vl_convert.javascript_bundle(_EXPORTS, fifth[-1] if fifth else None)
+    bundle = vl_convert.javascript_bundle(_EXPORTS, vega_lite_version())
     artifacts.write_text(file, f"{first}\n{bundle}\n")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ltrec import artifacts, console
-from ltrec.data.shot_groups import GROUPS, shot_groups
+from ltrec.data.shot_groups import shot_groups
 from ltrec.errors import UserError
 from ltrec.evaluation import metrics, vega
 from ltrec.evaluation import open_set as openset
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ltrec.config.params import Params
-    from ltrec.evaluation.plots import PlotSettings
+    from ltrec.evaluation.figures import PlotSettings
     from ltrec.evaluation.report import Report, SelectedOn
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
@@ -46,7 +46,7 @@ def run(params: Params) -> None:
     artifacts.write_csv(layout.evaluation / "per_class.csv", report.per_class_rows())
     artifacts.write_text(layout.evaluation / "table.md", report.markdown())
     _write_plot_data(report, layout.plots)
-    _draw(report, params.evaluate.plots, layout.plots / "images")
+    _draw(params.evaluate.plots, layout.plots, layout.plots / "images")
     vega.provide(state_dir())
     _track(params, report, layout)
     console.show(report)
@@ -200,44 +200,20 @@ def _logits(head: Head, bank: FeatureBank, where: str) -> Iterator[tuple[slice, 
 
 def _write_plot_data(report: Report, folder: Path) -> None:
     """CSV for `dvc plots`; a table without rows keeps its header, since DVC expects every file it was promised."""
-    tables = {
-        "accuracy_by_rank": (report.rank_rows(), "variant,rank,class,train,shot,accuracy,smooth"),
-        "tau_curve": (report.tau_rows(), "variant,tau,val,chosen"),
-        "weight_norms": (report.norm_rows(), "variant,rank,class,norm,relative"),
-        "groups": (report.group_rows(), "variant,group,accuracy,low,high"),
-        "confusion": (report.confusion_rows(), "actual,predicted,actual_rank,predicted_rank,images,share"),
-    }
-    for name, (rows, header) in tables.items():
+    from ltrec.evaluation import plot_rows
+
+    for name, (rows, header) in plot_rows.tables(report).items():
         if rows:
             artifacts.write_csv(folder / f"{name}.csv", rows)
         else:
             artifacts.write_text(folder / f"{name}.csv", header + "\n")
 
 
-def _draw(report: Report, settings: PlotSettings, folder: Path) -> None:
+def _draw(settings: PlotSettings, tables: Path, folder: Path) -> None:
     """All plots that the variants give something to draw for."""
     shutil.rmtree(folder, ignore_errors=True)
-    artist = settings.build(tuple(report.results), reference=report.reference, champion=report.champion)
-    order = report.order
-    groups, counts = report.groups[order], report.counts[order]
-    names = [report.names[label] for label in order]
-    norms = {name: result.norms[order] for name, result in report.results.items() if result.norms is not None}
-    curves = report.curves()
-
-    artist.accuracy_by_rank(folder, {name: of[order] for name, of in report.accuracy.items()}, counts, groups, names)
-    artist.group_bars(
-        folder,
-        {name: result.figures for name, result in report.results.items()},
-        {name: result.intervals for name, result in report.results.items()},
-        [*GROUPS, "all"],
-    )
-    shown = [report.reference, report.champion] if report.reference else [report.champion]
-    artist.confusion(folder, {name: report.confusion(name) for name in dict.fromkeys(shown)}, groups, names)
-    if norms:
-        artist.weight_norms(folder, norms, groups, counts, names)
-    if curves:
-        joint = report.results[report.reference].fitted["val"]["balanced"] if report.reference else None
-        artist.tau_curve(folder, curves, report.chosen_taus(), joint)
+    for table in sorted(tables.glob("*.csv")):
+        settings.draw(table, folder)
 
 
 def _track(params: Params, report: Report, layout: artifacts.Layout) -> None:

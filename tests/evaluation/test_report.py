@@ -62,35 +62,11 @@ def test_json_holds_every_variant_and_the_champion(report: Report) -> None:
     assert content["joint"]["interval"]["many"] == [1, 1]
 
 
-def test_ranks_fall_with_the_training_images(report: Report) -> None:
-    rows = [row for row in report.rank_rows() if row["variant"] == "joint"]
-    assert [(row["rank"], row["class"], row["train"], row["accuracy"]) for row in rows] == [
-        (0, "dog", 200, 1.0), (1, "cat", 50, 0.5), (2, "red | panda", 5, 0.0),
-    ]  # fmt: skip
-
-
 def test_per_class_rows_keep_the_order_of_labels(report: Report) -> None:
     assert report.per_class_rows()[2] == {
         "label": 2, "class": "red | panda", "train": 5, "test": 2, "shot": "few", "joint": 0.0, "tau_norm": 0.5,
     }  # fmt: skip
     assert "joint" not in report.per_class_rows(["tau_norm"])[0]
-
-
-def test_confusion_rows_hold_what_happened(report: Report) -> None:
-    rows = report.confusion_rows()
-    assert [(row["actual"], row["predicted"], row["images"], row["share"]) for row in rows] == [
-        ("dog", "dog", 2, 1.0), ("cat", "cat", 2, 1.0),
-        ("red | panda", "cat", 1, 0.5), ("red | panda", "red | panda", 1, 0.5),
-    ]  # fmt: skip
-
-
-def test_norms_and_curves(report: Report) -> None:
-    assert [row["relative"] for row in report.norm_rows()][:3] == [1.0, 0.5, 1.5]
-    assert [(row["tau"], row["chosen"]) for row in report.tau_rows()] == [(0.0, 0), (0.5, 1)]
-
-
-def test_group_rows_carry_intervals(report: Report) -> None:
-    assert report.group_rows()[0] == {"variant": "joint", "group": "many", "accuracy": 1.0, "low": 1.0, "high": 1.0}
 
 
 def test_what_was_selected_on_test_is_marked(report: Report) -> None:

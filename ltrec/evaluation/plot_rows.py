@@ -1,0 +1,155 @@
+"""The rows of the plots' CSV files; the template of the same name in `templates/` draws each.
+
+C classes. A rank is a class's place when classes are sorted from most to fewest training images. Every row carries
+`place` and `champion`, so that a variant has one colour in all plots: place 0 is joint, drawn in black.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltrec.data.shot_groups import GROUPS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ltrec.evaluation.report import Report
+
+    Floats = NDArray[np.float64]
+    Row = dict[str, object]
+
+_FEW_CLASSES = 40  # up to so many classes a line is no running mean
+
+
+def tables(report: Report) -> dict[str, tuple[list[Row], str]]:
+    """Return the rows of each table by its name, and the header that a table without rows keeps."""
+    return {
+        "accuracy_by_rank": (
+            rank_rows(report), "variant,rank,class,train,shot,accuracy,smooth,window,place,champion",
+        ),
+        "tau_curve": (tau_rows(report), "variant,tau,val,chosen,reference,reference_val,place,champion"),
+        "weight_norms": (
+            norm_rows(report), "variant,rank,class,norm,relative,train,shot,smooth,window,place,champion",
+        ),
+        "groups": (group_rows(report), "variant,group,accuracy,low,high,place,champion"),
+        "confusion": (
+            confusion_rows(report),
+            "actual,predicted,actual_rank,predicted_rank,images,share,shot,variant,place,champion",
+        ),
+    }  # fmt: skip
+
+
+def running_window(classes: int) -> int:
+    """Return how many neighbouring classes a line is averaged over: an odd twentieth of them, 1 for few classes."""
+    return 1 if classes <= _FEW_CLASSES else classes // 20 // 2 * 2 + 1
+
+
+def running_mean(values: Floats, window: int) -> Floats:
+    """Return the centred mean over `window` values (odd), fewer at the ends, leaving out nan; (C,) → (C,)."""
+    known = ~np.isnan(values)
+    ones = np.ones(window)
+    total = np.convolve(np.where(known, values, 0.0), ones)
+    count = np.convolve(known.astype(np.float64), ones)
+    mean = np.full(len(total), np.nan)
+    np.divide(total, count, out=mean, where=count > 0.5)
+    return mean[window // 2 : window // 2 + len(values)]
+
+
+def rank_rows(report: Report) -> list[Row]:
+    """Return a row for each variant and rank: its class's accuracy, and `smooth`, its mean over `window` ranks."""
+    window = running_window(len(report.names))
+    return [
+        {
+            "variant": variant, "rank": rank, "class": report.names[label], "train": int(report.counts[label]),
+            "shot": str(report.groups[label]), "accuracy": cell(accuracy[label]), "smooth": cell(smooth[rank]),
+            "window": window,
+        } | _look(report, variant)
+        for variant, accuracy in report.accuracy.items()
+        for smooth in [running_mean(accuracy[report.order], window)]
+        for rank, label in enumerate(report.order)
+    ]  # fmt: skip
+
+
+def tau_rows(report: Report) -> list[Row]:
+    """Return a row for each variant and τ of its grid, beside joint's accuracy on val."""
+    reference = report.reference
+    joint = report.results[reference].fitted["val"]["balanced"] if reference else ""
+    return [
+        {
+            "variant": variant, "tau": float(row["tau"]), "val": float(row["val"]),
+            "chosen": int(row["tau"] == chosen.get("tau")),
+            "reference": reference or "", "reference_val": joint,
+        } | _look(report, variant)
+        for variant, result in report.results.items()
+        for chosen in [result.fitted.get("chosen", {})]
+        for row in result.fitted.get("curve", ())
+        if {"tau", "val"} <= set(row)
+    ]  # fmt: skip
+
+
+def norm_rows(report: Report) -> list[Row]:
+    """Return a row for each linear variant and rank: ‖w_j‖, and the same over its mean over the classes.
+
+    A head's scale decides nothing, so `relative` is what is compared; `smooth` is its mean over `window` ranks.
+    """
+    window = running_window(len(report.names))
+    return [
+        {
+            "variant": variant, "rank": rank, "class": report.names[label], "norm": float(result.norms[label]),
+            "relative": float(relative[rank]), "train": int(report.counts[label]), "shot": str(report.groups[label]),
+            "smooth": float(smooth[rank]), "window": window,
+        } | _look(report, variant)
+        for variant, result in report.results.items()
+        if result.norms is not None
+        for relative in [result.norms[report.order] / result.norms.mean()]
+        for smooth in [running_mean(relative, window)]
+        for rank, label in enumerate(report.order)
+    ]  # fmt: skip
+
+
+def group_rows(report: Report) -> list[Row]:
+    """Return a row for each variant and shot group, and for all images: the figure and its interval."""
+    return [
+        {"variant": variant, "group": group, "accuracy": value, "low": interval[0], "high": interval[1]}
+        | _look(report, variant)
+        for variant, result in report.results.items()
+        for group in (*GROUPS, "all")
+        if (value := result.figures[group]) is not None
+        for interval in [result.intervals[group] or (value, value)]
+    ]
+
+
+def confusion_rows(report: Report) -> list[Row]:
+    """Return the confusions that happened, as shares of the true class's test images: the champion's, then joint's.
+
+    A class without test images has one row, of itself and without a share, so that it has its place at the axes.
+    """
+    shown = [report.champion, *([report.reference] if report.reference else [])]
+    rows: list[Row] = []
+    for variant in dict.fromkeys(shown):
+        matrix = report.confusion(variant)
+        tested, entries = matrix.sum(axis=1), matrix.tocoo()
+        untested = [(rank, rank, 0) for rank in np.flatnonzero(tested == 0)]
+        rows += [
+            {
+                "actual": report.names[report.order[row]], "predicted": report.names[report.order[column]],
+                "actual_rank": int(row), "predicted_rank": int(column), "images": int(images),
+                "share": float(images / tested[row]) if images else "", "shot": str(report.groups[report.order[row]]),
+                "variant": variant,
+            } | _look(report, variant)
+            for row, column, images in sorted([*zip(*entries.coords, entries.data, strict=True), *untested])
+        ]  # fmt: skip
+    return rows
+
+
+def cell(value: float) -> float | str:
+    """Return an empty cell for what is not known."""
+    return "" if np.isnan(value) else float(value)
+
+
+def _look(report: Report, variant: str) -> Row:
+    others = [name for name in report.results if name != report.reference]
+    place = 0 if variant == report.reference else 1 + others.index(variant)
+    return {"place": place, "champion": int(variant == report.champion)}
