@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,8 @@ def parse(text: str, name: str) -> Source:
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
     try:
-        root = yaml.compose(text)
+        with warnings.catch_warnings(action="ignore"):  # a reused anchor is legal
+            root = yaml.compose(text)
         if root is None:
             raise UserError("is empty; `ltrec params schema` says what belongs there", where=name)
         if mistakes := list(_wrong_keys(root, ())):
@@ -96,7 +98,13 @@ def parse(text: str, name: str) -> Source:
         hint = "; indent with spaces, not tabs" if "'\\t'" in error.problem else ""
         place = error.problem_mark.line + 1, error.problem_mark.column + 1
         raise refusal(name, [(place, (), f"not YAML: {error.context or ''} {error.problem}{hint}")]) from None
-    except (YAMLError, ValueError, TypeError, RecursionError) as error:  # such as a list that contains itself
+    except (
+        YAMLError,
+        ValueError,
+        TypeError,
+        LookupError,
+        RecursionError,
+    ) as error:  # such as a list that contains itself
         raise UserError(f"not YAML: {one_line(error)}", where=name) from None
 
 
@@ -111,6 +119,7 @@ def refusal(name: str, mistakes: Iterable[Mistake]) -> UserError:
 
 
 def _wrong_keys(node: Node, path: KeyPath) -> Iterator[Mistake]:
+    """Yield the keys that are no text or are there already."""
     lines: dict[str | int, int] = {}
     for name, key, value in _entries(node):
         if isinstance(node, MappingNode) and key.tag not in {f"{_TAG}str", f"{_TAG}merge"}:

@@ -176,7 +176,9 @@ def test_a_mistake_is_one_line_with_its_place(old: str, new: str, place: str, wo
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("value", ["&loop [*loop]", "\x07", "[" * 4000, "9" * 5000, "!!binary aGk="])
+@pytest.mark.parametrize(
+    "value", ["&loop [*loop]", "\x07", "[" * 4000, "9" * 5000, "!!binary aGk=", "!!bool x", "!!int ''"]
+)
 def test_what_python_cannot_hold_is_a_line(value: str) -> None:
     with pytest.raises(UserError, match=r"^params.yaml: not YAML: .*$"):
         params.parse(GOOD.replace("seed: 0", f"seed: {value}"))
@@ -264,6 +266,11 @@ def test_a_mistake_in_merged_keys_is_placed_where_they_are_written() -> None:
     assert [line.split(": ")[:2] for line in str(error.value).splitlines()] == [
         ["params.yaml:18:9", "rebalance.crt.lr"], ["params.yaml:18:9", "rebalance.slow.lr"],
     ]  # fmt: skip
+
+
+def test_an_anchor_may_be_used_again() -> None:
+    text = GOOD.replace("epochs: 40", "epochs: &n 40").replace("views: 0", "views: &n 2\n  workers: *n")
+    assert params.parse(text).featurize.workers == 2
 
 
 def test_a_date_is_text() -> None:
