@@ -151,13 +151,9 @@ def test_every_mistake_in_the_params_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: -1\nrepresent: {backbone: {name: resnet50}}\nrebalance: {}\n")
     done = ltrec("represent", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        "error: params.yaml:1:7: seed: out of range, got -1; allowed: a whole number at least 0 and below 4294967296",
-        (
-            "error: params.yaml:3:12: rebalance: too few entries, got a mapping without entries;"
-            " allowed: a mapping with at least one entry"
-        ),
-    ]
+    seed, rebalance = done.stderr.splitlines()
+    assert seed == "error: params.yaml:1:7: seed: should be greater than or equal to 0, got -1"
+    assert rebalance == "error: params.yaml:3:12: rebalance: should have at least 1 item, not 0, got {}"
 
 
 def test_places_are_shown_as_they_are(tmp_path: Path) -> None:

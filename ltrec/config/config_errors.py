@@ -1,187 +1,130 @@
-"""What is wrong with `params.yaml`: pydantic's errors, placed in the file and said in plain words."""
+"""What is wrong with `params.yaml`: pydantic's errors, placed in the file, beside what the JSON Schema allows."""
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
-from ltrec.config import schema as schema_words
-from ltrec.config.yaml_source import Problem, kind
+from ltrec.config import yaml_source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
-    from ltrec.config.schema import Schema
-    from ltrec.config.yaml_source import KeyPath, Source
+    from ltrec.config.yaml_source import KeyPath, Place, Source
+    from ltrec.errors import UserError
 
-_LONGEST = 60  # characters of a value that a message repeats
-_EXACT = 2**53  # below it a float is the whole number that it says
+    Node = Mapping[str, Any]
 
+_MOST_NAMES = 12  # names that a message lists
+_LIKENESS = 0.55  # how like a name must be to be meant, of 1
 _OF_KEY = "[key]"  # what pydantic puts behind a key that is itself wrong
-_WRONG_TYPE = "wrong type"
-_IN_WORDS = {
-    "finite_number": "not a finite number",
-    "greater_than": "out of range",
-    "greater_than_equal": "out of range",
-    "less_than": "out of range",
-    "less_than_equal": "out of range",
-    "literal_error": "unknown name",
-    "string_pattern_mismatch": "not allowed",
-    "string_too_long": "too long",
-    "string_too_short": "too short",
-    "too_long": "too many entries",
-    "too_short": "too few entries",
-}
 
 
-def problems(error: ValidationError, source: Source, schema: Schema) -> list[Problem]:
-    """Every mistake that pydantic found, with its place.
+def refusal(error: ValidationError, source: Source, schema: Node) -> UserError:
+    """Return one exception for all mistakes that pydantic found in a file, a line each.
 
     Args:
-        error: From validating `source.data`.
+        error: What pydantic found in the file's content.
         source: The file.
-        schema: Of the model.
+        schema: The JSON Schema of the content.
     """
-    found = [_Complaint(details, source, schema) for details in error.errors(include_url=False)]
-    # Of a value that may be of several kinds, pydantic says for each kind why it is none of it; the first will do.
-    first = {complaint.path: complaint for complaint in reversed(found) if complaint.is_choice}
-    return [each.problem() for each in found if not each.is_choice or first[each.path] is each]
+    # Of a value that may be of several kinds, pydantic says for each why it is none of it: one line says them all.
+    found: dict[tuple[Place, KeyPath, str], list[str]] = {}
+    for details in error.errors(include_url=False):
+        place, path, what, more = _explained(details, source, schema)
+        found.setdefault((place, path, more), []).append(what)
+    mistakes = []
+    for (place, path, more), whats in found.items():
+        others = "".join(f" or {what.removeprefix('should be ')}" for what in whats[1:])
+        mistakes.append((place, path, f"{whats[0]}{others}{more}"))
+    return yaml_source.refusal(source.name, mistakes)
 
 
-class _Complaint:
-    """One of pydantic's errors beside the file and the schema."""
-
-    def __init__(self, details: ErrorDetails, source: Source, schema: Schema) -> None:
-        self.error = details["type"]
-        self.message = str(details.get("ctx", {}).get("error", details["msg"]))
-        self.details = details
-        self.source = source
-        self.schema = schema
-        self.path, self.node, self.parent = self._locate()
-
-    @property
-    def is_choice(self) -> bool:
-        """Whether the value may be of several kinds that no tag tells apart."""
-        return "anyOf" in self.node
-
-    def problem(self) -> Problem:
-        if _OF_KEY in self.details["loc"]:
-            return Problem(self.source.key_place(self.path), self.path, self.message)
-        translate = {
-            "missing": self._missing,
-            "extra_forbidden": self._unknown_key,
-            "union_tag_not_found": self._missing_tag,
-            "union_tag_invalid": self._unknown_tag,
-            "value_error": self._rule,
-            "several_settings": self._rule_of_several,
-        }
-        return translate.get(self.error, self._unfit)()
-
-    def _locate(self) -> tuple[KeyPath, Mapping[str, Any], Mapping[str, Any]]:
-        """Path in the file, schema there, and schema of the mapping around it.
-
-        pydantic's locations hold the tags of union members as well; the schema tells them from keys.
-        """
-        path: KeyPath = ()
-        node = parent = self.schema.root
-        for part in self.details["loc"]:
-            if part == _OF_KEY or "anyOf" in node:
-                break
-            if "discriminator" in node:
-                node = self.schema.member(node, part)
-            else:
-                path, parent = (*path, part), node
-                node = self.schema.inner(node, part)
-        return path, node, parent
-
-    def _missing(self) -> Problem:
-        return self._at(self.path, f"missing; allowed: {self.schema.allowed(self.node)}")
-
-    def _missing_tag(self) -> Problem:
-        allowed = schema_words.names(schema_words.tags(self.node))
-        return self._at((*self.path, schema_words.tag(self.node)), f"missing; allowed: {allowed}")
-
-    def _unknown_key(self) -> Problem:
-        allowed = list(self.parent.get("properties", ()))
-        close = schema_words.alike(self.path[-1], allowed)
-        what = f"unknown key{close}; allowed: {schema_words.names(allowed)}"
-        return Problem(self.source.key_place(self.path), self.path, what)
-
-    def _unknown_tag(self) -> Problem:
-        return self._unknown_name((*self.path, schema_words.tag(self.node)), schema_words.tags(self.node))
-
-    def _unknown_name(self, path: KeyPath, allowed: list[Any]) -> Problem:
-        seen = self._value(path)
-        close, names = schema_words.alike(seen, allowed), schema_words.names(allowed, near=seen)
-        return self._at(path, f"unknown name, got {self._seen(path)}{close}; allowed: {names}")
-
-    def _rule(self) -> Problem:
-        """A rule that the settings state themselves; its first word may name the key that it is about."""
-        value = self._value(self.path)
-        if isinstance(value, dict):
-            first = self.message.partition(" ")[0]
-            place = self.source.value_place((*self.path, first) if first in value else self.path)
-            return Problem(place, self.path, self.message)
-        seen = "" if value is None or "got" in self.message else f", got {self._seen(self.path)}"
-        return self._at(self.path, self.message + seen)
-
-    def _rule_of_several(self) -> Problem:
-        """A rule of several parameters; it says itself which of those below it is about."""
-        return self._at((*self.path, *self.details["ctx"]["path"]), self.message)
-
-    def _unfit(self) -> Problem:
-        """A value of the wrong type or out of bounds."""
-        value = self._value(self.path)
-        if self.error == "literal_error" and isinstance(value, str) and "enum" in self.node:
-            return self._unknown_name(self.path, self.node["enum"])
-        what = _IN_WORDS.get(self.error) or (_WRONG_TYPE if "type" in self.error else self.message)
-        allowed = self.schema.allowed(self.node)
-        return self._at(self.path, f"{what}, got {self._seen(self.path)}; allowed: {allowed}{self._advice(value)}")
-
-    def _advice(self, value: object) -> str:
-        """What people mean who write this."""
-        wanted = self.node.get("type")
-        kinds = {wanted, *(option.get("type") for option in self.node.get("anyOf", ()))}
-        if isinstance(value, str) and kinds & {"number", "integer"} and self._is_quoted() and _is_number(value):
-            return f"; write {value.strip()} without quotes"
-        if isinstance(value, float) and wanted == "integer" and value.is_integer() and abs(value) < _EXACT:
-            return f"; write {value:.0f}"
-        if isinstance(value, int | float) and wanted == "string":
-            return f"; write '{self._seen(self.path)}' in quotes"
-        if isinstance(value, str) and "discriminator" in self.node and value in schema_words.tags(self.node):
-            return f"; write {{{schema_words.tag(self.node)}: {value}}}"
-        return ""
-
-    def _at(self, path: KeyPath, what: str) -> Problem:
-        return Problem(self.source.value_place(path), path, what)
-
-    def _is_quoted(self) -> bool:
-        return self.source.written.get(self.path, "").startswith(("'", '"'))
-
-    def _value(self, path: KeyPath) -> Any:
-        value = self.source.data
-        for part in path:
-            try:
-                value = value[part]
-            except (KeyError, IndexError, TypeError):
-                return None
-        return value
-
-    def _seen(self, path: KeyPath) -> str:
-        """The value as the file spells it."""
-        value = self._value(path)
-        if isinstance(value, dict | list):
-            size = f" of {len(value)}" if isinstance(value, list) else ""
-            return kind(value) + size if value else f"{kind(value)} without entries"
-        text = self.source.written.get(path, "") or "nothing"
-        return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+def _explained(details: ErrorDetails, source: Source, schema: Node) -> tuple[Place, KeyPath, str, str]:
+    """Return the place of a mistake, the parameter, what is wrong with it, and what to say behind that."""
+    path, node = _located(details["loc"], schema)
+    context = details.get("ctx", {})
+    tag = node.get("discriminator", {}).get("propertyName")
+    key_place, place, seen = source.find(path)
+    got = f", got {seen}" if seen else ""
+    what, more = str(context.get("error", details["msg"])), ""
+    match details["type"]:
+        case "several_settings":
+            path = (*path, *context["path"])
+            place = source.find(path)[1]
+        case "value_error" if "properties" in node:
+            # The first word of a section's rule may be the key that the rule is about.
+            _, inner, found = source.find((*path, what.partition(" ")[0]))
+            place = inner if found else place
+        case "value_error" if _OF_KEY in details["loc"]:
+            place = key_place
+        case "value_error":
+            more = "" if "got" in what else got
+        case "extra_forbidden":
+            parent = _located(details["loc"][:-1], schema)[1]
+            place, what = key_place, f"unknown key{_alike(path[-1], parent)}{_allowed(parent)}"
+        case "missing" | "union_tag_not_found":
+            path = (*path, tag) if tag else path
+            said = _allowed(node) or f"; {node.get('description', 'a value is wanted')}"
+            place, what = key_place, f"missing{said}"
+        case "union_tag_invalid":
+            path, name = (*path, tag), context["tag"]
+            place, what = source.find(path)[1], f"unknown name, got {name}{_alike(name, node)}{_allowed(node, name)}"
+        case "dict_type" | "model_type":
+            what, more = f"should be a mapping{f' with {tag}' if tag else ''}", f"{got}{_allowed(node)}"
+        case _:  # such as "Input should be greater than 0" and "List should have at least 1 item after validation"
+            what = f"should {what.partition(' should ')[2]}{' or null' if 'nullable' in node else ''}"
+            what = what.replace("valid array", "list").replace(" after validation", "")
+            more = got + _alike(seen, node)
+    return place, path, what, more
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _located(location: Iterable[str | int], schema: Node) -> tuple[KeyPath, Node]:
+    """Return the path in the file and the schema there.
+
+    pydantic's locations hold the tags of union members as well; the schema tells them from keys.
+    """
+    path: KeyPath = ()
+    node = schema
+    for part in location:
+        if part == _OF_KEY or "anyOf" in node:
+            break
+        if "discriminator" in node:
+            inner = {"$ref": node["discriminator"]["mapping"][part]}
+        else:
+            path = (*path, part)
+            inner = node.get("properties", {}).get(part) or node.get("items") or node.get("additionalProperties") or {}
+        node = _resolved(inner, schema)
+    return path, node
+
+
+def _resolved(node: Node, schema: Node) -> Node:
+    """Return the schema that a reference leads to, and of a value that may be null that of the value."""
+    if "$ref" in node:
+        return _resolved(schema["$defs"][node["$ref"].rpartition("/")[2]], schema)
+    others = [option for option in node.get("anyOf", ()) if option.get("type") != "null"]
+    return {**_resolved(others[0], schema), "nullable": True} if len(others) == 1 else node
+
+
+def _names(node: Node) -> list[str]:
+    """Return the names that may stand here: tags of a union, values, or keys."""
+    tags = node.get("discriminator", {}).get("mapping")
+    return [str(name) for name in tags or node.get("enum") or node.get("properties") or ()]
+
+
+def _allowed(node: Node, near: object = "") -> str:
+    """Return the names that may stand here, as a message's end; of very many the nearest."""
+    names = _names(node)
+    if len(names) > _MOST_NAMES:
+        close = difflib.get_close_matches(str(near), names, n=3, cutoff=_LIKENESS) or names[:3]
+        names = [f"{', '.join(close)} and {len(names) - len(close)} more (`ltrec params schema` lists them)"]
+    return f"; allowed: {', '.join(names)}" if names else ""
+
+
+def _alike(seen: object, node: Node) -> str:
+    """Return the name that was probably meant, as a question; empty where there is none."""
+    close = difflib.get_close_matches(str(seen), _names(node), n=1, cutoff=_LIKENESS)
+    return f" (did you mean {close[0]}?)" if close else ""

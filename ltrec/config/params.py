@@ -10,14 +10,12 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ltrec.compute.device import DeviceName
-from ltrec.config import config_errors as complaints
-from ltrec.config import yaml_source
+from ltrec.config import config_errors, yaml_source
 from ltrec.config.evaluate import EvaluateSettings
 from ltrec.config.export import ExportSettings
 from ltrec.config.featurize import FeaturizeSettings
 from ltrec.config.prepare import PrepareSettings
 from ltrec.config.represent import RepresentSettings
-from ltrec.config.schema import Schema
 from ltrec.config.tracking import TrackingSettings
 from ltrec.rebalancing.methods import RebalancerSettings
 from ltrec.settings import Settings, conflict
@@ -76,12 +74,12 @@ def load(path: Path) -> Params:
     Raises:
         UserError: a line for every mistake, each with file, line, column, path, the value seen and what is allowed.
     """
-    return _checked(yaml_source.read(path), str(path))
+    return _checked(yaml_source.read(path))
 
 
 def parse(text: str, name: str = "params.yaml") -> Params:
     """As `load`, for text; `name` stands in the messages."""
-    return _checked(yaml_source.parse(text, name), name)
+    return _checked(yaml_source.parse(text, name))
 
 
 def json_schema() -> dict[str, Any]:
@@ -101,12 +99,12 @@ def schema_text() -> str:
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _checked(source: yaml_source.Source, name: str) -> Params:
+def _checked(source: yaml_source.Source) -> Params:
     try:
         # As JSON, where a list may stand for a tuple; otherwise strict.
-        return Params.model_validate_json(json.dumps(source.data))
+        return Params.model_validate_json(source.content)
     except ValidationError as error:
-        raise yaml_source.refuse(name, complaints.problems(error, source, Schema(json_schema()))) from None
+        raise config_errors.refusal(error, source, json_schema()) from None
 
 
 def _tagged_unions(node: object) -> list[dict[str, Any]]:

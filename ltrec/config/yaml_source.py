@@ -1,220 +1,145 @@
-"""YAML read with the place of every key and value, so that a mistake can be pointed at."""
+"""YAML read with the place and the spelling of every value, so that a mistake can be pointed at."""
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ltrec.errors import UserError
+from ruamel.yaml import YAML, MappingNode, ScalarNode, SequenceNode
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from ruamel.yaml import YAML, MappingNode, Node, ScalarNode
+    from ruamel.yaml import Node
 
 KeyPath = tuple[str | int, ...]
 Place = tuple[int, int]
 """Line and column, counted from 1."""
+Mistake = tuple[Place, KeyPath, str]
+"""Where it is, the parameter that it is about, and what is wrong."""
 
+_LONGEST = 60  # characters of a value that a message repeats
 _TAG = "tag:yaml.org,2002:"
 
 
+class _Constructor(SafeConstructor):
+    """Builds plain values only; a date stays text, since YAML 1.2 knows no dates."""
+
+
+_Constructor.add_constructor(f"{_TAG}timestamp", SafeConstructor.construct_yaml_str)
+
+
 @dataclass(frozen=True)
-class Problem:
-    """One mistake in a file."""
-
-    place: Place
-    path: KeyPath
-    what: str
-
-    def line(self, file: str) -> str:
-        """Such as `params.yaml:12:9: rebalance.crt.lr: out of range, got -1; …`."""
-        dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{_shown(part)}" for part in self.path)[1:]
-        return ": ".join(filter(None, (f"{file}:{self.place[0]}:{self.place[1]}", dotted, self.what)))
-
-
-def refuse(file: str, problems: list[Problem]) -> UserError:
-    """One exception for all problems, a line each, in the order of the file."""
-    ordered = sorted(problems, key=lambda problem: problem.place)
-    return UserError("\n".join(dict.fromkeys(problem.line(file) for problem in ordered)))
-
-
-@dataclass
 class Source:
-    """Plain data, and where and how each piece of it is written."""
+    """A YAML file's content as JSON, and the nodes that say where each piece of it is written."""
 
-    data: Any = None
-    keys: dict[KeyPath, Place] = field(default_factory=dict)
-    values: dict[KeyPath, Place] = field(default_factory=dict)
-    written: dict[KeyPath, str] = field(default_factory=dict)
-    """Scalars as the file spells them, quotes included."""
+    name: str
+    text: str
+    root: Node
+    content: str
 
-    def value_place(self, path: KeyPath) -> Place:
-        """Where the value is, or what encloses the place where it should be."""
-        if path in self.values:
-            return self.values[path]
-        return self.key_place(path[:-1]) if path else (1, 1)
+    def find(self, path: KeyPath) -> tuple[Place, Place, str]:
+        """Return where a key is, where its value is, and the value as the file spells it.
 
-    def key_place(self, path: KeyPath) -> Place:
-        return self.keys[path] if path in self.keys else self.value_place(path)
+        Where the file has no such key, the spelling is empty and both places are that of the key around it.
+        """
+        key = value = self.root
+        for part in path:
+            # Of merged and own keys the own come last.
+            inner = [pair for name, *pair in _entries(value) if name == part]
+            if not inner:
+                return _place(key), _place(key), ""
+            key, value = inner[-1]
+        spelt = " ".join(self.text[value.start_mark.index : value.end_mark.index].split())
+        shown = spelt if len(spelt) <= _LONGEST else f"{spelt[:_LONGEST]}…"
+        return _place(key), _place(value if spelt else key), shown or "nothing"
 
 
 def read(path: Path) -> Source:
-    """Read a YAML 1.2 file whose top level is a mapping.
+    """Read a YAML 1.2 file.
 
     Raises:
-        UserError: it cannot be read, is not YAML, is empty, or repeats a key; a line for each mistake.
+        UserError: It cannot be read, is not YAML, is empty, or has duplicate keys or such as are no text.
     """
     name = str(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return parse(path.read_text(encoding="utf-8-sig"), name)
     except FileNotFoundError:
-        raise UserError(
-            "no such file; run ltrec in the project's folder, or name the file with --params", where=name
-        ) from None
-    except IsADirectoryError:
-        raise UserError("is a folder, not a file", where=name) from None
+        hint = "run ltrec in the project's folder, or name the file with --params"
+        raise UserError(f"no such file; {hint}", where=name) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"not UTF-8 text (byte 0x{error.object[error.start]:02x})", where=f"{name}:{line}") from None
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", where=name) from None
-    return parse(text, name)
 
 
 def parse(text: str, name: str) -> Source:
-    """As `read`, for text."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
-    from ruamel.yaml.reader import ReaderError
-
-    yaml = YAML(typ="rt")
+    """Read a text as `read` reads a file."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a reused anchor is legal
+        with warnings.catch_warnings(action="ignore"):  # a reused anchor is legal
             root = yaml.compose(text)
-    except ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
-        what = f"not YAML: the character U+{error.character:04X} is not allowed"
-        raise refuse(name, [Problem((line, column), (), what)]) from None
+        if root is None:
+            raise UserError("is empty; `ltrec params schema` says what belongs there", where=name)
+        if mistakes := list(_wrong_keys(root, ())):
+            raise refusal(name, mistakes)
+        return Source(name, text, root, json.dumps(yaml.constructor.construct_document(root)))
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        what = " ".join(f"{error.context or ''} {error.problem or error}".split())
-        hint = "; indent with spaces, not tabs" if "'\\t'" in what else ""
-        raise refuse(name, [Problem(place, (), f"not YAML: {what}{hint}")]) from None
-    if root is None:
-        raise UserError("is empty; `ltrec params schema` says what belongs there", where=name)
-    reader = _Reader(yaml)
-    reader.source.data = reader.value(root, ())
-    if not isinstance(reader.source.data, dict) and not reader.problems:
-        reader.problem(root, (), f"must be a mapping of sections, got {kind(reader.source.data)}")
-    if reader.problems:
-        raise refuse(name, reader.problems)
-    return reader.source
+        hint = "; indent with spaces, not tabs" if "'\\t'" in error.problem else ""
+        place = error.problem_mark.line + 1, error.problem_mark.column + 1
+        raise refusal(name, [(place, (), f"not YAML: {error.context or ''} {error.problem}{hint}")]) from None
+    except (
+        YAMLError,
+        ValueError,
+        TypeError,
+        LookupError,
+        RecursionError,
+    ) as error:  # such as a list that contains itself
+        raise UserError(f"not YAML: {one_line(error)}", where=name) from None
 
 
-def kind(value: object) -> str:
-    """What a value is, in words."""
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), "nothing")
+def refusal(name: str, mistakes: Iterable[Mistake]) -> UserError:
+    """Return one exception for all mistakes in a file, a line each, in the order of the file."""
+    lines = []
+    for (line, column), path, what in sorted(mistakes, key=lambda mistake: mistake[0]):
+        shown = (part if re.fullmatch(r"[\w-]+", str(part)) else repr(part) for part in path)
+        dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in shown)[1:]
+        lines.append(": ".join(filter(None, (f"{name}:{line}:{column}", dotted, " ".join(what.split())))))
+    return UserError("\n".join(lines))
 
 
-class _Reader:
-    """Walks the nodes and takes down what stands where."""
+def _wrong_keys(node: Node, path: KeyPath) -> Iterator[Mistake]:
+    """Yield the keys that are no text or are there already."""
+    lines: dict[str | int, int] = {}
+    for name, key, value in _entries(node):
+        if isinstance(node, MappingNode) and key.tag not in {f"{_TAG}str", f"{_TAG}merge"}:
+            # In `{lr: 0,1}` the 1 is a key.
+            decimal = node.flow_style and str(name).isdecimal()
+            hint = "a decimal takes a point, not a comma" if decimal else "write it in quotes"
+            yield _place(key), path, f"a key must be text, got {name}; {hint}"
+        elif name in lines:
+            yield _place(key), (*path, name), f"duplicate key; the first is in line {lines[name]}"
+        lines.setdefault(name, _place(key)[0])
+        yield from _wrong_keys(value, (*path, name))
 
-    def __init__(self, yaml: YAML) -> None:
-        self.scalars = yaml.constructor
-        self.source = Source()
-        self.problems: list[Problem] = []
-        self._within: list[Node] = []
 
-    def problem(self, node: Node, path: KeyPath, what: str) -> None:
-        self.problems.append(Problem(_place(node), path, what))
-
-    def value(self, node: Node, path: KeyPath) -> Any:
-        from ruamel.yaml import MappingNode, ScalarNode, SequenceNode
-
-        if node in self._within:
-            self.problem(node, path, "the value contains itself")
-            return None
-        empty = isinstance(node, ScalarNode) and not node.value and node.style is None
-        self.source.values[path] = self.source.key_place(path) if empty else _place(node)
-        self._within.append(node)
-        try:
-            if isinstance(node, MappingNode) and node.tag == f"{_TAG}map":
-                return self._mapping(node, path)
-            if isinstance(node, SequenceNode) and node.tag == f"{_TAG}seq":
-                return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-            if isinstance(node, ScalarNode):
-                return self._scalar(node, path)
-        finally:
-            self._within.pop()
-        self.problem(node, path, f"the tag {str(node.tag).replace(_TAG, '!!')} is not allowed")
-        return None
-
-    def _mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
-        # Merged keys come first, so that the places of own keys stand.
-        merged = self._merged([value for key, value in node.value if key.tag == f"{_TAG}merge"], path)
-        own: dict[str, Any] = {}
+def _entries(node: Node) -> Iterator[tuple[str | int, Node, Node]]:
+    """Yield a mapping's or a list's entries: its name or number, the node that says so, and its value."""
+    if isinstance(node, MappingNode):
         for key, value in node.value:
-            if key.tag == f"{_TAG}merge":
-                continue
-            if key.tag != f"{_TAG}str":
-                self._odd_key(key, path, in_line=bool(node.flow_style))
-            elif key.value in own:
-                first = self.source.keys[*path, key.value]
-                self.problem(key, (*path, key.value), f"duplicate key; the first is in line {first[0]}")
-            else:
-                inner = (*path, key.value)
-                self.source.keys[inner] = _place(key)
-                own[key.value] = self.value(value, inner)
-        return merged | own
-
-    def _odd_key(self, key: Node, path: KeyPath, *, in_line: bool) -> None:
-        seen = key.value if isinstance(key.value, str) else "a list or mapping"
-        number = in_line and key.tag in {f"{_TAG}int", f"{_TAG}float"}
-        hint = "a decimal takes a point, not a comma" if number else "write it in quotes"
-        self.problem(key, path, f"a key must be text, got {seen or 'nothing'}; {hint}")
-
-    def _merged(self, nodes: list[Node], path: KeyPath) -> dict[str, Any]:
-        """What `<<: *anchor` or `<<: [*anchor, …]` brings; earlier ones win."""
-        from ruamel.yaml import MappingNode, SequenceNode
-
-        merged: dict[str, Any] = {}
-        for node in nodes:
-            for part in reversed(node.value if isinstance(node, SequenceNode) else [node]):
-                if isinstance(part, MappingNode) and part not in self._within:
-                    self._within.append(part)
-                    merged |= self._mapping(part, path)
-                    self._within.pop()
-                else:
-                    self.problem(part, path, "<< merges mappings, and this is none")
-        return merged
-
-    def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
-        quote = node.style if node.style in {"'", '"'} else ""
-        self.source.written[path] = f"{quote}{node.value}{quote}"
-        match str(node.tag).removeprefix(_TAG):
-            case "null":
-                return None
-            case "bool":
-                return bool(self.scalars.construct_yaml_bool(node))
-            case "int":
-                return int(self.scalars.construct_yaml_int(node))
-            case "float":
-                return float(self.scalars.construct_yaml_float(node))
-            case "str" | "timestamp":  # YAML 1.2 knows no dates
-                return str(node.value)
-        self.problem(node, path, f"the tag {str(node.tag).replace(_TAG, '!!')} is not allowed")
-        return None
-
-
-def _shown(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]+", key) else repr(key)
+            yield key.value if isinstance(key, ScalarNode) else "a list or mapping", key, value
+    elif isinstance(node, SequenceNode):
+        yield from ((index, item, item) for index, item in enumerate(node.value))
 
 
 def _place(node: Node) -> Place:

@@ -1,4 +1,4 @@
-"""Tensors that do not fit a network, all of them, in a line that can still be read."""
+"""Says which tensors do not fit a network: all of them, in a line that can still be read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNTER = "num_batches_tracked"
 
 
 def tensor_mismatches(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """What is missing, unexpected or of another shape; empty where all fits.
+    """Return a line of what is missing, unexpected or of another shape; empty where all fits.
 
     Batch norm's counters may be missing: PyTorch before 0.4.1 wrote none, and nothing here reads them.
     """
@@ -38,7 +38,7 @@ def tensor_mismatches(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor])
 
 
 def compact(names: Iterable[str]) -> str:
-    """Dotted names that differ in one place only drawn together: `layer1.{0-2}.{bn1,bn2}.weight`."""
+    """Return dotted names with those drawn together that differ in one place: `layer1.{0-2}.{bn1,bn2}.weight`."""
     rows: list[Row] = [tuple((part,) for part in name.split(".")) for name in names]
     for place in reversed(range(max(map(len, rows), default=0))):
         together: dict[tuple[Row, Row | None], list[str]] = {}

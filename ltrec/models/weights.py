@@ -1,4 +1,4 @@
-"""Weights from files that others wrote: read without running their code, and loaded exactly or not at all."""
+"""Reads weights from files that others wrote, without running their code, and loads them exactly or not at all."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ltrec.artifacts import present
 from ltrec.errors import UserError, one_line
+from ltrec.models.checkpoints import is_sound, read_checkpoint
 from ltrec.models.tensor_mismatch import COUNTER, tensor_mismatches
-from ltrec.models.unpickling import is_sound, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,13 +23,13 @@ _PUBLISHED = ("state_dict_best", "feat_model")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU: of a safetensors file, or of a PyTorch one whose code, if any, is not run.
+    """Return the tensors of a safetensors or a PyTorch file by name, on the CPU; code in the file is not run.
 
-    A state dict under `state_dict` or `model` is taken out, and DataParallel's `module.` left off; of a network of
-    ltrec's own, the backbone.
+    A state dict under `state_dict` or `model` is taken out, and DataParallel's `module.` left off. Of a network of
+    ltrec's own the backbone is returned.
 
     Raises:
-        UserError: no such file, damaged, a pickle that would run code, or no state dict.
+        UserError: There is no such file, it is damaged, it would run code, or it holds no state dict.
     """
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_checkpoint(path)
     for wrapper in _WRAPPERS:
@@ -39,10 +39,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(content: object, *, where: str) -> dict[str, Tensor]:
-    """The content itself, if it is a mapping from names to tensors.
+    """Return the content itself, if it is a mapping from names to tensors.
 
     Raises:
-        UserError: it is something else; says what.
+        UserError: It is something else; the message says what.
     """
     import torch
 
@@ -66,7 +66,7 @@ def _state_dict(content: object, *, where: str) -> dict[str, Tensor]:
 
 
 def strip_prefix(tensors: Mapping[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
-    """Without a prefix that every name carries, as DataParallel's do; else as they are."""
+    """Return the tensors without a prefix that all names carry, as DataParallel's do; else as they are."""
     if not all(name.startswith(prefix) for name in tensors):
         return dict(tensors)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -76,13 +76,13 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, i
     """Put tensors into a module that has exactly these; batch norm's counters may be missing.
 
     Args:
-        module: Changed only if everything fits.
-        tensors: By the names of its state dict.
+        module: It is changed only if everything fits.
+        tensors: The tensors by the names of the module's state dict.
         where: What was read, for the message.
         ignore: Beginnings of names that are left out, such as `fc.`.
 
     Raises:
-        UserError: names every missing, unexpected and misshapen tensor.
+        UserError: Tensors are missing, unexpected or misshapen; the message names them all.
     """
     import torch
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ltrec.errors import UserError
-from ltrec.models.unpickling import is_sound
+from ltrec.models.checkpoints import is_sound
 from ltrec.models.weights import strip_prefix
 
 BEST, LATEST = "state_dict_best", "state_dict"

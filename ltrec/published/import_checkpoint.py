@@ -14,8 +14,8 @@ from ltrec.errors import UserError
 from ltrec.models import heads
 from ltrec.models import network as networks
 from ltrec.models.backbones import BackboneSettings, feature_dim
+from ltrec.models.checkpoints import read_checkpoint
 from ltrec.models.tensor_mismatch import COUNTER, tensor_mismatches
-from ltrec.models.unpickling import read_checkpoint
 from ltrec.models.weights import load_exactly
 from ltrec.published import content
 from ltrec.stages import recording

@@ -13,7 +13,7 @@ from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.models import network as networks
 from ltrec.models.heads import predictions_of
-from ltrec.models.unpickling import is_sound, read_pickle
+from ltrec.published.pickles import read_pickle
 from ltrec.rebalancing import feature_bank as features
 from ltrec.rebalancing.selection import mean_recall
 
@@ -102,15 +102,11 @@ def _arrays(content: object, where: str) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def _array(value: Any, name: str, where: str) -> NDArray[Any]:
-    if isinstance(value, torch.Tensor):
-        if not is_sound(value):
-            raise UserError(f"{name} is no tensor of dense real numbers", where=where)
-        value = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
     if isinstance(value, list) and any(isinstance(row, list) and any(map(_nested, row)) for row in value):
         raise UserError(f"{name} has more than two dimensions", where=where)
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError):  # such as a list of rows of different lengths
+    except (ValueError, TypeError):  # such as a list of rows of different lengths
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "iuf":
         raise UserError(f"{name} is no array of real numbers but one of {array.dtype}", where=where)

@@ -1,4 +1,4 @@
-"""Good and bad parameters; every message is asserted whole, with line and column."""
+"""Good and bad parameters: each kind of mistake with its place and what its line must say."""
 
 from __future__ import annotations
 
@@ -42,269 +42,161 @@ export:
 tracking:
   experiment: ltrec
 """
-SECTIONS = "seed, device, prepare, represent, featurize, rebalance, evaluate, export, tracking"
-METHODS = "crt, joint, learnable_tau, lws, ncm, published, tau_norm"
-NAME_RULE = "not a name for a variant; allowed: lower-case letters, digits, _ and -, a letter first, at most 50"
 
-# What is replaced in GOOD, by what, and the line that must come.
-LR = "a number above 0 and at most 1e+38"
+# A mistake in place of a piece of GOOD, and the line that must come: its place and the words in it.
 BAD = [
     # Unknown keys
-    ("seed: 0", "seeds: 0", f"1:1: seeds: unknown key (did you mean seed?); allowed: {SECTIONS}"),
+    ("seed: 0", "seeds: 0", "1:1: seeds: ", "unknown key (did you mean seed?); allowed: seed, device, prepare, "),
     (
         "lr: 0.1, weight_decay",
         "lr: 0.1, decay: 1, weight_decay",
-        (
-            "10:35: represent.optimizer.decay: unknown key (did you mean weight_decay?);"
-            " allowed: lr, momentum, weight_decay, name, head_lr, nesterov"
-        ),
+        "10:35: represent.optimizer.decay: ",
+        "unknown key (did you mean weight_decay?); allowed: lr, momentum, weight_decay, name, head_lr, nesterov",
     ),
-    ("{name: sgd, lr: 0.1, ", "{lr: 0.1, ", "10:3: represent.optimizer.name: missing; allowed: adamw, sgd"),
-    (
-        "epochs: 40",
-        "epochs: 40\n  schedule: {name: step, milestones: [20, 40]}",
-        "12:13: represent.schedule: has a milestone at 40; all must be below epochs (40)",
-    ),
-    (
-        "epochs: 40",
-        "epochs: 40\n  freeze: {by: layer, modules: [layer1]}",
-        "12:16: represent.freeze.by: unknown name, got layer; allowed: depth, name",
-    ),
-    (
-        "{name: cifar_resnet8}",
-        "{name: cifar_resnet8, weights: DEFAULT}",
-        "8:44: represent.backbone: weights must be a file (.pth, .pt, .safetensors) or null, got 'DEFAULT'",
-    ),
+    # Missing keys
+    ("{name: cifar_resnet8}", "{}", "8:3: represent.backbone.name: ", "missing; allowed: alexnet, "),
+    ("{name: sgd, lr: 0.1, ", "{lr: 0.1, ", "10:3: represent.optimizer.name: ", "missing; allowed: adamw, sgd"),
+    ("    method: crt\n", "", "16:3: rebalance.crt.method: ", "missing; allowed: crt, joint, learnable_tau, lws, "),
+    ("  backbone: {name: cifar_resnet8}\n", "", "7:1: represent.backbone.name: ", "missing; allowed: alexnet, "),
+    ("epochs: 40", "schedule: {name: step}", "11:3: represent.schedule.milestones: ", "missing; After so many epochs"),
     # Wrong types
-    (
-        "epochs: 40",
-        "epochs: forty",
-        "11:11: represent.epochs: wrong type, got forty; allowed: a whole number above 0",
-    ),
-    (
-        "epochs: 40",
-        "epochs: 40.0",
-        "11:11: represent.epochs: wrong type, got 40.0; allowed: a whole number above 0; write 40",
-    ),
-    ("epochs: 40", "epochs: 2.5", "11:11: represent.epochs: wrong type, got 2.5; allowed: a whole number above 0"),
-    ("epochs: 40", "epochs: true", "11:11: represent.epochs: wrong type, got true; allowed: a whole number above 0"),
-    ("epochs: 40", "epochs:", "11:3: represent.epochs: wrong type, got nothing; allowed: a whole number above 0"),
-    (
-        "epochs: 40",
-        "epochs: [1, 2]",
-        "11:11: represent.epochs: wrong type, got a list of 2; allowed: a whole number above 0",
-    ),
-    (
-        "experiment: ltrec",
-        "experiment: 7",
-        (
-            "25:15: tracking.experiment: wrong type, got 7; allowed: text of at most 200 characters"
-            """ that matches ^[^/:'"]+$; write '7' in quotes"""
-        ),
-    ),
-    (
-        "experiment: ltrec",
-        "experiment: a/b",
-        (
-            "25:15: tracking.experiment: not allowed, got a/b; allowed: text of at most 200 characters"
-            """ that matches ^[^/:'"]+$"""
-        ),
-    ),
+    ("epochs: 40", "epochs: forty", "11:11: represent.epochs: ", "integer, got forty"),
+    ("epochs: 40", "epochs: 40.0", "11:11: represent.epochs: ", "integer, got 40.0"),
+    ("epochs: 40", "epochs: 2.5", "11:11: represent.epochs: ", "integer, got 2.5"),
+    ("epochs: 40", "epochs: true", "11:11: represent.epochs: ", "integer, got true"),
+    ("epochs: 40", "epochs:", "11:3: represent.epochs: ", "integer, got nothing"),
+    ("epochs: 40", "epochs: [1, 2]", "11:11: represent.epochs: ", "integer, got [1, 2]"),
+    ("experiment: ltrec", "experiment: 7", "25:15: tracking.experiment: ", "string, got 7"),
+    ("experiment: ltrec", "experiment: a/b", "25:15: tracking.experiment: ", """'^[^/:'"]+$', got a/b"""),
     (
         "{name: cifar_resnet8}",
         "{name: resnet18, weights: 1}",
-        "8:39: represent.backbone.weights: wrong type, got 1; allowed: text or null; write '1' in quotes",
+        "8:39: represent.backbone.weights: ",
+        "string or null, got 1",
     ),
-    (
-        "{size: 16, resize: 16}",
-        "{size: 16, mean: 0.5}",
-        "9:27: represent.image.mean: wrong type, got 0.5; allowed: a list of 3, each a number at least 0 and at most 1",
-    ),
-    (
-        "{name: cifar_resnet8}",
-        "resnet50",
-        (
-            "8:13: represent.backbone: wrong type, got resnet50; allowed: a mapping with name: alexnet, cifar_resnet20,"
-            " cifar_resnet32 and 85 more (`ltrec params schema` lists them); write {name: resnet50}"
-        ),
-    ),
+    ("size: 16, resize: 16", "size: 16, mean: 0.5", "9:27: represent.image.mean: ", "list, got 0.5"),
+    ("{name: cifar_resnet8}", "resnet50", "8:13: represent.backbone: ", "mapping with name, got resnet50; allowed: "),
+    ("  views: 0", "  3", "13:3: featurize: ", "mapping, got 3; allowed: views, batch_size, workers"),
     # Numbers that are none
-    (
-        "    lr: 0.1",
-        "    lr: '1e-3'",
-        f"18:9: rebalance.crt.lr: wrong type, got '1e-3'; allowed: {LR}; write 1e-3 without quotes",
-    ),
-    (
-        "    lr: 0.1",
-        "    lr: nan",
-        f"18:9: rebalance.crt.lr: wrong type, got nan; allowed: {LR}",
-    ),
-    (
-        "    lr: 0.1",
-        "    lr: .nan",
-        f"18:9: rebalance.crt.lr: not a finite number, got .nan; allowed: {LR}",
-    ),
-    (
-        "    lr: 0.1",
-        "    lr: .inf",
-        f"18:9: rebalance.crt.lr: not a finite number, got .inf; allowed: {LR}",
-    ),
-    (
-        "    lr: 0.1",
-        "    lr: 1e400",
-        f"18:9: rebalance.crt.lr: not a finite number, got 1e400; allowed: {LR}",
-    ),
-    (
-        "lr: 0.1, weight",
-        "lr: 0,1, weight",
-        "10:32: represent.optimizer: a key must be text, got 1; a decimal takes a point, not a comma",
-    ),
+    ("    lr: 0.1", "    lr: '1e-3'", "18:9: rebalance.crt.lr: ", "number, got '1e-3'"),
+    ("    lr: 0.1", "    lr: nan", "18:9: rebalance.crt.lr: ", "number, got nan"),
+    ("    lr: 0.1", "    lr: .nan", "18:9: rebalance.crt.lr: ", "finite number, got .nan"),
+    ("    lr: 0.1", "    lr: .inf", "18:9: rebalance.crt.lr: ", "finite number, got .inf"),
+    ("    lr: 0.1", "    lr: 1e400", "18:9: rebalance.crt.lr: ", "finite number, got 1e400"),
+    ("lr: 0.1, weight", "lr: 0,1, weight", "10:32: represent.optimizer: ", "got 1; a decimal takes a point"),
     # Out of bounds
-    (
-        "    lr: 0.1",
-        "    lr: -1E-3",
-        f"18:9: rebalance.crt.lr: out of range, got -1E-3; allowed: {LR}",
-    ),
-    (
-        "seed: 0",
-        "seed: -1",
-        "1:7: seed: out of range, got -1; allowed: a whole number at least 0 and below 4294967296",
-    ),
-    (
-        "taus: [0, 0.5, 1]",
-        "taus: [0, -0.5, 1]",
-        "19:37: rebalance.tau.taus[1]: out of range, got -0.5; allowed: a number at least 0 and at most 10",
-    ),
-    (
-        "taus: [0, 0.5, 1]",
-        "taus: []",
-        (
-            "19:33: rebalance.tau.taus: too few entries, got a list without entries;"
-            " allowed: a list of at least 1, each a number at least 0 and at most 10"
-        ),
-    ),
+    ("    lr: 0.1", "    lr: -1E-3", "18:9: rebalance.crt.lr: ", "greater than 0, got -1E-3"),
+    ("    lr: 0.1", "    lr: 1e39", "18:9: rebalance.crt.lr: ", "less than or equal to 1000"),
+    ("seed: 0", "seed: -1", "1:7: seed: ", "greater than or equal to 0, got -1"),
+    ("seed: 0", "seed: 4294967296", "1:7: seed: ", "less than 4294967296, got 4294967296"),
+    ("[0, 0.5, 1]", "[0, -0.5, 1]", "19:37: rebalance.tau.taus[1]: ", "greater than or equal to 0, got -0.5"),
+    ("[0, 0.5, 1]", "[]", "19:33: rebalance.tau.taus: ", "at least 1 item, not 0, got []"),
+    ("size: 16, resize: 16", "size: 16, mean: [0, 0]", "9:21: represent.image.mean[2]: ", "missing"),
+    ("size: 16, resize: 16", "size: 16, mean: [0, 0, 0, 0]", "9:27: represent.image.mean: ", "at most 3 items"),
     # Names
-    ("device: auto", "device: gpu", "2:9: device: unknown name, got gpu (did you mean cpu?); allowed: auto, cpu, cuda"),
+    ("device: auto", "device: gpu", "2:9: device: ", "'auto', 'cpu' or 'cuda', got gpu (did you mean cpu?)"),
     (
         "cifar_resnet8",
         "resnet51",
-        (
-            "8:20: represent.backbone.name: unknown name, got resnet51 (did you mean resnet50?);"
-            " allowed: resnet50, resnet18, resnet10 and 85 more (`ltrec params schema` lists them)"
-        ),
+        "8:20: represent.backbone.name: ",
+        "unknown name, got resnet51 (did you mean resnet50?); allowed: resnet50, resnet18, resnet10 and 85 more",
     ),
     (
         "{method: joint}",
         "{method: joined}",
-        f"15:19: rebalance.joint.method: unknown name, got joined (did you mean joint?); allowed: {METHODS}",
+        "15:19: rebalance.joint.method: ",
+        "unknown name, got joined (did you mean joint?); allowed: crt, joint, learnable_tau, lws, ncm, ",
     ),
-    ("    method: crt\n", "", f"16:3: rebalance.crt.method: missing; allowed: {METHODS}"),
-    (
-        "  backbone: {name: cifar_resnet8}\n",
-        "",
-        (
-            "7:1: represent.backbone: missing; allowed: a mapping with name: alexnet, cifar_resnet20, cifar_resnet32"
-            " and 85 more (`ltrec params schema` lists them)"
-        ),
-    ),
-    # Names of variants
-    ("  crt:", "  c@t:", f"16:3: rebalance.'c@t': {NAME_RULE}"),
-    ("  crt:", "  a/b:", f"16:3: rebalance.'a/b': {NAME_RULE}"),
-    ("  crt:", "  a.b:", f"16:3: rebalance.'a.b': {NAME_RULE}"),
-    ("  crt:", "  ${x}:", f"16:3: rebalance.'${{x}}': {NAME_RULE}"),
-    ("  crt:", "  CRT:", f"16:3: rebalance.CRT: {NAME_RULE}"),
-    ("  crt:", '  "":', f"16:3: rebalance.'': {NAME_RULE}"),
-    ("  crt:", "  crt\u00e9:", f"16:3: rebalance.crt\u00e9: {NAME_RULE}"),
-    (
-        "  crt:",
-        "  champion:",
-        (
-            "16:3: rebalance.champion: not a name for a variant: the outputs use it;"
-            " taken are champion, class, label, selected_on, shot, test, train, val"
-        ),
-    ),
-    ("  crt:", "  1:", "16:3: rebalance: a key must be text, got 1; write it in quotes"),
-    ("  crt:", "  true:", "16:3: rebalance: a key must be text, got true; write it in quotes"),
-    # Duplicates
-    ("  crt:", "  joint:", "16:3: rebalance.joint: duplicate key; the first is in line 15"),
-    ("epochs: 40", "epochs: 40\n  epochs: 50", "12:3: represent.epochs: duplicate key; the first is in line 11"),
-    # Rules across fields
-    (
-        "few_below: 20",
-        "few_below: 200",
-        "21:39: evaluate.shots: few_below (200) must not exceed many_above (100)",
-    ),
-    ("resize: 16", "resize: 8", "9:29: represent.image: resize must be at least size (16), got 8"),
-    (
-        "val: 10,",
-        "val: 1.5,",
-        "5:16: prepare.split.val: must be a whole number of images a class, or a fraction below 1, got 1.5",
-    ),
-    # A value of several kinds
-    ("val: 10,", "val: tets,", "5:16: prepare.split.val: wrong type, got tets; allowed: a number above 0 or test"),
-    ("val: 10,", "val: -1,", "5:16: prepare.split.val: out of range, got -1; allowed: a number above 0 or test"),
-    (
-        "val: 10,",
-        "val: [1],",
-        "5:16: prepare.split.val: wrong type, got a list of 1; allowed: a number above 0 or test",
-    ),
-    (
-        "val: 10,",
-        "val: '10',",
-        "5:16: prepare.split.val: wrong type, got '10'; allowed: a number above 0 or test; write 10 without quotes",
-    ),
-    ("test: 40", "test: test", "5:26: prepare.split.test: wrong type, got test; allowed: a number above 0"),
     (
         "kind: folder, root: data",
         "kind: cifar, root: data",
-        (
-            "4:18: prepare.source.kind: unknown name, got cifar (did you mean cifar10?);"
-            " allowed: cifar10, cifar100, csv, folder, imagefolder, imagenet, inaturalist, lists, places365"
-        ),
+        "4:18: prepare.source.kind: ",
+        "unknown name, got cifar (did you mean cifar10?); allowed: cifar10, cifar100, csv, folder, ",
     ),
     (
-        "n_max: 120",
-        "n_max: 12",
-        "6:66: prepare.long_tail: n_max (12) is below imbalance_factor (30): the rarest class would keep no image",
+        "epochs: 40",
+        "epochs: 40\n  freeze: {by: layer, modules: [layer1]}",
+        "12:16: represent.freeze.by: ",
+        "unknown name, got layer; allowed: depth, name",
+    ),
+    # Names of variants
+    *(
+        ("  crt:", f"  {key}:", f"16:3: rebalance.{shown}: ", "not a name for a variant; allowed: lower-case letters")
+        for key, shown in {"c@t": "'c@t'", "a.b": "'a.b'", "${x}": "'${x}'", "CRT": "CRT", '""': "''", "é": "é"}.items()
+    ),
+    ("  crt:", "  champion:", "16:3: rebalance.champion: ", "the outputs use it; taken are champion, class, label, "),
+    # Keys that are no text or that are there already
+    ("  crt:", "  1:", "16:3: rebalance: ", "a key must be text, got 1; write it in quotes"),
+    ("  crt:", "  true:", "16:3: rebalance: ", "a key must be text, got true; write it in quotes"),
+    ("joint: {method: joint}", "joint: {{method}}", "15:11: rebalance.joint: ", "a key must be text"),
+    ("  crt:", "  joint:", "16:3: rebalance.joint: ", "duplicate key; the first is in line 15"),
+    ("epochs: 40", "epochs: 40\n  epochs: 50", "12:3: represent.epochs: ", "duplicate key; the first is in line 11"),
+    # Rules
+    ("few_below: 20", "few_below: 200", "21:39: evaluate.shots: ", "few_below (200) must not exceed many_above (100)"),
+    ("resize: 16", "resize: 8", "9:29: represent.image: ", "resize must be at least size (16), got 8"),
+    ("n_max: 120", "n_max: 12", "6:66: prepare.long_tail: ", "n_max (12) is below imbalance_factor (30)"),
+    (
+        "{name: cifar_resnet8}",
+        "{name: cifar_resnet8, weights: DEFAULT}",
+        "8:44: represent.backbone: ",
+        "weights must be a file (.pth, .pt, .safetensors) or null, got 'DEFAULT'",
     ),
     (
-        "variant: champion",
-        "variant: best",
-        "23:12: export.variant: no such variant in rebalance, got best; allowed: champion, joint, crt, tau",
+        "epochs: 40",
+        "epochs: 40\n  schedule: {name: step, milestones: [20, 40]}",
+        "12:13: represent.schedule: ",
+        "has a milestone at 40; all must be below epochs (40)",
     ),
+    ("variant: champion", "variant: best", "23:12: export.variant: ", "got best; allowed: champion, joint, crt, tau"),
+    ("test: 40", "test: 1.5", "5:26: prepare.split.test: ", "a fraction below 1, got 1.5"),
+    # A value of several kinds
+    ("val: 10,", "val: 1.5,", "5:16: prepare.split.val: ", "a fraction below 1 or 'test', got 1.5"),
+    ("val: 10,", "val: tets,", "5:16: prepare.split.val: ", "number or 'test', got tets"),
+    ("val: 10,", "val: -1,", "5:16: prepare.split.val: ", "greater than 0 or 'test', got -1"),
+    ("val: 10,", "val: [1],", "5:16: prepare.split.val: ", "number or 'test', got [1]"),
+    ("val: 10,", "val: '10',", "5:16: prepare.split.val: ", "number or 'test', got '10'"),
+    ("test: 40", "test: test", "5:26: prepare.split.test: ", "number, got test"),
     # YAML
-    ("seed: 0", "seed: !!python/name:os.system x", "1:7: seed: the tag !!python/name:os.system is not allowed"),
-    ("seed: 0", "seed: &loop [*loop]", "1:7: seed[0]: the value contains itself"),
-    ("seed: 0", "seed: a: b", "1:8: not YAML: mapping values are not allowed here"),
-    (
-        "  views: 0",
-        "\tviews: 0",
-        (
-            "13:1: not YAML: while scanning for the next token found character '\\t' that cannot start any token;"
-            " indent with spaces, not tabs"
-        ),
-    ),
-    ("seed: 0", "seed: \x07", "1:7: not YAML: the character U+0007 is not allowed"),
+    ("seed: 0", "seed: !!python/name:os.system x", "1:7: not YAML: ", "python/name:os.system"),
+    ("seed: 0", "seed: a: b", "1:8: not YAML: ", "mapping values are not allowed here"),
+    ("  views: 0", "\tviews: 0", "13:1: not YAML: ", "indent with spaces, not tabs"),
+    ("seed: 0", "seed: *none", "1:7: not YAML: ", "undefined alias 'none'"),
+    ("seed: 0", "seed: 0\n---", "2:1: not YAML: ", "expected a single document"),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "line"), BAD, ids=[line for _, _, line in BAD])
-def test_a_mistake_is_one_line_with_its_place(old: str, new: str, line: str) -> None:
+@pytest.mark.parametrize(("old", "new", "place", "words"), BAD)
+def test_a_mistake_is_one_line_with_its_place(old: str, new: str, place: str, words: str) -> None:
     assert GOOD.count(old) == 1, "the test replaces one place"
     with pytest.raises(UserError) as error:
         params.parse(GOOD.replace(old, new))
-    assert str(error.value) == f"params.yaml:{line}"
+    line = str(error.value)
+    assert line.startswith(f"params.yaml:{place}")
+    assert words in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "value", ["&loop [*loop]", "\x07", "[" * 4000, "9" * 5000, "!!binary aGk=", "!!bool x", "!!int ''"]
+)
+def test_what_python_cannot_hold_is_a_line(value: str) -> None:
+    with pytest.raises(UserError, match=r"^params.yaml: not YAML: .*$"):
+        params.parse(GOOD.replace("seed: 0", f"seed: {value}"))
+
+
+def test_a_long_value_is_cut() -> None:
+    with pytest.raises(UserError, match=rf"^params.yaml:2:9: device: .*, got {'x' * 60}…$"):
+        params.parse(GOOD.replace("device: auto", f"device: {'x' * 1000}"))
 
 
 def test_all_mistakes_are_listed_in_the_order_of_the_file() -> None:
     text = GOOD.replace("epochs: 40", "epochs: 0").replace("seed: 0", "seed: x").replace("views: 0", "view: 0")
     with pytest.raises(UserError) as error:
         params.parse(text, "other.yaml")
-    assert str(error.value).splitlines() == [
-        "other.yaml:1:7: seed: wrong type, got x; allowed: a whole number at least 0 and below 4294967296",
-        "other.yaml:11:11: represent.epochs: out of range, got 0; allowed: a whole number above 0",
-        "other.yaml:13:3: featurize.view: unknown key (did you mean views?); allowed: views, batch_size, workers",
-    ]
+    places = [line.split(": ")[:2] for line in str(error.value).splitlines()]
+    assert places == [
+        ["other.yaml:1:7", "seed"], ["other.yaml:11:11", "represent.epochs"], ["other.yaml:13:3", "featurize.view"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -312,25 +204,21 @@ def test_all_mistakes_are_listed_in_the_order_of_the_file() -> None:
     [
         ("", "params.yaml: is empty; `ltrec params schema` says what belongs there"),
         ("# nothing\n", "params.yaml: is empty; `ltrec params schema` says what belongs there"),
-        ("- seed\n", "params.yaml:1:1: must be a mapping of sections, got a list"),
-        ("seed\n", "params.yaml:1:1: must be a mapping of sections, got text"),
+        ("---\n", "params.yaml:2:1: should be a mapping, got nothing; allowed: seed, "),
+        ("- seed\n", "params.yaml:1:1: should be a mapping, got - seed; allowed: seed, "),
+        ("seed\n", "params.yaml:1:1: should be a mapping, got seed; allowed: seed, "),
         (
             "rebalance: {}\nrepresent: {backbone: {name: resnet50}}\n",
-            (
-                "params.yaml:1:12: rebalance: too few entries, got a mapping without entries;"
-                " allowed: a mapping with at least one entry"
-            ),
+            "params.yaml:1:12: rebalance: should have at least 1 item, not 0, got {}",
         ),
-        (
-            "represent: {backbone: {name: resnet50}}\n",
-            "params.yaml:1:1: rebalance: missing; allowed: a mapping with at least one entry",
-        ),
+        ("represent: {backbone: {name: resnet50}}\n", "params.yaml:1:1: rebalance: missing; The variants to compare"),
     ],
 )
 def test_a_file_without_content_is_one_line(text: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         params.parse(text)
-    assert str(error.value) == message
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("spelling", ["1e-3", "1E-3", "1.e-3", "1.0e-03", ".1e-2", "+1e-3", ".001", "0.001"])
@@ -364,7 +252,29 @@ def test_anchors_and_merges_are_followed() -> None:
     assert variants["slow"].model_dump() == variants["crt"].model_dump() | {"lr": 0.01}
     with pytest.raises(UserError) as error:
         params.parse(text.replace("lr: 0.01", "lr: -1"))
-    assert str(error.value).startswith("params.yaml:20:24: rebalance.slow.lr: out of range, got -1;")
+    assert str(error.value) == "params.yaml:20:24: rebalance.slow.lr: should be greater than 0, got -1"
+    with pytest.raises(
+        UserError, match=r"^params.yaml:20:27: rebalance.slow.lr: duplicate key; the first is in line 20$"
+    ):
+        params.parse(text.replace("lr: 0.01", "lr: 1, lr: 2"))
+
+
+def test_a_mistake_in_merged_keys_is_placed_where_they_are_written() -> None:
+    text = GOOD.replace("  crt:\n", "  crt: &crt\n").replace("evaluate:", "  slow: {<<: *crt, epochs: 2}\nevaluate:")
+    with pytest.raises(UserError) as error:
+        params.parse(text.replace("    lr: 0.1", "    lr: -1"))
+    assert [line.split(": ")[:2] for line in str(error.value).splitlines()] == [
+        ["params.yaml:18:9", "rebalance.crt.lr"], ["params.yaml:18:9", "rebalance.slow.lr"],
+    ]  # fmt: skip
+
+
+def test_an_anchor_may_be_used_again() -> None:
+    text = GOOD.replace("epochs: 40", "epochs: &n 40").replace("views: 0", "views: &n 2\n  workers: *n")
+    assert params.parse(text).featurize.workers == 2
+
+
+def test_a_date_is_text() -> None:
+    assert params.parse(GOOD.replace("experiment: ltrec", "experiment: 2026-13-45")).tracking.experiment == "2026-13-45"
 
 
 def test_all_parameters_survive_a_round_trip_through_yaml() -> None:

@@ -76,7 +76,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "hostile, not of PyTorch": (
         lambda path: path.write_bytes(pickle.dumps(Hostile())),
-        r"is a pickle, but none that torch\.save wrote; no code of it was run",
+        r"damaged or not a checkpoint that torch\.save wrote",
     ),
     "truncated": (truncated, r"damaged or not a checkpoint that torch\.save wrote"),
     "empty": (lambda path: path.touch(), r"damaged or not a checkpoint that torch\.save wrote"),

@@ -1,0 +1,138 @@
+"""Checkpoints of others, read without running what is in them.
+
+A pickle names functions and has them called. PyTorch's weights-only reader knows those that put tensors together;
+NumPy's, which training scripts' scores and class centres bring along, get stand-ins here: its own dtypes believe a
+pickle that tells them to take bytes for pointers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import re
+import warnings
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ltrec.artifacts import present
+from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_REAL = {"float16", "bfloat16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"}
+_FORBIDDEN = re.compile(r"GLOBAL (?P<name>[\w.]+)")
+
+
+def read_checkpoint(path: Path) -> object:
+    """Read what `torch.save` wrote, in either of its formats.
+
+    Returns:
+        Tensors on the CPU, numbers, text, lists and dicts; NumPy's arrays as something that `numpy.asarray` takes.
+
+    Raises:
+        UserError: The file is missing or damaged, or has anything else in it.
+    """
+    import torch
+    from torch.serialization import safe_globals
+
+    known: list[Any] = [(function, name) for name, function in numpy_stand_ins().items()]
+    with present(path).open("rb") as file, warnings.catch_warnings(), safe_globals(known):
+        warnings.simplefilter("ignore")  # of pickle protocols and of storages' old names
+        try:
+            _refuse_compressed(path)
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # noqa: BLE001 - out of a damaged pickle comes almost anything
+            raise refusal(error, path, "a checkpoint that torch.save wrote", "tensors, NumPy arrays") from None
+
+
+def is_sound(tensor: Tensor) -> bool:
+    """Return whether a tensor is dense, of real numbers, and as large in the file as its shape says."""
+    return (
+        tensor.device.type == "cpu"
+        and str(tensor.layout) == "torch.strided"
+        and str(tensor.dtype).removeprefix("torch.") in _REAL
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
+
+
+def refusal(error: Exception, path: Path, wanted: str, allowed: str) -> UserError:
+    """Return what to say of a file that is not `wanted`, or that names what is not `allowed`."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        what = error.what
+    elif named := _FORBIDDEN.search(text):
+        only = f"only {allowed}, numbers, text, lists and dicts are read"
+        what = f"refused before any code of it ran: it names {named['name']}; {only}"
+    else:
+        # The first sentence; of torch's advice to trust the file and run its code nothing is passed on.
+        said = re.split(r"\. | Check the doc", text.rpartition("WeightsUnpickler error: ")[2])[0][:120]
+        what = f"damaged or not {wanted} ({': '.join(filter(None, (type(error).__name__, said)))})"
+    return UserError(what, where=str(path))
+
+
+def numpy_stand_ins() -> dict[str, Any]:
+    """Return what to call for the names in pickles of arrays; anew each time, since a pickle may set attributes."""
+
+    def reconstruct(array: type[_Array], *_: object) -> _Array:
+        return array()
+
+    def scalar(dtype: _Dtype, data: Any) -> Any:
+        return dtype.filled(data, (1,), "C")[0]
+
+    def from_buffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: Any, axes: Any = None) -> NDArray[Any]:
+        return dtype.filled(data, shape, order) if axes is None else dtype.filled(data, shape, "C").transpose(axes)
+
+    known: dict[str, Any] = {"numpy.ndarray": _Array, "numpy.dtype": _Dtype}
+    for package in ("numpy.core", "numpy._core"):  # before NumPy 2 and since
+        known[f"{package}.multiarray._reconstruct"] = reconstruct
+        known[f"{package}.multiarray.scalar"] = scalar
+        known[f"{package}.numeric._frombuffer"] = from_buffer
+    return known
+
+
+class _Dtype:
+    """Stands for `numpy.dtype`: numbers and text, of which a pickle's state may change the byte order only."""
+
+    def __init__(self, kind: str, *_: object) -> None:
+        if not re.fullmatch(r"[biufcSU][0-9]+", kind):
+            raise pickle.UnpicklingError(f"an array of {kind!r}; only numbers and text are read")
+        self._dtype = np.dtype(kind)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._dtype = self._dtype.newbyteorder(state[1])
+
+    def filled(self, data: Any, shape: tuple[int, ...], order: Any) -> NDArray[Any]:
+        """Return the array with these bytes, which pickles before protocol 3 hold as text."""
+        raw = data.encode("latin1") if isinstance(data, str) else data
+        return np.frombuffer(raw, self._dtype).reshape(shape, order=order).copy(order="K")
+
+
+class _Array:
+    """Stands for `numpy.ndarray`, which a pickle makes empty and fills then; `numpy.asarray` takes it."""
+
+    def __init__(self, *_: object) -> None:
+        self._value: NDArray[Any] = np.empty(0)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        self._value = dtype.filled(data, shape, "F" if fortran else "C")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self._value, dtype=dtype, copy=copy)
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a compressed zip file, of which 2 MB may ask for 2 GB; torch.save compresses nothing.
+
+    Raises:
+        UserError: The content is larger than the file.
+    """
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as packed:  # torch says what is damaged
+        if sum(entry.file_size for entry in packed.infolist()) > path.stat().st_size:
+            raise UserError("is compressed, which torch.save does not do")
