@@ -42,10 +42,7 @@ class Collection:
 
     def keep(self, paths: Container[str], skipped: tuple[Skipped, ...]) -> Collection:
         """Return the collection with only the images in `paths`; `skipped` says why the others go."""
-        splits = {
-            split: images.where(np.array([path in paths for path in images.paths], dtype=np.bool_))
-            for split, images in self.splits.items()
-        }
+        splits = {split: images.filter(paths.__contains__) for split, images in self.splits.items()}
         unknown = tuple(path for path in self.unknown if path in paths)
         return replace(self, splits=splits, skipped=self.skipped + skipped, unknown=unknown)
 
