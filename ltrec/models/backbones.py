@@ -224,7 +224,7 @@ def feature_dim(backbone: nn.Module, size: int, name: str) -> int:
 
 
 def _without_classifier(network: nn.Module) -> tuple[nn.Module, list[str]]:
-    """Put an identity for the last linear layer (SqueezeNet: convolution); return the network and the layer's prefix."""
+    """Put an identity for the last linear layer (SqueezeNet: convolution); return the network and its prefix."""
     from torch import nn
 
     kind = nn.Linear if any(isinstance(module, nn.Linear) for module in network.modules()) else nn.Conv2d
