@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -29,38 +28,27 @@ UNKNOWN = -1
 """The label of an image that shows no class of the task, in lists and feature banks of val and test."""
 
 
-@dataclass(frozen=True)
 class Layout:
-    """Where each stage's artifacts lie."""
+    """Where each stage's artifacts lie, below `root`."""
 
-    root: Path = Path("artifacts")
+    def __init__(self, root: Path = Path("artifacts")) -> None:
+        self.root = root
+        self.classes = root / "prepare" / "classes.txt"
+        self.stats = root / "prepare" / "stats.json"
+        self.cache_list = root / "prepare" / "train.cache.txt"  # which training images are read from smaller copies
+        self.model = root / "represent" / "model.safetensors"
+        self.history = root / "represent" / "history.csv"
+        self.evaluation = root / "evaluate"
+        self.evaluation_metrics = root / "evaluate" / "metrics.json"
+        self.plots = root / "evaluate" / "plots"
+        self.onnx = root / "export" / "model.onnx"
+        self.onnx_check = root / "export" / "check.json"
 
     def split_list(self, split: Split) -> Path:
         return self.root / "prepare" / f"{split}.txt"
 
-    @property
-    def classes(self) -> Path:
-        return self.root / "prepare" / "classes.txt"
-
     def split_digest(self, split: Split) -> Path:
         return self.root / "prepare" / f"{split}.digest.txt"
-
-    @property
-    def cache_list(self) -> Path:
-        """The file that says which training images are read from smaller copies."""
-        return self.root / "prepare" / "train.cache.txt"
-
-    @property
-    def stats(self) -> Path:
-        return self.root / "prepare" / "stats.json"
-
-    @property
-    def model(self) -> Path:
-        return self.root / "represent" / "model.safetensors"
-
-    @property
-    def history(self) -> Path:
-        return self.root / "represent" / "history.csv"
 
     def features(self, split: Split) -> Path:
         return self.root / "featurize" / f"{split}.safetensors"
@@ -70,26 +58,6 @@ class Layout:
 
     def head_metrics(self, variant: str) -> Path:
         return self.root / "rebalance" / variant / "metrics.json"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.root / "evaluate"
-
-    @property
-    def evaluation_metrics(self) -> Path:
-        return self.evaluation / "metrics.json"
-
-    @property
-    def plots(self) -> Path:
-        return self.evaluation / "plots"
-
-    @property
-    def onnx(self) -> Path:
-        return self.root / "export" / "model.onnx"
-
-    @property
-    def onnx_check(self) -> Path:
-        return self.root / "export" / "check.json"
 
 
 @contextlib.contextmanager

@@ -69,10 +69,7 @@ Advance = Callable[..., None]
 def progress(what: str, total: int, *, done: int = 0) -> Iterator[Advance]:
     """Yield what advances a progress bar; without a terminal there is a plain line now and then.
 
-    Args:
-        what: What is under way, such as `represent: epochs`.
-        total: The number of all steps.
-        done: The number of steps that an earlier run finished.
+    `what` is under way, such as `represent: epochs`; an earlier run finished `done` of the `total` steps.
     """
     if _verbosity == Verbosity.QUIET:
         yield lambda _n=1, _note="", **_named: None

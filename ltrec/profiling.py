@@ -101,12 +101,9 @@ def step() -> None:
 
 @contextlib.contextmanager
 def recording(stage: str, device: torch.device, *, wanted: bool) -> Iterator[None]:
-    """Profile a stage, which runs inside; the table is shown and written beside the trace, in the state folder.
+    """Profile the stage that runs inside, if that is wanted.
 
-    Args:
-        stage: The stage's name.
-        device: The device that it works on.
-        wanted: Whether anything is timed at all.
+    The table of its parts is shown, and written beside the trace in the project's state folder.
     """
     global _active  # noqa: PLW0603 - one process, one stage
     if not wanted:

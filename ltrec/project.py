@@ -63,11 +63,9 @@ def code_digest() -> str:
 
 @contextlib.contextmanager
 def lock(path: Path, *, patience: float = 15.0) -> Iterator[None]:
-    """Hold a lock that only one process has at a time; the system frees it however the process ends.
+    """Hold a lock file that only one process has at a time; the system frees it however the process ends.
 
-    Args:
-        path: The lock file.
-        patience: Seconds to wait for another holder, such as one that is just being killed.
+    Another holder, such as one that is just being killed, is waited for `patience` seconds.
 
     Raises:
         UserError: another process still holds the lock.

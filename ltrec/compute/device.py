@@ -7,7 +7,6 @@ import math
 import os
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.compute.distributed import local_rank
 from ltrec.errors import UserError, one_line
 from ltrec.process import cores
 
@@ -26,6 +25,8 @@ def resolve(name: DeviceName) -> torch.device:
         UserError: a GPU is asked for and there is none.
     """
     import torch
+
+    from ltrec.compute.distributed import local_rank
 
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -82,15 +83,15 @@ def memory_for(what: str, *, where: str, instead: str) -> Iterator[None]:
 
 
 def require_finite(value: float, what: str, *, epoch: int, step: int, lr: float, where: str | None = None) -> None:
-    """Stop a training that diverges.
+    """Stop a training that diverges, which a figure of it shows.
 
     Args:
-        value: A figure of the training, already off the device.
+        value: The figure, already off the device.
         what: The figure's name.
         epoch: The epoch, counted from 0.
         step: The step of the epoch, counted from 0.
         lr: The learning rate, which may be too high.
-        where: The parameter that sets it.
+        where: The parameter that sets the learning rate.
 
     Raises:
         UserError: the value is not finite.

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import torch
+import torch.distributed as dist
+
 from ltrec import console
 from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    import torch
     from torch import Tensor, nn
 
 _TIMEOUT = timedelta(minutes=10)
@@ -41,25 +43,20 @@ class World:
 
     def sum(self, *tensors: Tensor) -> None:
         """Replace tensors by their sums over all ranks."""
-        self._reduce(tensors, "SUM")
+        if self.size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor, dist.ReduceOp.SUM)
 
     def maximum(self, *tensors: Tensor) -> None:
         """Replace tensors by their largest values over all ranks."""
-        self._reduce(tensors, "MAX")
-
-    def _reduce(self, tensors: Sequence[Tensor], operation: str) -> None:
         if self.size > 1:
-            import torch.distributed as dist
-
             for tensor in tensors:
-                dist.all_reduce(tensor, getattr(dist.ReduceOp, operation))
+                dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
     def from_first(self, content: Any) -> Any:
         """Return on every rank what the first one gives as `content`."""
         if self.size == 1:
             return content
-        import torch.distributed as dist
-
         box = [content]
         dist.broadcast_object_list(box, src=0)
         return box[0]
@@ -67,8 +64,6 @@ class World:
     def share_buffers(self, module: nn.Module) -> None:
         """Give every rank the first one's buffers, such as batch norm's statistics."""
         if self.size > 1:
-            import torch.distributed as dist
-
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
 
@@ -76,9 +71,6 @@ class World:
         """Return a batch's `count` rows on the first rank, else None; rank r gives the rows r, r + size and so on."""
         if self.size == 1:
             return rows
-        import torch
-        import torch.distributed as dist
-
         most = -(-count // self.size)
         sent = torch.zeros((most, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
         sent[: len(rows)] = rows
@@ -89,8 +81,6 @@ class World:
     def wait(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:
-            import torch.distributed as dist
-
             dist.barrier()
 
 
@@ -112,7 +102,6 @@ def joined(device: torch.device) -> Iterator[World]:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield SINGLE_PROCESS
         return
-    import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 

@@ -23,13 +23,8 @@ def inspect(
 ) -> tuple[dict[str, bytes], tuple[Skipped, ...]]:
     """Return SHA-256 of each file that can be used, and the others with the reason, both in the order of `paths`.
 
-    Files are read in threads, since Pillow and hashlib let go of the interpreter lock.
-
-    Args:
-        root: The folder that the paths are relative to.
-        paths: The files.
-        workers: The number of threads; None: somewhat more than cores.
-        advance: Called with the number of files done since the last call.
+    Files are read in `workers` threads, since Pillow and hashlib let go of the interpreter lock. `advance` is called
+    with the number of files done since its last call.
     """
     digests: dict[str, bytes] = {}
     skipped: list[Skipped] = []

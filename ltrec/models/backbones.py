@@ -94,7 +94,7 @@ class _Pretrainable(Settings):
         return body
 
     def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:
-        """Return the network, and how the names of tensors begin that a file has for its classifier."""
+        """Return the network, and the prefixes of the tensors that a file has for the classifier."""
         raise NotImplementedError
 
 

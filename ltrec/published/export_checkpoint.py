@@ -22,13 +22,9 @@ if TYPE_CHECKING:
 
 
 def run(params: Params, output: Path, *, variant: str | None = None) -> None:
-    """Write a checkpoint as the research code loads it.
+    """Write a checkpoint as the research code loads it, with a variant's head.
 
-    Args:
-        params: The parameters, which name the variants.
-        output: The file to write.
-        variant: The variant whose head is written; None: the classifier that the representation was learnt or
-            published with.
+    Without a variant it has the classifier that the representation was learnt or published with.
 
     Raises:
         UserError: there is no such variant, or its head has no place in the format.

@@ -50,11 +50,9 @@ class Prediction:
 
 
 class Predictor:
-    """An exported classifier.
+    """A classifier from a file that `ltrec export` wrote.
 
-    Args:
-        path: A file that `ltrec export` wrote.
-        threads: Threads of onnxruntime and of the decoders; None: one for each core that this process may use.
+    onnxruntime and the decoders have `threads` threads each; None: one for each core that this process may use.
 
     Raises:
         UserError: there is no such file, or it is damaged, or not one of ltrec's.

@@ -66,11 +66,9 @@ class Cache:
             return min(opened.size) >= _WORTH * self.settings.short_side
 
     def fill(self, originals: Mapping[str, Path], *, workers: int | None) -> None:
-        """Make the copies that are missing, in threads; an interrupted filling goes on where it was.
+        """Make the missing copies of originals, given by the SHA-256 of their bytes, in `workers` threads.
 
-        Args:
-            originals: The originals by the SHA-256 of their bytes.
-            workers: The number of threads; None: somewhat more than cores.
+        An interrupted filling goes on where it was.
 
         Raises:
             UserError: an original has other bytes now, or cannot be read.

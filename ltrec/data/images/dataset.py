@@ -79,10 +79,7 @@ def resized(pixels: NDArray[np.uint8], size: int) -> Tensor:
 class BatchLoader:
     """Epochs of batches, each in an order of its own; the worker processes live through all of them.
 
-    Args:
-        images: The images to load.
-        workers: The number of processes that decode; 0: this one does.
-        pin: Whether the batches lie in page-locked memory, for copies to a GPU.
+    Without `workers` this process decodes. Pinned batches lie in page-locked memory, for copies to a GPU.
     """
 
     def __init__(self, images: ImageDataset, workers: int, *, pin: bool = False) -> None:

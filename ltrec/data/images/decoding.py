@@ -56,12 +56,8 @@ def decode_part(file: Path, choose: Callable[[int, int], Box], size: int) -> NDA
 
     The file is decoded like in `decode_rgb`, but a JPEG at a half, a quarter or an eighth of its resolution while that
     leaves the part twice `size`: photographs come in twelve megapixels, and most of the work would be decoding what is
-    thrown away. An array of pixels (h, w, 3), `.npy`, is read as it is.
-
-    Args:
-        file: The image.
-        choose: Returns the part for the width and the height of the upright image.
-        size: Side of the square, in pixels.
+    thrown away. An array of pixels (h, w, 3), `.npy`, is read as it is. `choose` returns the part for the width and
+    the height of the upright image.
 
     Raises:
         UnreadableImageError: as in `decode_rgb`.

@@ -29,9 +29,7 @@ _LITTER = frozenset({
 def images_below(folders: Iterable[tuple[Path, int]], root: Path) -> tuple[ImageList, list[Skipped]]:
     """Return the images below class folders, however deep, by label, then path; and the files that cannot be images.
 
-    Args:
-        folders: The class folders, each with its label; all lie below `root`.
-        root: The folder that the paths are made relative to.
+    Each class folder comes with its label, and lies below `root`, which the paths are relative to.
     """
     images, skipped = [], []
     for folder, label in folders:
@@ -44,12 +42,9 @@ def images_below(folders: Iterable[tuple[Path, int]], root: Path) -> tuple[Image
 
 
 def images_of_classes(folder: Path, root: Path, labels: Mapping[str, int]) -> tuple[ImageList, list[Skipped]]:
-    """Return the images in `folder/<class>/`, and the files that are none.
+    """Return the images in `folder/<class>/` as paths relative to `root`, and the files that are none.
 
-    Args:
-        folder: A folder that holds a folder for each class, or for some.
-        root: The folder that the paths are made relative to.
-        labels: The classes' labels by the names of their folders.
+    `labels` are the classes' labels by the names of their folders; a class may lack a folder.
 
     Raises:
         UserError: there is no such folder, or a class folder has no label.

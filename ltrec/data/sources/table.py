@@ -92,10 +92,9 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
     import pandas as pd
 
     where = str(file)
-    names_of, table_of = (_parquet_names, _parquet) if file.suffix.lower() == ".parquet" else (_csv_names, _csv)
+    read = _read_parquet if file.suffix.lower() == ".parquet" else _read_csv
     try:
-        _check_names(names_of(file), wanted, where)
-        table = table_of(file, wanted)
+        table = read(file, wanted)
     except pd.errors.ParserWarning:
         raise UserError(
             "cannot be read as a table (rows have more cells than the header; text with commas needs quotes)",
@@ -118,16 +117,12 @@ def _check_names(names: Sequence[str], wanted: Sequence[str], where: str) -> Non
         raise UserError(f"has more than one column {repeated}; its columns are {all_names}", where=where)
 
 
-def _csv_names(file: Path) -> list[str]:
+def _read_csv(file: Path, wanted: Sequence[str]) -> Any:
     import pandas as pd
 
-    # As a row: of two columns with the same name pandas would call the second another one.
-    return list(pd.read_csv(file, dtype=str, keep_default_na=False, header=None, nrows=1, encoding="utf-8-sig").iloc[0])
-
-
-def _csv(file: Path, _: Sequence[str]) -> Any:
-    import pandas as pd
-
+    # The names as a row: of two columns with the same name pandas would call the second another one.
+    header = pd.read_csv(file, dtype=str, keep_default_na=False, header=None, nrows=1, encoding="utf-8-sig")
+    _check_names(list(header.iloc[0]), wanted, str(file))
     with warnings.catch_warnings():
         # A row with a comma too many, as in a path without quotes, would move or drop cells.
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -135,15 +130,10 @@ def _csv(file: Path, _: Sequence[str]) -> Any:
         return pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
 
 
-def _parquet_names(file: Path) -> list[str]:
+def _read_parquet(file: Path, wanted: Sequence[str]) -> Any:
     from pyarrow import parquet
 
-    return list(parquet.read_schema(file).names)
-
-
-def _parquet(file: Path, wanted: Sequence[str]) -> Any:
-    from pyarrow import parquet
-
+    _check_names(parquet.read_schema(file).names, wanted, str(file))
     # Without pandas' own notes in the file, which may call a column an index.
     return parquet.read_table(file, columns=list(wanted)).to_pandas(ignore_metadata=True)
 
