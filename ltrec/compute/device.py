@@ -55,7 +55,7 @@ def make_deterministic(seed: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # The better-known torch.use_deterministic_algorithms loads the compiler, for longer than many a stage works.
     torch.set_deterministic_debug_mode("warn")
-    # It would cost a pass over every new tensor, to find those that are read before they are written.
+    # Filling would cost a pass over every new tensor, only to find those that are read before they are written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)
 

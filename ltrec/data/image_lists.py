@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Paths that need no closer look, as nearly all of a benchmark.
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[\\/]")
-# Lines without any of these, each with its line end before it, can be divided at their last blank without another look.
+# Lines without any of these signs, each behind its line end, can be divided at their last blank without another look.
 _ODD = ("\t", "\r", "  ", "\n ", "\n\n", "..", "./", "//", "\n/", "\n\\", ":/", ":\\")
 _BLOCK = 1 << 20  # bytes
 _MOST_CLASSES = 10**9
@@ -140,7 +140,7 @@ def listable(path: str) -> str:
         raise ValueError(f"'{_short(path)}' is absolute; paths are relative to the source's root")
     if ".." in path and posixpath.normpath(path).split("/")[0] == "..":
         raise ValueError(f"'{_short(path)}' leaves the source's root")
-    # Not normpath(), which takes `a/..` away, though `a` may be a link to elsewhere.
+    # normpath() would take `a/..` away, though `a` may be a link to elsewhere.
     parts = [part for part in path.split("/") if part not in {"", "."}]
     if not parts:
         raise ValueError(f"'{path}' names nothing below the source's root")
@@ -178,7 +178,7 @@ def _blocks(file: Path) -> Iterator[tuple[int, list[str]]]:
                 raise UserError(
                     f"is not UTF-8 text ({error.reason} at byte {start + error.start})", where=str(file)
                 ) from None
-            # Not splitlines(): file names may hold what Unicode calls a line separator.
+            # splitlines() would also split at Unicode's line separators, which file names may hold.
             lines = text.removesuffix("\n").split("\n")
             yield first, lines
             start, first = start + len(block), first + len(lines)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ExportPrecision = Literal["fp32", "fp16", "int8"]
 
-# Unless told not to before it is loaded, onnxruntime (1.29 and later) reports its use to Microsoft.
+# onnxruntime (1.29 and later) reports its use to Microsoft unless this is set before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 INPUT = "images"

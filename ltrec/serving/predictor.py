@@ -70,7 +70,7 @@ class Predictor:
         options.log_severity_level = 4
         # The level above crashes on half-precision transformers (onnxruntime issue 26717) and helps no others.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_LAYOUT
-        # Waiting threads sleep: the cores are for decoding then.
+        # Waiting threads sleep instead of spinning, which leaves the cores to decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

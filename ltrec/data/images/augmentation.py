@@ -41,7 +41,7 @@ class Step(Protocol):
 
 
 class Augment:
-    """The making of training views.
+    """A recipe for training views.
 
     Args:
         crop: Returns the part of an image that becomes the square, for its width, its height and a seed; None: the
@@ -205,7 +205,7 @@ class ColorJitter:
         order = orders[(draws[:, 0] * len(orders)).long().clamp_(max=len(orders) - 1)]
         factors = self.low + draws[:, 1:] * (self.high - self.low)
         weights, identity = torch.tensor(_GRAY, device=device), torch.eye(3, device=device)
-        # Colour by colour: products with 3 × 3 matrices are many times as fast along the pixels as across them.
+        # One plane a colour: products with 3 × 3 matrices are many times as fast along the pixels as across them.
         pixels = images.flatten(1, 2).transpose(1, 2).float().contiguous()  # (B, 3, H·W)
         for change in order.T:  # (B,): brightness (0), contrast (1) or saturation (2) of each image
             factor = factors.gather(1, change[:, None])[:, :, None]

@@ -28,7 +28,7 @@ from ltrec.settings import PositiveInt, Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Originals are copied only if the copy is this much shorter: below, decoding is hardly faster.
+# Originals are copied only if their short side is this many times the copy's: else decoding is hardly faster.
 _WORTH = 1.25
 _NOT_COPIED = "-"
 

@@ -50,7 +50,7 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
         file = self.root / self.paths[index]
         try:
             if (crop := self.crop) is None:
-                # A copy: Pillow's memory cannot be written to.
+                # Copied, since PyTorch wants memory that can be written to, and Pillow's cannot.
                 return torch.from_numpy(square(decode_rgb(file), self.geometry).copy()), index
             part = decode_part(file, lambda width, height: crop(width, height, seed), self.geometry.size)
             return resized(part, self.geometry.size), index

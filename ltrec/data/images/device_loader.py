@@ -76,7 +76,7 @@ class DeviceLoader:
         self._batches: BatchLoader | None = BatchLoader(images, workers, pin=device.type == "cuda")
         self._keeps = several_epochs and images.crop is None and images.bytes <= _RESIDENT_BYTES
         self._kept: Tensor | None = None
-        # One for all epochs: memory is kept for each stream.
+        # One stream for all epochs, since PyTorch keeps memory for each.
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def epoch(self, indices: NDArray[np.int64], key: tuple[int, ...], *, drop_last: bool) -> Iterator[Batch]:
@@ -157,7 +157,7 @@ def training_loader(
     """
     root, paths = files
     if augment.crop is not None:
-        # Each machine may have a disk of its own; its processes share the copying.
+        # The processes of a machine share the copying; each machine may have a disk of its own.
         share, folder = (local_rank(), world.local_size), state_dir() / "cache"
         threads = max(1, cores() // world.local_size)
         paths = training_files(Layout().cache_list, root, paths, folder=folder, workers=threads, share=share)

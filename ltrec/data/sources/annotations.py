@@ -37,7 +37,7 @@ def annotation_file(root: Path, name: str) -> Path:
     file = root / name
     if not root.exists() and file.is_relative_to(root):
         raise UserError("no such folder; prepare.source.root names where the data lies", where=str(root))
-    # By name: DVC follows links inside of the root.
+    # Names are compared, not what links lead to: DVC follows links inside of the root.
     if not Path(os.path.abspath(present(file))).is_relative_to(os.path.abspath(root)):  # noqa: PTH100
         console.warn(
             f"prepare: {file} lies outside {root}, so that `dvc repro` does not see when it changes:"

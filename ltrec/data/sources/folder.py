@@ -25,7 +25,7 @@ _HINT = "`ltrec data digits` writes sample data; your own goes there as <class>/
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Return a sort key by which numbers inside names go by value: 2 before 10."""
     pieces = re.split(r"([0-9]+)", name)
-    # Odd pieces are the numbers, so that only like is compared with like.
+    # Every second piece is a number, so that numbers are only compared with numbers.
     return [int(piece) if place % 2 else piece.casefold() for place, piece in enumerate(pieces)], name
 
 

@@ -60,7 +60,7 @@ def _numbers(lists: Sequence[tuple[ImageList, Path]]) -> tuple[str, ...]:
     used = np.unique(np.concatenate([images.labels for images, _ in lists]))
     classes = int(used[-1]) + 1
     if gaps := classes - len(used):
-        # Among so many labels are as many gaps as are shown, however large the largest label.
+        # The gaps that are shown lie below this bound, however large the largest label.
         first = np.setdiff1d(np.arange(min(classes, len(used) + _SHOWN)), used)[:_SHOWN]
         more = f" and {gaps - _SHOWN:,} more" if gaps > _SHOWN else ""
         raise UserError(

@@ -120,7 +120,7 @@ def _check_names(names: Sequence[str], wanted: Sequence[str], where: str) -> Non
 def _read_csv(file: Path, wanted: Sequence[str]) -> Any:
     import pandas as pd
 
-    # The names as a row: of two columns with the same name pandas would call the second another one.
+    # Read as a row: in a header pandas would rename the second of two columns with the same name.
     header = pd.read_csv(file, dtype=str, keep_default_na=False, header=None, nrows=1, encoding="utf-8-sig")
     _check_names(list(header.iloc[0]), wanted, str(file))
     with warnings.catch_warnings():
@@ -134,7 +134,7 @@ def _read_parquet(file: Path, wanted: Sequence[str]) -> Any:
     from pyarrow import parquet
 
     _check_names(parquet.read_schema(file).names, wanted, str(file))
-    # Without pandas' own notes in the file, which may call a column an index.
+    # pandas' own notes in the file are ignored: they may call a column an index.
     return parquet.read_table(file, columns=list(wanted)).to_pandas(ignore_metadata=True)
 
 
