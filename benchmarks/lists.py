@@ -49,7 +49,7 @@ sampler = TypeAdapter(SamplerSettings).validate_python({"name": sys.argv[1]}).bu
 order = _Order()
 begin = time.perf_counter()
 indices = sampler.epoch(1)
-order.drawn = indices, crop_seeds((0, 1), len(indices))
+order.images = indices, crop_seeds((0, 1), len(indices))
 order.parts = [slice(start, start + 256) for start in range(0, len(indices), 256)]
 next(iter(order))
 print(time.perf_counter() - begin)

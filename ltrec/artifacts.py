@@ -1,4 +1,4 @@
-"""Every path below `artifacts/`, and every save and load: atomic, without pickles."""
+"""Every path below `artifacts/`, and how files are saved and loaded: atomically, and without pickles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -23,44 +22,33 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-# What headers call the inputs of an artifact, and its users.
+# The inputs that an artifact's header may name, and what a message calls them.
 _INPUTS = {"representation": "network", "classes": "list of classes"}
 UNKNOWN = -1
 """The label of an image that shows no class of the task, in lists and feature banks of val and test."""
 
 
-@dataclass(frozen=True)
 class Layout:
-    """Where each stage's artifacts lie."""
+    """Where each stage's artifacts lie, below `root`."""
 
-    root: Path = Path("artifacts")
+    def __init__(self, root: Path = Path("artifacts")) -> None:
+        self.root = root
+        self.classes = root / "prepare" / "classes.txt"
+        self.stats = root / "prepare" / "stats.json"
+        self.cache_list = root / "prepare" / "train.cache.txt"  # which training images are read from smaller copies
+        self.model = root / "represent" / "model.safetensors"
+        self.history = root / "represent" / "history.csv"
+        self.evaluation = root / "evaluate"
+        self.evaluation_metrics = root / "evaluate" / "metrics.json"
+        self.plots = root / "evaluate" / "plots"
+        self.onnx = root / "export" / "model.onnx"
+        self.onnx_check = root / "export" / "check.json"
 
     def split_list(self, split: Split) -> Path:
         return self.root / "prepare" / f"{split}.txt"
 
-    @property
-    def classes(self) -> Path:
-        return self.root / "prepare" / "classes.txt"
-
     def split_digest(self, split: Split) -> Path:
         return self.root / "prepare" / f"{split}.digest.txt"
-
-    @property
-    def cache_list(self) -> Path:
-        """Which training images are read from smaller copies."""
-        return self.root / "prepare" / "train.cache.txt"
-
-    @property
-    def stats(self) -> Path:
-        return self.root / "prepare" / "stats.json"
-
-    @property
-    def model(self) -> Path:
-        return self.root / "represent" / "model.safetensors"
-
-    @property
-    def history(self) -> Path:
-        return self.root / "represent" / "history.csv"
 
     def features(self, split: Split) -> Path:
         return self.root / "featurize" / f"{split}.safetensors"
@@ -71,38 +59,18 @@ class Layout:
     def head_metrics(self, variant: str) -> Path:
         return self.root / "rebalance" / variant / "metrics.json"
 
-    @property
-    def evaluation(self) -> Path:
-        return self.root / "evaluate"
-
-    @property
-    def evaluation_metrics(self) -> Path:
-        return self.evaluation / "metrics.json"
-
-    @property
-    def plots(self) -> Path:
-        return self.evaluation / "plots"
-
-    @property
-    def onnx(self) -> Path:
-        return self.root / "export" / "model.onnx"
-
-    @property
-    def onnx_check(self) -> Path:
-        return self.root / "export" / "check.json"
-
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place only on success.
 
-    An earlier file stays untouched when the block raises or the process is killed; what a killed
-    process left behind goes with the next write.
+    An earlier file stays untouched when the block raises or the process is killed; what a killed process left behind
+    is removed by the next write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    fcntl.flock(handle, fcntl.LOCK_SH)  # until it is closed: somebody is writing here
+    fcntl.flock(handle, fcntl.LOCK_SH)  # until it is closed, it tells `_sweep` that a process is writing here
     temporary = Path(name)
     try:
         yield temporary
@@ -139,7 +107,11 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON artifact; a missing or damaged file is the user's to mend."""
+    """Return the content of a JSON artifact.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
         return json.loads(present(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -170,7 +142,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mappin
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote, memory-mapped.
+    """Return the tensors, memory-mapped, and the header that `save_tensors` wrote.
 
     Raises:
         UserError: the file is missing, truncated, or was not written by ltrec.
@@ -182,19 +154,17 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             if "ltrec" not in metadata:
                 raise UserError("is a safetensors file, but not one of ltrec's: its header is missing", where=str(path))
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, json.loads(metadata["ltrec"])
+            return {name: file.get_tensor(name) for name in list(file.keys())}, json.loads(metadata["ltrec"])
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"damaged or not a safetensors file ({error}); delete it and run its stage again", where=str(path)
-        ) from None
+        remedy = "delete it and run its stage again"
+        raise UserError(f"damaged or not a safetensors file ({error}); {remedy}", where=str(path)) from None
 
 
 def present(path: Path) -> Path:
-    """The path itself, if there is a file.
+    """Return the path itself, if there is a file.
 
     Raises:
-        UserError: there is none; names the stage that writes it.
+        UserError: there is none; the message names the stage that writes it.
     """
     if path.is_file():
         return path
@@ -205,30 +175,28 @@ def present(path: Path) -> Path:
 
 
 def _writer(path: Path) -> str | None:
-    """The commands that write an artifact; None for any other file."""
+    """Return the commands that write an artifact; None for any other file."""
     if len(path.parts) < 3 or path.parts[0] != "artifacts":
         return None
-    stage = path.parts[1]
-    return (
-        f"`ltrec {stage} {path.parts[2]}` or `dvc repro`" if stage == "rebalance" else f"`ltrec {stage}` or `dvc repro`"
-    )
+    stage, variant = path.parts[1:3]
+    return f"`ltrec {stage}{f' {variant}' if stage == 'rebalance' else ''}` or `dvc repro`"
 
 
 def require_made_from(path: Path, header: Mapping[str, Any], **inputs: str | Path) -> None:
-    """Refuse an artifact that belongs to other inputs than those it is to be used with.
+    """Refuse an artifact that was made from other inputs than those it is to be used with.
 
     DVC never mixes them; stages that are run by hand may.
 
     Args:
         path: The artifact.
-        header: Its header, which names the digests of what it was made from; None stands for what was not known then.
-        inputs: By their names in the header: a file, or the digest of one.
+        header: Its header, with the digests of what it was made from; None stands for what was not known then.
+        inputs: Files, or the digests of files, by their names in the header.
 
     Raises:
-        UserError: another digest, or none.
+        UserError: the header has another digest, or none.
     """
-    for name, given in inputs.items():
-        wanted = digest(given) if isinstance(given, Path) else given
+    for name, source in inputs.items():
+        wanted = digest(source) if isinstance(source, Path) else source
         if header.get(name, "") not in (wanted, None):
             raise UserError(
                 f"belongs to another {_INPUTS[name]} than is there now; {_writer(path)} makes it anew", where=str(path)
@@ -236,13 +204,13 @@ def require_made_from(path: Path, header: Mapping[str, Any], **inputs: str | Pat
 
 
 def digest(*parts: object) -> str:
-    """SHA-256 over files (`Path`) and JSON-able values, in order."""
-    whole = hashlib.sha256()
+    """Return SHA-256 over the contents of files (`Path`) and JSON-able values, in order."""
+    sha256 = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
             with present(part).open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
+                sha256.update(hashlib.file_digest(file, "sha256").digest())
         else:
-            whole.update(json.dumps(part, sort_keys=True).encode())
-        whole.update(b"\0")
-    return whole.hexdigest()
+            sha256.update(json.dumps(part, sort_keys=True).encode())
+        sha256.update(b"\0")
+    return sha256.hexdigest()

@@ -1,4 +1,4 @@
-"""What ltrec says: lines, warnings, tables and progress, on a terminal or without one."""
+"""Printing what ltrec says: lines, warnings, tables and progress, on a terminal or without one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-# Speech goes to stderr so that stdout carries only what was asked for (tables, JSON, CSV).
-_speech = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+# Messages go to stderr, so that stdout carries only what was asked for (tables, JSON, CSV).
+_messages = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 _output = Console(highlight=False, emoji=False)
 
 
@@ -38,22 +38,22 @@ def set_verbosity(level: Verbosity) -> None:
 
 def say(message: str) -> None:
     if _verbosity >= Verbosity.NORMAL:
-        _speech.print(escape(message))
+        _messages.print(escape(message))
 
 
 def detail(message: str) -> None:
-    """Said only with `--verbose`."""
+    """Print a line, but only with `--verbose`."""
     if _verbosity >= Verbosity.VERBOSE:
-        _speech.print(f"[dim]{escape(message)}[/dim]")
+        _messages.print(f"[dim]{escape(message)}[/dim]")
 
 
 def warn(message: str) -> None:
-    """Said with `--quiet` too."""
-    _speech.print(f"[yellow]warning:[/yellow] {escape(message)}")
+    """Print a warning, with `--quiet` too."""
+    _messages.print(f"[yellow]warning:[/yellow] {escape(message)}")
 
 
 def error(message: str) -> None:
-    _speech.print(f"[bold red]error:[/bold red] {escape(message)}")
+    _messages.print(f"[bold red]error:[/bold red] {escape(message)}")
 
 
 def show(renderable: RenderableType) -> None:
@@ -62,21 +62,18 @@ def show(renderable: RenderableType) -> None:
 
 
 Advance = Callable[..., None]
-"""`advance(n=1, note="")`: n more steps are done; `note` stands behind the bar."""
+"""`advance(n=1, note="")` says that n more steps are done; `note` stands behind the bar."""
 
 
 @contextlib.contextmanager
 def progress(what: str, total: int, *, done: int = 0) -> Iterator[Advance]:
-    """A progress bar on a terminal; without one a plain line now and then.
+    """Yield what advances a progress bar; without a terminal there is a plain line now and then.
 
-    Args:
-        what: What is under way, such as `represent: epochs`.
-        total: Steps in all.
-        done: Steps that an earlier run finished.
+    `what` is under way, such as `represent: epochs`; an earlier run finished `done` of the `total` steps.
     """
     if _verbosity == Verbosity.QUIET:
         yield lambda _n=1, _note="", **_named: None
-    elif _speech.is_terminal:
+    elif _messages.is_terminal:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
@@ -86,7 +83,7 @@ def progress(what: str, total: int, *, done: int = 0) -> Iterator[Advance]:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=_speech) as bar:
+        with Progress(*columns, console=_messages) as bar:
             task = bar.add_task(escape(what), total=total, completed=done, note="")
 
             def advance_bar(n: int = 1, note: str = "") -> None:
@@ -94,14 +91,14 @@ def progress(what: str, total: int, *, done: int = 0) -> Iterator[Advance]:
 
             yield advance_bar
     else:
-        finished, spoken = done, time.monotonic()
+        finished, last_line = done, time.monotonic()
 
         def advance_line(n: int = 1, note: str = "") -> None:
-            nonlocal finished, spoken
+            nonlocal finished, last_line
             finished += n
             now = time.monotonic()
-            if finished >= total or now - spoken >= _LINE_EVERY_SECONDS:
-                spoken = now
-                _speech.print(escape(f"{what}: {finished}/{total}{'  ' + note if note else ''}"))
+            if finished >= total or now - last_line >= _LINE_EVERY_SECONDS:
+                last_line = now
+                _messages.print(escape(f"{what}: {finished}/{total}{'  ' + note if note else ''}"))
 
         yield advance_line

@@ -1,4 +1,4 @@
-"""A stage's life: it ends with whoever started it, and on a signal it ends in order."""
+"""The process of a stage: how it shares the cores, and how it ends with whoever started it or on a signal."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _PR_SET_PDEATHSIG = 1
 def share_cores() -> None:
     """Keep OpenMP's threads from spinning for long while they wait; to be called before torch is loaded.
 
-    By default GNU's spin so long that trainings side by side slow each other down; where they sleep at
-    once, a training alone takes half as long again. So they spin shortly (benchmarks/threads.py).
+    By default GNU's spin so long that trainings side by side slow each other down; if they slept at once, a training
+    alone would take half as long again. So they spin briefly (benchmarks/threads.py).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def cores() -> int:
-    """Cores that this process may use: of the machine's, those that its affinity and its container leave."""
+    """Return how many of the machine's cores this process may use, as its affinity and its container allow."""
     import joblib
 
     return int(joblib.cpu_count())
@@ -35,23 +35,22 @@ def cores() -> int:
 def die_with_parent(signum: int = signal.SIGTERM) -> None:
     """Ask Linux for a signal when the parent dies, so that a killed `dvc` leaves no training behind.
 
-    The parent must be `dvc` itself, not a shell of its: hence the `exec` in dvc.yaml.
+    The parent must be `dvc` itself, not a shell that it started: hence the `exec` in dvc.yaml.
     """
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
-    if os.getppid() != parent:  # it died in between
+    if os.getppid() != parent:  # the parent died in between
         os.kill(os.getpid(), signum)
 
 
 def end_in_order_on_sigterm(grace: int = 30) -> None:
-    """Turn SIGTERM into SystemExit(143), so that `finally` blocks run.
+    """Turn SIGTERM into SystemExit(143), so that `finally` blocks run; after `grace` seconds the process is killed.
 
-    Args:
-        grace: Seconds for that; then the system ends the process. Python drops an exception that comes
-            while it runs a destructor or a weak reference's callback, and the training would go on.
+    It is, because Python drops an exception that comes while it runs a destructor or a weak reference's callback, and
+    the training would go on.
     """
 
     def leave(signum: int, _frame: FrameType | None) -> None:

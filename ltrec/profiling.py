@@ -1,4 +1,4 @@
-"""Where a stage's time goes: a table of its parts, and PyTorch's trace of the first steps."""
+"""Profiling a stage: a table of where its time goes, and PyTorch's trace of the first steps."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-# A trace of more could not be opened.
+# A trace of more steps could not be opened.
 _TRACED_STEPS = 20
 
 
 class Profile:
-    """Seconds by part, and the profiler of the first steps."""
+    """The seconds that each part of a stage takes, and a trace of its first steps."""
 
     def __init__(self, device: torch.device, trace: Path) -> None:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would speak of GPUs that are not there
@@ -39,7 +39,7 @@ class Profile:
 
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Count what runs inside as one part; the device's queue is emptied before and after."""
+        """Time what runs inside as a part of this name; the device's queue is emptied before and after."""
         from torch.profiler import record_function
 
         self._settle()
@@ -52,13 +52,13 @@ class Profile:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def step(self) -> None:
-        """A step is over; after some the trace is written."""
+        """Note that a step is over; after some steps the trace is written."""
         self._steps += 1
         if self._steps == _TRACED_STEPS:
             self.finish()
 
     def finish(self) -> None:
-        """Write the trace, if that is still to be done."""
+        """Write the trace, unless that is done already."""
         if self._profiler is not None:
             with self.span("the trace"):
                 self._profiler.stop()
@@ -77,12 +77,12 @@ _active: Profile | None = None
 
 
 def span(name: str) -> AbstractContextManager[None]:
-    """Part of a stage's work, timed if somebody asked."""
+    """Return a context that is timed as a part of the stage's work, if the stage is profiled."""
     return contextlib.nullcontext() if _active is None else _active.span(name)
 
 
 def waiting(items: Iterable[Item], name: str) -> Iterator[Item]:
-    """The items; the time until each comes is a part of the work."""
+    """Yield the items; the waiting for each is timed as a part of the stage's work."""
     iterator = iter(items)
     while True:
         with span(name):
@@ -94,19 +94,16 @@ def waiting(items: Iterable[Item], name: str) -> Iterator[Item]:
 
 
 def step() -> None:
-    """A step of the stage's loop is over."""
+    """Note that a step of the stage's loop is over."""
     if _active is not None:
         _active.step()
 
 
 @contextlib.contextmanager
 def recording(stage: str, device: torch.device, *, wanted: bool) -> Iterator[None]:
-    """Profile what runs inside; the table is shown and written beside the trace, in the project's state folder.
+    """Profile the stage that runs inside, if that is wanted.
 
-    Args:
-        stage: Whose work it is.
-        device: Where it is done.
-        wanted: False: nothing is timed.
+    The table of its parts is shown, and written beside the trace in the project's state folder.
     """
     global _active  # noqa: PLW0603 - one process, one stage
     if not wanted:
@@ -129,7 +126,7 @@ def recording(stage: str, device: torch.device, *, wanted: bool) -> Iterator[Non
 
 
 def _table(seconds: dict[str, float], whole: float) -> str:
-    """A line for each part, the longest first, and what is in none."""
+    """Return a table of the parts, the longest first, and of the time that is in none."""
     parts = [*sorted(seconds.items(), key=lambda part: -part[1]), ("the rest", whole - sum(seconds.values()))]
     lines = [f"{'part':<16}{'seconds':>10}{'share':>8}"]
     lines += [f"{name:<16}{spent:>10.2f}{spent / whole:>8.1%}" for name, spent in parts]

@@ -1,4 +1,4 @@
-"""Where the project is, what Git says of it, which code works on it, and locks between its processes."""
+"""The project: its folder, its state in Git, the digest of ltrec's code, and locks between processes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def root() -> Path:
-    """The project's folder.
+    """Return the project's folder.
 
-    `DVC_ROOT` where DVC sets it (a temporary or queued experiment runs elsewhere), else the nearest
-    folder upwards that holds `.dvc/` or `params.yaml`, else the current one.
+    It is `DVC_ROOT` where DVC sets that (a temporary or queued experiment runs elsewhere), else the nearest folder
+    upwards that holds `.dvc/` or `params.yaml`, else the current one.
     """
-    if told := os.environ.get("DVC_ROOT"):
-        return Path(told).resolve()
+    if from_dvc := os.environ.get("DVC_ROOT"):
+        return Path(from_dvc).resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / ".dvc").is_dir() or (folder / "params.yaml").is_file():
@@ -36,7 +36,7 @@ def root() -> Path:
 
 
 def state_dir() -> Path:
-    """Where resume state and unsent tracking records lie: `.ltrec/` in the project's root."""
+    """Return the folder of resume states and unsent tracking records: `.ltrec/` in the project's folder."""
     return root() / ".ltrec"
 
 
@@ -49,7 +49,7 @@ class GitState:
 
 
 def git_state() -> GitState:
-    """Of the current folder, as the process first saw it; None for both outside a repository or without Git."""
+    """Return the current folder's state, as the process first saw it; both are None without a repository or Git."""
     return _git_state(Path.cwd())
 
 
@@ -90,36 +90,33 @@ def _modules(part: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def lock(path: Path, *, patience: float = 15.0) -> Iterator[None]:
-    """Hold a lock that only one process has at a time; the system frees it however the process ends.
+    """Hold a lock file that only one process has at a time; the system frees it however the process ends.
 
-    Args:
-        path: The lock file.
-        patience: Seconds to wait for another holder, such as one that is just being killed.
+    Another holder, such as one that is just being killed, is waited for `patience` seconds.
 
     Raises:
-        UserError: another process holds it still.
+        UserError: another process still holds the lock.
     """
-    end = time.monotonic() + patience
-    with contextlib.ExitStack() as held:
-        while (file := _locked(path)) is None:
-            if time.monotonic() > end:
-                raise UserError(
-                    f"held by process {_holder(path)}, which works on the same thing; wait for it or end it",
-                    where=str(path),
-                )
-            time.sleep(0.05)
-        held.enter_context(file)
+    deadline = time.monotonic() + patience
+    while (file := _locked(path)) is None:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"held by process {_holder(path)}, which works on the same thing; wait for it or end it",
+                where=str(path),
+            )
+        time.sleep(0.05)
+    with file:
         file.truncate(0)
         file.write(str(os.getpid()).encode())
         yield
 
 
 def _locked(path: Path) -> BinaryIO | None:
-    """The locked file, or None if somebody has the lock or has just removed it."""
+    """Return the locked file, or None if somebody has the lock or has just removed it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         file = path.open("ab", buffering=0)
-    except FileNotFoundError:  # the folder went in between
+    except FileNotFoundError:  # the folder was removed in between
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,10 +147,10 @@ def _git_state(folder: Path) -> GitState:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(  # noqa: S603 - fixed arguments
+        result = subprocess.run(  # noqa: S603 - fixed arguments
             ["git", *arguments],  # noqa: S607 - the user's own git
             cwd=folder, capture_output=True, text=True, check=False, timeout=30,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

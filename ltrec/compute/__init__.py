@@ -1,1 +1,1 @@
-"""Where and how arithmetic is done: the device, its precision, the processes that share the work."""
+"""Where and how arithmetic is done: the device, its precision, and the processes that share the work."""

@@ -1,4 +1,4 @@
-"""Which device computes, how its results repeat, and what a computation cannot go on from."""
+"""Choosing the device, making its results repeatable, and explaining what stops a computation on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import os
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.compute.distributed import local_rank
 from ltrec.errors import UserError, one_line
 from ltrec.process import cores
 
@@ -20,12 +19,14 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def resolve(name: DeviceName) -> torch.device:
-    """`auto` is the GPU when there is one. torch gets no more threads than this process may use cores.
+    """Return the device; `auto` is the GPU when there is one. torch gets no more threads than the process has cores.
 
     Raises:
         UserError: a GPU is asked for and there is none.
     """
     import torch
+
+    from ltrec.compute.distributed import local_rank
 
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
@@ -38,38 +39,38 @@ def resolve(name: DeviceName) -> torch.device:
     torch.set_num_threads(min(torch.get_num_threads(), cores()))
     if not available or name == "cpu":
         return torch.device("cpu")
-    if (own := local_rank()) >= (count := torch.cuda.device_count()):
-        raise UserError(
-            f"process {own} of this machine has no GPU: there are {count}", where="torchrun --nproc-per-node"
-        )
-    torch.cuda.set_device(own)
-    return torch.device("cuda", own)
+    rank, count = local_rank(), torch.cuda.device_count()
+    if rank >= count:
+        where = "torchrun --nproc-per-node"
+        raise UserError(f"process {rank} of this machine has no GPU: there are {count}", where=where)
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)
 
 
 def make_deterministic(seed: int) -> None:
-    """Seed torch's generators; warn of operations that do not repeat."""
+    """Seed torch's generators, and have torch warn of operations that do not repeat."""
     import torch
 
     # cuBLAS repeats only with a fixed workspace; it reads this when it first starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # The better-known torch.use_deterministic_algorithms loads the compiler, for longer than many a stage works.
     torch.set_deterministic_debug_mode("warn")
-    # A pass over every new tensor, to find those that are read before they are written.
+    # Filling would cost a pass over every new tensor, only to find those that are read before they are written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)
 
 
 @contextlib.contextmanager
 def memory_for(what: str, *, where: str, instead: str) -> Iterator[None]:
-    """Explain in one line that the GPU's memory does not hold something.
+    """Turn the block's running out of GPU memory into a line that says what to do.
 
     Args:
         what: What is computed, in the plural.
         where: The parameter that decides how much it is.
-        instead: What to do about it.
+        instead: What the user can do about it.
 
     Raises:
-        UserError: out of memory.
+        UserError: the GPU is out of memory.
     """
     import torch
 
@@ -82,15 +83,15 @@ def memory_for(what: str, *, where: str, instead: str) -> Iterator[None]:
 
 
 def require_finite(value: float, what: str, *, epoch: int, step: int, lr: float, where: str | None = None) -> None:
-    """Stop a training that diverges.
+    """Stop a training that diverges, which a figure of it shows.
 
     Args:
-        value: A figure of the training, already off the device.
-        what: Its name.
-        epoch: Counted from 0.
-        step: Of the epoch, counted from 0.
-        lr: Learning rate that was too high.
-        where: The parameter that sets it.
+        value: The figure, already off the device.
+        what: The figure's name.
+        epoch: The epoch, counted from 0.
+        step: The step of the epoch, counted from 0.
+        lr: The learning rate, which may be too high.
+        where: The parameter that sets the learning rate.
 
     Raises:
         UserError: the value is not finite.

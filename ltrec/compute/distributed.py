@@ -1,4 +1,4 @@
-"""Several processes that work on one stage, as torchrun starts them: who is who, and what they tell each other."""
+"""Several processes that work on one stage, as torchrun starts them: their ranks, and what they exchange."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import torch
+import torch.distributed as dist
+
 from ltrec import console
 from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    import torch
     from torch import Tensor, nn
 
-_PATIENCE = timedelta(minutes=10)
+_TIMEOUT = timedelta(minutes=10)
 _ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -26,9 +28,9 @@ class World:
     """The processes of a stage.
 
     Attributes:
-        rank: Which one this is, counted from 0; the first alone reads resume states, writes and speaks.
-        size: How many there are.
-        local_size: How many of them share this machine.
+        rank: The rank of this process, counted from 0; the first alone reads resume states, writes and speaks.
+        size: The number of processes.
+        local_size: The number of those that share this machine.
     """
 
     rank: int = 0
@@ -41,44 +43,34 @@ class World:
 
     def sum(self, *tensors: Tensor) -> None:
         """Replace tensors by their sums over all ranks."""
-        self._reduce(tensors, "SUM")
+        if self.size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor, dist.ReduceOp.SUM)
 
     def maximum(self, *tensors: Tensor) -> None:
         """Replace tensors by their largest values over all ranks."""
-        self._reduce(tensors, "MAX")
-
-    def _reduce(self, tensors: Sequence[Tensor], operation: str) -> None:
         if self.size > 1:
-            import torch.distributed as dist
-
             for tensor in tensors:
-                dist.all_reduce(tensor, getattr(dist.ReduceOp, operation))
+                dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
     def from_first(self, content: Any) -> Any:
-        """What the first rank has, on every rank."""
+        """Return on every rank what the first one gives as `content`."""
         if self.size == 1:
             return content
-        import torch.distributed as dist
-
         box = [content]
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Take the first rank's buffers, such as batch norm's statistics, on every rank."""
+        """Give every rank the first one's buffers, such as batch norm's statistics."""
         if self.size > 1:
-            import torch.distributed as dist
-
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
 
     def gather(self, rows: Tensor, count: int) -> Tensor | None:
-        """A batch's rows, of which rank r has r, r + size, …: (count, D) on the first rank, None on the others."""
+        """Return a batch's `count` rows on the first rank, else None; rank r gives the rows r, r + size and so on."""
         if self.size == 1:
             return rows
-        import torch
-        import torch.distributed as dist
-
         most = -(-count // self.size)
         sent = torch.zeros((most, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
         sent[: len(rows)] = rows
@@ -87,10 +79,8 @@ class World:
         return None if parts is None else torch.stack(parts, dim=1).flatten(0, 1)[:count]
 
     def wait(self) -> None:
-        """Until every rank is here."""
+        """Wait until every rank is here."""
         if self.size > 1:
-            import torch.distributed as dist
-
             dist.barrier()
 
 
@@ -98,21 +88,20 @@ SINGLE_PROCESS = World()
 
 
 def local_rank() -> int:
-    """Which of this machine's processes this is, and so which of its GPUs it takes."""
+    """Return the rank of this process among those of its machine, which is the number of its GPU."""
     return _number("LOCAL_RANK") if "LOCAL_RANK" in os.environ else 0
 
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started; without it, this one is alone.
+    """Join the processes that torchrun started, and yield their world; without torchrun, this process is alone.
 
     Raises:
-        UserError: some did not come within ten minutes, or one went away.
+        UserError: a process did not come within ten minutes, or went away.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield SINGLE_PROCESS
         return
-    import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
@@ -121,41 +110,35 @@ def joined(device: torch.device) -> Iterator[World]:
     world = World(*(_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
-        store = next(rendezvous("env://", timeout=_PATIENCE))[0]
+        store = next(rendezvous("env://", timeout=_TIMEOUT))[0]
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             # torchrun keeps this store over restarts, with the addresses of the processes that are gone.
             store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group(
-            backend, store=store, rank=world.rank, world_size=world.size, timeout=_PATIENCE,
+            backend, store=store, rank=world.rank, world_size=world.size, timeout=_TIMEOUT,
             device_id=device if device.type == "cuda" else None,
         )  # fmt: skip
         if not world.first:
             console.set_verbosity(console.Verbosity.QUIET)
         yield world
         dist.barrier()
-    except dist.DistError as error:
-        raise _lost(world, error) from None
     except RuntimeError as error:
         # gloo throws plain RuntimeErrors that carry its source file's path.
-        if "gloo" not in str(error).lower():
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
-        raise _lost(world, error) from None
+        raise UserError(
+            f"rank {world.rank} of {world.size} lost the others ({one_line(error, 160)}); what was saved after the last"
+            " epoch stays, and the next run goes on from there",
+            where="torchrun",
+        ) from None
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
 def _number(name: str) -> int:
-    """A number that torchrun set."""
+    """Return a number that torchrun set in the environment."""
     try:
         return int(os.environ[name])
     except ValueError:
         raise UserError(f"{name} is no number: {os.environ[name]!r}; torchrun sets it", where="torchrun") from None
-
-
-def _lost(world: World, error: Exception) -> UserError:
-    return UserError(
-        f"rank {world.rank} of {world.size} lost the others ({one_line(error, 160)}); what was saved after the last"
-        " epoch stays, and the next run goes on from there",
-        where="torchrun",
-    )

@@ -1,4 +1,4 @@
-"""In which precision a network computes; its weights are float32 in each."""
+"""The precisions that a network computes in; its weights are float32 in each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ProductPrecisionSetting = Literal["auto", "fp32", "bf16"]
 
 
 def resolve(name: PrecisionSetting, device: torch.device) -> Precision:
-    """`auto` is bf16 on a GPU that has it, not only emulates it, and fp32 elsewhere.
+    """Return the precision; `auto` is bf16 on a GPU that has it, not only emulates it, and fp32 elsewhere.
 
     Raises:
         UserError: bf16 is asked of a GPU without it.
@@ -29,31 +29,30 @@ def resolve(name: PrecisionSetting, device: torch.device) -> Precision:
     if name == "auto":
         return native(device) if device.type == "cuda" else "fp32"
     if name == "bf16" and device.type == "cuda" and native(device) != "bf16":
-        raise UserError(
-            "this GPU has no bf16; allowed here: auto, fp32, fp16", where="params.yaml: represent.precision"
-        )
+        where = "params.yaml: represent.precision"
+        raise UserError("this GPU has no bf16; allowed here: auto, fp32, fp16", where=where)
     return name
 
 
 def native(device: torch.device) -> Precision:
-    """bf16 where the processor has instructions for its products and does not only emulate them, else fp32."""
+    """Return bf16 where the device has instructions for its products and does not only emulate them, else fp32."""
     import torch
 
     if device.type == "cuda":
-        has = torch.cuda.is_bf16_supported(including_emulation=False)
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        has = any(has and name.endswith("bf16") for name, has in torch.cpu.get_capabilities().items())
-    return "bf16" if has else "fp32"
+        has_bf16 = any(has and name.endswith("bf16") for name, has in torch.cpu.get_capabilities().items())
+    return "bf16" if has_bf16 else "fp32"
 
 
 def of_products(name: ProductPrecisionSetting, device: torch.device) -> Precision:
-    """In which a head learns, which is little but products: `auto` is the native one, on a CPU too."""
+    """Return the precision in which a head learns, which is little but products: `auto` is native, on a CPU too."""
     return native(device) if name == "auto" else name
 
 
 @contextlib.contextmanager
 def fast_float32() -> Iterator[None]:
-    """Products of float32 matrices on a CPU by oneDNN, not MKL, which takes twice as long on AMD's processors.
+    """Multiply float32 matrices on a CPU by oneDNN, not by MKL, which takes twice as long on AMD's processors.
 
     PyTorch asks oneDNN only where it is allowed bf16. Without AMX oneDNN has no such kernel and computes in float32 all
     the same; with AMX it would round, and the setting stays as it is.
@@ -72,7 +71,7 @@ def fast_float32() -> Iterator[None]:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """What runs inside computes in a precision where that is safe, as PyTorch's autocast knows."""
+    """Return a context whose operations compute in a precision where that is safe, as PyTorch's autocast decides."""
     import torch
 
     if precision == "fp32":
@@ -81,10 +80,10 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 
 
 def scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
-    """Keeps fp16's small gradients from vanishing; does nothing in the others."""
+    """Return what keeps small gradients from vanishing in fp16; it does nothing in the other precisions."""
     import torch
 
     if precision == "fp16":
-        # It leaves out the first updates, until the scale is right.
+        # The scaler leaves out the first updates, until the scale is right.
         warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step\(\)` before", UserWarning)
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -1,4 +1,4 @@
-"""The field's list format: `relative/path label` a line, and class names a line each."""
+"""Reading and writing the field's list formats: `relative/path label` a line, and a class name a line."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ltrec.artifacts import UNKNOWN, present
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-# Nothing in it that needs a closer look, as in nearly all paths of a benchmark.
+# Paths that need no closer look, as nearly all of a benchmark.
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _ABSOLUTE = re.compile(r"/|\\|[A-Za-z]:[\\/]")
-# Lines without any of these, each with its line end before it, can be divided at their last blank without another look.
+# Lines without any of these signs, each behind its line end, can be divided at their last blank without another look.
 _ODD = ("\t", "\r", "  ", "\n ", "\n\n", "..", "./", "//", "\n/", "\n\\", ":/", ":\\")
 _BLOCK = 1 << 20  # bytes
 _MOST_CLASSES = 10**9
@@ -35,9 +35,9 @@ class ImageList:
     """N images: where they lie and what they show."""
 
     paths: tuple[str, ...]
-    """Relative to the source's root, with `/` on every system."""
+    """Paths relative to the source's root, with `/` on every system."""
     labels: NDArray[np.int64]
-    """(N,), between 0 and C - 1; -1 for an image of no class of the task."""
+    """Labels (N,), between 0 and C - 1; -1 for an image of no class of the task."""
 
     def __post_init__(self) -> None:
         assert self.labels.shape == (len(self.paths),)
@@ -46,58 +46,62 @@ class ImageList:
         return len(self.paths)
 
     def counts(self, classes: int) -> NDArray[np.int64]:
-        """Images of each class, (C,); unknown ones are in none."""
+        """Return the number of images of each class, (C,); unknown ones are in none."""
         return np.bincount(self.labels[self.labels != UNKNOWN], minlength=classes).astype(np.int64)
 
     def known(self) -> ImageList:
-        """The images of the task's classes."""
+        """Return the images of the task's classes."""
         return self.where(self.labels != UNKNOWN)
 
     def where(self, mask: NDArray[np.bool_]) -> ImageList:
-        """The images where the mask, (N,), is true; their order stays."""
+        """Return the images where the mask, (N,), is true, in their order."""
         return ImageList(tuple(compress(self.paths, mask.tolist())), self.labels[mask])
+
+    def filter(self, keeps: Callable[[str], bool]) -> ImageList:
+        """Return the images whose path `keeps` is true of, in their order."""
+        return self.where(np.fromiter(map(keeps, self.paths), dtype=np.bool_, count=len(self)))
 
 
 def make_list(pairs: Sequence[tuple[str, int]]) -> ImageList:
-    """From (path, label) pairs."""
+    """Return the list of (path, label) pairs."""
     return ImageList(tuple(path for path, _ in pairs), np.array([label for _, label in pairs], dtype=np.int64))
 
 
 def list_text(images: ImageList) -> str:
-    """What `read_list` reads back."""
+    """Return the text that `read_list` reads back."""
     return "".join(f"{path} {label}\n" for path, label in zip(images.paths, images.labels.tolist(), strict=True))
 
 
 def read_list(file: Path, classes: int | None, *, unknown: bool = False, below: str | None = None) -> ImageList:
-    """Read a list; blank lines, CRLF and a byte-order mark do no harm.
+    """Return the list in a file; blank lines, CRLF and a byte-order mark do no harm.
 
     Args:
         file: The list.
-        classes: C, the number of classes; None: the list does not have to know.
+        classes: The number of classes C; None: any label from 0 on is allowed.
         unknown: Whether images may have the label -1: of no class of the task.
-        below: A folder that the paths are relative to, with or without a `/` at their beginning; it is put before them.
+        below: A folder to put before the paths, which may begin with a `/` then; None: they stay as they are.
 
     Raises:
-        UserError: no such file, no images in it, or a line without a label, with a label that is no
+        UserError: there is no such file, no image in it, or a line without a label, with a label that is no
             whole number in 0 … C - 1, or with a path that is absolute or leaves the root.
     """
     paths: list[str] = []
     labels: list[NDArray[np.int64]] = []
     for first, lines in _blocks(file):
-        own = lines if below is None else [line.strip() and f"{below}/{line.lstrip('/')}" for line in lines]
-        divided = _divide(own, classes) or _divide_one_by_one(own, classes, file, first, unknown=unknown)
-        paths += divided[0]
-        labels.append(np.array(divided[1], dtype=np.int64))
+        entries = lines if below is None else [line.strip() and f"{below}/{line.lstrip('/')}" for line in lines]
+        of_block = _divide(entries, classes) or _divide_one_by_one(entries, classes, file, first, unknown=unknown)
+        paths += of_block[0]
+        labels.append(np.array(of_block[1], dtype=np.int64))
     if not paths:
         raise UserError("the list has no images", where=str(file))
     return ImageList(tuple(paths), np.concatenate(labels))
 
 
 def lines_of(file: Path) -> list[tuple[int, str]]:
-    """Numbered lines of a UTF-8 file, from 1, without the blanks at their ends; blank ones left out.
+    """Return the lines of a UTF-8 file that are not blank, without blanks at their ends, numbered from 1.
 
     Raises:
-        UserError: no such file, or not UTF-8 text.
+        UserError: there is no such file, or it is not UTF-8 text.
     """
     return [
         (number, line.rstrip())
@@ -108,10 +112,10 @@ def lines_of(file: Path) -> list[tuple[int, str]]:
 
 
 def divide_line(line: str) -> tuple[str, str]:
-    """The path, as lists hold it, and whatever stands behind the last blank: paths may hold blanks.
+    """Return a line's path, as lists hold it, and whatever stands behind the last blank: paths may hold blanks.
 
     Raises:
-        ValueError: there are no such two, or no list can hold the path; says why.
+        ValueError: the line has no such two parts, or no list can hold the path; the message says why.
     """
     text = line.removesuffix("\r").rstrip(" \t")
     blank = max(text.rfind(" "), text.rfind("\t"))
@@ -121,10 +125,10 @@ def divide_line(line: str) -> tuple[str, str]:
 
 
 def listable(path: str) -> str:
-    """A path as lists hold it: relative to the source's root, each file under one name only (not `./a//b`).
+    """Return a path as lists hold it: relative to the source's root, each file under one name only (not `./a//b`).
 
     Raises:
-        ValueError: no list can hold it; says why.
+        ValueError: no list can hold the path; the message says why.
     """
     if _PLAIN.fullmatch(path):
         return path
@@ -136,7 +140,7 @@ def listable(path: str) -> str:
         raise ValueError(f"'{_short(path)}' is absolute; paths are relative to the source's root")
     if ".." in path and posixpath.normpath(path).split("/")[0] == "..":
         raise ValueError(f"'{_short(path)}' leaves the source's root")
-    # Not normpath(), which takes `a/..` away, though `a` may be a link to elsewhere.
+    # normpath() would take `a/..` away, though `a` may be a link to elsewhere.
     parts = [part for part in path.split("/") if part not in {"", "."}]
     if not parts:
         raise ValueError(f"'{path}' names nothing below the source's root")
@@ -144,45 +148,44 @@ def listable(path: str) -> str:
 
 
 def read_classes(file: Path) -> tuple[str, ...]:
-    """Read the class names; line number = label, counted from 0.
+    """Return the class names in a file, the first line's for label 0.
 
     Raises:
-        UserError: no such file, or a blank line, or a name that comes twice.
+        UserError: there is no such file, or a line is blank, or a name comes twice.
     """
     names = [line.rstrip("\r") for _, lines in _blocks(file) for line in lines]
     while names and not names[-1].strip():
         names.pop()
     if not names:
         raise UserError("no class names in it", where=str(file))
-    first: dict[str, int] = {}
+    line_of: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         if not name.strip():
             raise UserError("a blank line; every line is a class name", where=f"{file}:{number}")
-        if name in first:
-            raise UserError(f"class '{name}' is in line {first[name]} already", where=f"{file}:{number}")
-        first[name] = number
+        if (earlier := line_of.setdefault(name, number)) != number:
+            raise UserError(f"class '{name}' is in line {earlier} already", where=f"{file}:{number}")
     return tuple(names)
 
 
 def _blocks(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a UTF-8 file, some thousands at a time, with the number of the first."""
-    begin, first = 0, 1
+    """Yield the lines of a UTF-8 file, some thousands at a time, with the number of the first."""
+    start, first = 0, 1
     with present(file).open("rb") as opened:
         while block := opened.read(_BLOCK) + opened.readline():
             try:
-                text = block.decode("utf-8" if begin else "utf-8-sig")
+                text = block.decode("utf-8" if start else "utf-8-sig")
             except UnicodeDecodeError as error:
                 raise UserError(
-                    f"is not UTF-8 text ({error.reason} at byte {begin + error.start})", where=str(file)
+                    f"is not UTF-8 text ({error.reason} at byte {start + error.start})", where=str(file)
                 ) from None
-            # Not splitlines(): file names may hold what Unicode calls a line separator.
+            # splitlines() would also split at Unicode's line separators, which file names may hold.
             lines = text.removesuffix("\n").split("\n")
             yield first, lines
-            begin, first = begin + len(block), first + len(lines)
+            start, first = start + len(block), first + len(lines)
 
 
 def _divide(lines: Sequence[str], classes: int | None) -> tuple[Sequence[str], Sequence[int]] | None:
-    """Paths and labels of lines that have nothing odd about them; None: they need `_parse`, each for itself."""
+    """Return the paths and labels of lines that have nothing odd about them, else None: they need `_parse` then."""
     text = "\n" + "\n".join(lines)
     if any(sign in text for sign in _ODD):
         return None
@@ -199,7 +202,7 @@ def _divide(lines: Sequence[str], classes: int | None) -> tuple[Sequence[str], S
 def _divide_one_by_one(
     lines: Sequence[str], classes: int | None, file: Path, first: int, *, unknown: bool
 ) -> tuple[Sequence[str], Sequence[int]]:
-    """As `_divide`, for any lines: what is wrong with one is said with its number."""
+    """Return the paths and labels of any lines; an error names the number of its line, `first` being the first's."""
     paths, labels = [], []
     for number, line in enumerate(lines, start=first):
         if line.strip():
@@ -227,5 +230,5 @@ def _parse(line: str, classes: int | None, *, unknown: bool = False) -> tuple[st
 
 
 def _short(text: str) -> str:
-    """What a message repeats of a file that may be anything."""
+    """Return as much as a message repeats of a file that may be anything."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

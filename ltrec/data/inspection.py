@@ -1,4 +1,4 @@
-"""Reading every file once before anything is learnt from it: can it be decoded, and what are its bytes?"""
+"""Reading every image once before anything is learnt from it: can it be decoded, and what is its digest?"""
 
 from __future__ import annotations
 
@@ -21,38 +21,32 @@ _FILES_A_TASK = 16
 def inspect(
     root: Path, paths: Sequence[str], *, workers: int | None, advance: Advance
 ) -> tuple[dict[str, bytes], tuple[Skipped, ...]]:
-    """Decode and digest files in threads (Pillow and hashlib let go of the interpreter lock).
+    """Return SHA-256 of each file that can be used, and the others with the reason, both in the order of `paths`.
 
-    Args:
-        root: The folder that the paths are relative to.
-        paths: The files.
-        workers: Threads; None: somewhat more than cores.
-        advance: Told of every few files done.
-
-    Returns:
-        SHA-256 of each file that can be used, and the others with the reason, both in the order of `paths`.
+    Files are read in `workers` threads, since Pillow and hashlib let go of the interpreter lock. `advance` is called
+    with the number of files done since its last call.
     """
     digests: dict[str, bytes] = {}
     skipped: list[Skipped] = []
     tasks = [paths[start : start + _FILES_A_TASK] for start in range(0, len(paths), _FILES_A_TASK)]
     pool = ThreadPoolExecutor(workers)
     try:
-        done = pool.map(lambda task: [_look(root / path) for path in task], tasks)
-        for task, outcomes in zip(tasks, done, strict=True):
-            for path, outcome in zip(task, outcomes, strict=True):
-                if isinstance(outcome, bytes):
-                    digests[path] = outcome
+        results = pool.map(lambda task: [_look(root / path) for path in task], tasks)
+        for task, of_task in zip(tasks, results, strict=True):
+            for path, result in zip(task, of_task, strict=True):
+                if isinstance(result, bytes):
+                    digests[path] = result
                 else:
-                    skipped.append(Skipped(path, outcome))
+                    skipped.append(Skipped(path, result))
             advance(len(task))
     finally:
-        # On Ctrl-C what has not begun is not begun any more.
+        # On Ctrl-C the tasks that have not begun are given up.
         pool.shutdown(cancel_futures=True)
     return digests, tuple(skipped)
 
 
 def _look(file: Path) -> bytes | str:
-    """The digest, or the reason why the file cannot be used."""
+    """Return the file's digest, or the reason why it cannot be used."""
     try:
         decode_rgb(file)
         with file.open("rb") as opened:

@@ -28,11 +28,11 @@ class _Profile(Settings):
     """How class sizes fall from head to tail; C classes at positions j = 0 … C - 1."""
 
     imbalance_factor: Annotated[float, Field(ge=1)]
-    """IF: the largest class over the smallest."""
+    """The imbalance factor IF: the size of the largest class over that of the smallest."""
     n_max: PositiveInt | None = None
     """Images of the largest class; null: as many as the classes can supply."""
     order: Literal["label", "size", "random"] = "label"
-    """Who is head and who is tail: classes by label, from largest to smallest, or drawn by seed."""
+    """Which classes are head and which are tail: by label, from the largest to the smallest, or drawn by seed."""
 
     @model_validator(mode="after")
     def _tail_remains(self) -> Self:
@@ -44,7 +44,7 @@ class _Profile(Settings):
         return self
 
     def sizes(self, n_max: int, classes: int) -> Counts:
-        """Images that each position keeps, (C,), from head to tail, for C ≥ 2."""
+        """Return how many images each position keeps, (C,), from head to tail, for C ≥ 2."""
         raise NotImplementedError
 
 
@@ -68,7 +68,7 @@ class Pareto(_Profile):
 
     profile: Literal["pareto"]
     alpha: Annotated[float, Field(ge=0.1, le=100)] = 6.0
-    """The smaller, the shorter the head: 6 for ImageNet-LT."""
+    """The shape of the distribution: the smaller, the shorter the head; 6 for ImageNet-LT."""
 
     def sizes(self, n_max: int, classes: int) -> Counts:
         quantiles = (np.arange(1, classes + 1) / classes) ** (-1 / self.alpha)
@@ -92,12 +92,9 @@ LongTailSettings = Annotated[Exponential | Pareto | Step, Field(discriminator="p
 
 
 def cut(train: ImageList, classes: int, profile: _Profile, seed: int) -> tuple[ImageList, Counts]:
-    """Keep of each class as many images as its position says, drawn by seed.
+    """Return the images that a profile keeps of each class, drawn by seed, and how many it asked of each, (C,).
 
     A class that has fewer keeps what it has.
-
-    Returns:
-        The images kept, and what the profile asked of each class, (C,).
 
     Raises:
         UserError: no n_max is given, and the classes cannot supply the imbalance factor.
@@ -111,7 +108,7 @@ def cut(train: ImageList, classes: int, profile: _Profile, seed: int) -> tuple[I
 
 
 def _class_order(available: Counts, order: Order, seed: int) -> NDArray[np.int64]:
-    """Labels from head to tail, (C,)."""
+    """Return the labels from head to tail, (C,)."""
     if order == "size":
         return np.argsort(-available, kind="stable")
     if order == "random":
@@ -120,7 +117,7 @@ def _class_order(available: Counts, order: Order, seed: int) -> NDArray[np.int64
 
 
 def _largest_n_max(available: Counts, profile: _Profile) -> int:
-    """The largest n_max with no class asked for more than it has, by bisection: sizes grow with n_max."""
+    """Return the largest n_max that asks no class for more than it has, by bisection: sizes grow with n_max."""
 
     def fits(n_max: int) -> bool:
         return bool((profile.sizes(n_max, len(available)) <= available).all())

@@ -19,7 +19,7 @@ from ltrec.errors import UserError, some
 from ltrec.settings import Fraction, Settings, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Self
 
     from ltrec.artifacts import Split
@@ -45,54 +45,52 @@ class OpenSetSettings(Settings):
             raise ValueError("says of no image that it is unknown; give classes, list or both")
         return self
 
-    def set_apart(self, found: Collection, root: Path) -> Collection:
-        """The known classes of what a source offers, and the unknown images apart from them, each once.
+    def set_apart(self, collection: Collection, root: Path) -> Collection:
+        """Return the source's collection with the known classes alone, and the unknown images apart, each once.
 
         Raises:
             UserError: the source has no such class, or the list cannot be read.
         """
-        labels = _labels(self.classes, found.classes)
-        unknown = [
-            path for images in found.splits.values() for path in images.where(np.isin(images.labels, labels)).paths
-        ]
-        known = replace(found.drop(dict.fromkeys(labels, "")), skipped=found.skipped)
+        labels = _labels(self.classes, collection.classes)
+        splits = collection.splits.values()
+        unknown = [path for images in splits for path in images.where(np.isin(images.labels, labels)).paths]
+        known = replace(collection.drop(dict.fromkeys(labels, "")), skipped=collection.skipped)
         if self.list is not None:
-            listed = _read(root, self.list)
-            known = _without(known, set(listed), self.list)
+            listed = _read(annotation_file(root, self.list))
+            known = _without(known, listed, self.list)
             unknown += listed
         return replace(known, unknown=tuple(dict.fromkeys(unknown)))
 
     def add(self, splits: Mapping[Split, ImageList], unknown: Sequence[str], seed: int) -> dict[Split, ImageList]:
-        """Put unknown images at the ends of val and test.
+        """Return the splits with the unknown images, given by their paths, at the ends of val and test.
 
         Raises:
-            UserError: there are none.
+            UserError: there is no unknown image.
         """
         if not unknown:
             raise UserError("there is no unknown image that can be read", where=_WHERE)
         images = ImageList(tuple(unknown), np.zeros(len(unknown), dtype=np.int64))
-        to_val = draw_ranks(images, seed) < self._share(len(unknown))
+        to_val = draw_ranks(images, seed) < self._number_for_val(len(unknown))
         images = replace(images, labels=np.full(len(unknown), UNKNOWN, dtype=np.int64))
-        parts: dict[Split, ImageList] = {"val": images.where(to_val), "test": images.where(~to_val)}
-        return {split: _joined(known, parts[split]) if split in parts else known for split, known in splits.items()}
+        added: dict[Split, ImageList] = {"val": images.where(to_val), "test": images.where(~to_val)}
+        return {split: _joined(known, added[split]) if split in added else known for split, known in splits.items()}
 
-    def _share(self, unknown: int) -> int:
-        """Unknown images for val: one at least, if any are asked for, but never all."""
+    def _number_for_val(self, unknown: int) -> int:
+        """Return how many unknown images go to val: one at least, if any are asked for, but never all."""
         return min(max(1, math.floor(self.val * unknown + 1e-9)), unknown - 1) if self.val else 0
 
 
 def _labels(names: Sequence[str], classes: Sequence[str]) -> list[int]:
-    label = {name: number for number, name in enumerate(classes)}
+    labels = {name: label for label, name in enumerate(classes)}
     for name in names:
-        if name not in label:
+        if name not in labels:
             known = some([f"'{each}'" for each in classes])
             raise UserError(f"the source has no class '{name}'; it has {known}", where=f"{_WHERE}.classes")
-    return [label[name] for name in dict.fromkeys(names)]
+    return [labels[name] for name in dict.fromkeys(names)]
 
 
-def _read(root: Path, name: str) -> tuple[str, ...]:
-    """The paths in a list of unknown images."""
-    file = annotation_file(root, name)
+def _read(file: Path) -> list[str]:
+    """Return the paths in a list of unknown images."""
     paths = []
     for number, line in lines_of(file):
         try:
@@ -101,20 +99,18 @@ def _read(root: Path, name: str) -> tuple[str, ...]:
             raise UserError(str(error), where=f"{file}:{number}") from None
     if not paths:
         raise UserError("the list has no images", where=str(file))
-    return tuple(paths)
+    return paths
 
 
-def _without(known: Collection, listed: Container[str], name: str) -> Collection:
-    """Without the images that the list `name` calls unknown."""
-    splits = {
-        split: images.where(np.array([path not in listed for path in images.paths], dtype=np.bool_))
-        for split, images in known.splits.items()
-    }
+def _without(known: Collection, listed: Sequence[str], name: str) -> Collection:
+    """Return the collection without the images that the list called `name` holds."""
+    unknown = set(listed)
+    splits = {split: images.filter(lambda path: path not in unknown) for split, images in known.splits.items()}
     left = sum(map(len, known.splits.values())) - sum(map(len, splits.values()))
     if left:
         console.say(f"prepare: {left} image(s) leave their classes: {name} says that they are unknown")
-    own = Path(name).as_posix()  # the list itself may lie among the images, and is none
-    return replace(known, splits=splits, skipped=tuple(skip for skip in known.skipped if skip.path != own))
+    list_path = Path(name).as_posix()  # the list itself may lie among the images, and is none
+    return replace(known, splits=splits, skipped=tuple(skip for skip in known.skipped if skip.path != list_path))
 
 
 def _joined(first: ImageList, second: ImageList) -> ImageList:

@@ -1,4 +1,4 @@
-"""Carving val and test from train: balanced, drawn by seed."""
+"""Carving val and test from train: each class gives the same number of images, drawn by seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _whole_or_fraction(amount: float) -> float:
     return int(amount)
 
 
-# As any: it is a whole number where the schema says float, which the serializer of a union minds.
+# SerializeAsAny: a whole number where the schema says float would make the serializer of a union warn.
 Amount = Annotated[SerializeAsAny[float], Field(gt=0), AfterValidator(_whole_or_fraction)]
 
 
@@ -38,10 +38,10 @@ class SplitSettings(Settings):
     """What is carved from train where the data has no split of its own; every class gives the same number."""
 
     val: Amount | Literal["test"] = 0.1
-    """Images a class, or below 1: that fraction of the smallest class, but at least one image. test: val lists the
-    test images, as in the literature on data without a val; whatever is chosen is then chosen on test."""
+    """Validation images of each class, or below 1: that fraction of the smallest class, but at least one image. test:
+    val lists the test images, as in the literature on data without a val; whatever is chosen is then chosen on test."""
     test: Amount = 0.2
-    """Images a class, or a fraction, as for `val`."""
+    """Test images of each class, or a fraction, as for `val`."""
     small_classes: Literal["error", "drop"] = "error"
     """What to do about classes with too few images: stop, or leave them out and list them in stats.json."""
 
@@ -53,11 +53,11 @@ class SplitSettings(Settings):
 
     @property
     def carved(self) -> tuple[Split, ...]:
-        """The splits that train gives images to, where the data does not have them."""
+        """Return the splits that are carved from train where the data does not have them."""
         return ("test",) if self.val == "test" else ("val", "test")
 
     def per_class(self, smallest: int, missing: Sequence[Split]) -> dict[Split, int]:
-        """Images that each class gives to each missing split, if the smallest class has `smallest`."""
+        """Return how many images each class gives to each missing split, if the smallest class has `smallest`."""
         # test comes first, so that another val leaves the test images as they are.
         amounts: dict[Split, float] = {"test": self.test}
         if self.val != "test":
@@ -69,28 +69,27 @@ class SplitSettings(Settings):
         }
 
     def suffices(self, count: int, missing: Sequence[Split]) -> bool:
-        """Whether a class of `count` images can give its share and keep one for train."""
+        """Return whether a class of `count` images can give its share and keep one for train."""
         return sum(self.per_class(count, missing).values()) < count
 
     def needed(self, missing: Sequence[Split]) -> int:
-        """The smallest class that can be split."""
+        """Return the size of the smallest class that can be split."""
         return next(count for count in itertools.count(1) if self.suffices(count, missing))
 
 
 def carve(images: ImageList, per_class: Mapping[Split, int], seed: int) -> dict[Split, ImageList]:
-    """Divide images: so many of each class for each split named, the rest for train."""
+    """Return the images divided: `per_class` of each class for each split that it names, the rest for train."""
     rank = draw_ranks(images, seed)
     splits: dict[Split, ImageList] = {}
-    begin = 0
+    start = 0
     for split, number in per_class.items():
-        splits[split] = images.where((rank >= begin) & (rank < begin + number))
-        begin += number
-    splits["train"] = images.where(rank >= begin)
-    return splits
+        splits[split] = images.where((rank >= start) & (rank < start + number))
+        start += number
+    return splits | {"train": images.where(rank >= start)}
 
 
 def draw_ranks(images: ImageList, seed: int) -> NDArray[np.int64]:
-    """The place of each image in its class's draw, (N,), from 0.
+    """Return the place of each image in its class's draw, (N,), counted from 0.
 
     The draw orders images by a hash of seed and path. It depends on neither the file system nor the version of a
     random generator, and a new image or another class moves few of the others.
@@ -103,15 +102,15 @@ def draw_ranks(images: ImageList, seed: int) -> NDArray[np.int64]:
     return rank
 
 
-def draw_key(seed: int, what: str) -> int:
-    """64 bits that order a draw."""
-    return int.from_bytes(next(_draw_bytes(seed, [what])), "big")
+def draw_key(seed: int, text: str) -> int:
+    """Return 64 bits, a hash of seed and text, by which a draw is ordered."""
+    return int.from_bytes(next(_draw_bytes(seed, [text])), "big")
 
 
-def _draw_bytes(seed: int, each: Iterable[str]) -> Iterator[bytes]:
-    """The eight bytes of `draw_key`, big-endian, for one after the other."""
+def _draw_bytes(seed: int, texts: Iterable[str]) -> Iterator[bytes]:
+    """Yield the `draw_key` of each text as eight bytes, big-endian."""
     keyed = hashlib.blake2b(digest_size=8, key=str(seed).encode())
-    for what in each:
+    for text in texts:
         hashed = keyed.copy()  # a third faster than beginning with the key again
-        hashed.update(what.encode())
+        hashed.update(text.encode())
         yield hashed.digest()

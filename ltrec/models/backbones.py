@@ -1,4 +1,4 @@
-"""Backbone families: images (N, 3, H, W) → features (N, D), with D found out, not configured."""
+"""Backbone families: networks from images (N, 3, H, W) to features (N, D); D is found out, not configured."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class _Pretrainable(Settings):
 
     @property
     def file(self) -> Path | None:
-        """Where the weights lie, if that is a file: a value with a separator or a known suffix."""
+        """Return where the weights lie, if that is a file: a value with a separator or a known suffix."""
         if self.weights is None or not ({"/", os.sep} & set(self.weights) or self.weights.endswith(_SUFFIXES)):
             return None
         return Path(self.weights)
 
     def digest(self) -> str | None:
-        """SHA-256 of the file's content; None without one.
+        """Return SHA-256 of the weights file's content; None where there is no file.
 
         Raises:
             UserError: there is no such file.
@@ -75,16 +75,27 @@ class _Pretrainable(Settings):
         with self.file.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _filled(self, body: nn.Module, ignored: Sequence[str] = ()) -> nn.Module:
-        """The body with the file's weights, if there is one; the file's own classifier is left out."""
+    def build(self, size: int, *, pretrained: bool = True) -> nn.Module:
+        """Return the network without its classifier, for images of `size` px.
+
+        `pretrained` false leaves the weights random.
+
+        Raises:
+            UserError: unknown, unreachable or unfit weights, or an image size that the network does not take.
+        """
         from ltrec.models.weights import load_exactly, read_state_dict
 
-        if self.file is not None:
+        body, ignored = self._body(size, pretrained=pretrained)
+        if pretrained and self.file is not None:
             tensors = read_state_dict(self.file)
             load_exactly(body, tensors, str(self.file), ignored)
             if left_out := [f"{start}*" for start in ignored if any(name.startswith(start) for name in tensors)]:
                 console.say(f"{self.file}: {', '.join(left_out)} left out; the classifier is learnt anew")
         return body
+
+    def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:
+        """Return the network, and the prefixes of the tensors that a file has for the classifier."""
+        raise NotImplementedError
 
 
 class _FromFile(_Pretrainable):
@@ -102,11 +113,10 @@ class CifarResNetBackbone(_FromFile):
 
     name: CifarResNetName
 
-    def build(self, size: int, *, pretrained: bool = True) -> nn.Module:  # noqa: ARG002 - one signature
+    def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:  # noqa: ARG002 - one signature
         from ltrec.models.cifar_resnet import CifarResNet
 
-        body = CifarResNet(depth=int(self.name.removeprefix("cifar_resnet")))
-        return self._filled(body, ["fc.", "linear."]) if pretrained else body
+        return CifarResNet(depth=int(self.name.removeprefix("cifar_resnet"))), ["fc.", "linear."]
 
 
 class ResNet10Backbone(_FromFile):
@@ -114,11 +124,10 @@ class ResNet10Backbone(_FromFile):
 
     name: Literal["resnet10"]
 
-    def build(self, size: int, *, pretrained: bool = True) -> nn.Module:  # noqa: ARG002 - one signature
+    def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:  # noqa: ARG002 - one signature
         from torchvision.models.resnet import BasicBlock, ResNet
 
-        body, classifier = _without_classifier(ResNet(BasicBlock, [1, 1, 1, 1]))
-        return self._filled(body, [f"{classifier}."]) if pretrained else body
+        return _without_classifier(ResNet(BasicBlock, [1, 1, 1, 1]))
 
 
 class ResNeXtBackbone(_FromFile):
@@ -126,12 +135,11 @@ class ResNeXtBackbone(_FromFile):
 
     name: Literal["resnext101_32x4d", "resnext152_32x4d"]
 
-    def build(self, size: int, *, pretrained: bool = True) -> nn.Module:  # noqa: ARG002 - one signature
+    def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:  # noqa: ARG002 - one signature
         from torchvision.models.resnet import Bottleneck, ResNet
 
         layers = {"resnext101_32x4d": [3, 4, 23, 3], "resnext152_32x4d": [3, 8, 36, 3]}[self.name]
-        body, classifier = _without_classifier(ResNet(Bottleneck, layers, groups=32, width_per_group=4))
-        return self._filled(body, [f"{classifier}."]) if pretrained else body
+        return _without_classifier(ResNet(Bottleneck, layers, groups=32, width_per_group=4))
 
 
 class TorchvisionBackbone(_Pretrainable):
@@ -144,12 +152,7 @@ class TorchvisionBackbone(_Pretrainable):
 
     The resume key and the network's header hold the file's SHA-256; DVC does not see it change."""
 
-    def build(self, size: int, *, pretrained: bool = True) -> nn.Module:
-        """The network without its classifier; `pretrained` false leaves the weights random.
-
-        Raises:
-            UserError: unknown, unreachable or unfit weights, or an image size that the network does not take.
-        """
+    def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:
         from torchvision import models
 
         weights = self.weights if pretrained and self.file is None else None
@@ -176,16 +179,16 @@ class TorchvisionBackbone(_Pretrainable):
             setattr(network, name, None)
             network.aux_logits = False
         body, classifier = _without_classifier(network)
-        return self._filled(body, [f"{name}." for name in (classifier, *auxiliary)]) if pretrained else body
+        return body, [*classifier, *(f"{name}." for name in auxiliary)]
 
     def _options(self, size: int, *, fetched: bool) -> dict[str, Any]:
-        """What some families must be told besides their name and weights."""
+        """Return the arguments that some families need besides their name and weights."""
         if self.name.startswith("vit_"):
             return {"image_size": size}
         if self.name.startswith("maxvit_"):
             return {"input_size": (size, size)}
         if self.name in _AUXILIARY:
-            # Pretrained ones renormalise their input, also when a file of ours fills the weights in.
+            # Pretrained ones renormalise their input, also when a file fills the weights in.
             transform = {"transform_input": self.weights is not None}
             return transform if fetched else transform | {"aux_logits": False, "init_weights": False}
         return {}
@@ -197,7 +200,7 @@ BackboneSettings = Annotated[
 
 
 def feature_dim(backbone: nn.Module, size: int, name: str) -> int:
-    """D, from one forward pass of an empty image.
+    """Return the number of features D, found by a forward pass of an empty image.
 
     Raises:
         UserError: the network does not take images of this size.
@@ -220,11 +223,11 @@ def feature_dim(backbone: nn.Module, size: int, name: str) -> int:
     return int(features.shape[1])
 
 
-def _without_classifier(network: nn.Module) -> tuple[nn.Module, str]:
-    """Put an identity in place of the last linear layer (SqueezeNet: the last convolution), and tell its name."""
+def _without_classifier(network: nn.Module) -> tuple[nn.Module, list[str]]:
+    """Put an identity for the last linear layer (SqueezeNet: convolution); return the network and its prefix."""
     from torch import nn
 
     kind = nn.Linear if any(isinstance(module, nn.Linear) for module in network.modules()) else nn.Conv2d
     last = [name for name, module in network.named_modules() if isinstance(module, kind)][-1]
     network.set_submodule(last, nn.Identity())
-    return network, last
+    return network, [f"{last}."]

@@ -1,4 +1,4 @@
-"""The ResNets of He et al. 2016 (section 4.2) for small images: 16-32-64 channels, 6n+2 layers."""
+"""The ResNets of He et al. 2016 (section 4.2) for small images: 16-32-64 channels, 6n + 2 layers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Images (N, 3, H, W) → features (N, 64)."""
+    """A network from images (N, 3, H, W) to features (N, 64), of 6n + 2 layers."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()

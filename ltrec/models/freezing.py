@@ -1,4 +1,4 @@
-"""Which parts of a backbone stay as they are while the rest trains."""
+"""Freezing: which parts of a backbone stay as they are while the rest trains."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ _WHERE = "params.yaml: represent.freeze"
 
 
 class FreezeByName(Settings):
-    """Freeze what is listed."""
+    """Freeze the parts that are listed."""
 
     by: Literal["name"]
     modules: Annotated[list[str], Field(min_length=1)]
     """Names of modules or parameters as the backbone's state dict has them, such as `layer1` or `layer4.0.bn1`."""
 
     def frozen(self, backbone: nn.Module) -> list[str]:
-        """The names, each of which holds parameters.
+        """Return the names of the frozen parts, each of which holds parameters.
 
         Raises:
-            UserError: a name that matches nothing; lists what there is beside it.
+            UserError: a name matches nothing; the message lists what there is beside it.
         """
         parameters = [name for name, _ in backbone.named_parameters()]
+
+        def exists(part: str) -> bool:
+            return any(_within(parameter, [part]) for parameter in parameters)
+
         for name in self.modules:
-            if not any(_within(parameter, [name]) for parameter in parameters):
+            if not exists(name):
                 parent = name.rpartition(".")[0]
-                while parent and not any(_within(parameter, [parent]) for parameter in parameters):
+                while parent and not exists(parent):
                     parent = parent.rpartition(".")[0]
-                there = _children(parameters, parent)
+                children = ", ".join(_children(parameters, parent))
                 raise UserError(
-                    f"{name!r} matches nothing in the backbone; {parent or 'at its top'} has {', '.join(there)}",
+                    f"{name!r} matches nothing in the backbone; {parent or 'at its top'} has {children}",
                     where=f"{_WHERE}.modules",
                 )
         return self.modules
@@ -47,14 +51,14 @@ class FreezeByDepth(Settings):
 
     by: Literal["depth"]
     trained: Count
-    """How many of the backbone's top-level parts with parameters train, from the last one on; a ResNet's are
+    """How many of the backbone's top-level parts with parameters train, counted from the end; a ResNet's are
     conv1, bn1, layer1 … layer4."""
 
     def frozen(self, backbone: nn.Module) -> list[str]:
-        """The names of what comes before.
+        """Return the names of the frozen parts: all that come before the trained ones.
 
         Raises:
-            UserError: nothing would be frozen; lists what there is.
+            UserError: nothing would be frozen; the message lists the parts.
         """
         parameters = [name for name, _ in backbone.named_parameters()]
         names = _children(parameters, "")
@@ -73,13 +77,13 @@ FreezeSettings = Annotated[FreezeByName | FreezeByDepth, Field(discriminator="by
 
 
 def freeze(backbone: nn.Module, frozen: list[str]) -> None:
-    """Parameters within these get no gradient; their modules' mode is the caller's matter."""
+    """Switch off the gradients of what lies within the frozen parts; the modules' mode is left to `hold_still`."""
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(not _within(name, frozen))
 
 
 def hold_still(backbone: nn.Module, frozen: list[str]) -> None:
-    """Modules within these go to evaluation mode: their batch norms' statistics stay, their dropout rests."""
+    """Set the modules within the frozen parts to evaluation mode: batch norm's statistics stay, dropout rests."""
     for name, module in backbone.named_modules():
         if name and _within(name, frozen):
             module.training = False
@@ -90,7 +94,7 @@ def _within(name: str, parts: list[str]) -> bool:
 
 
 def _children(parameters: list[str], parent: str) -> list[str]:
-    """What lies directly below, in order."""
+    """Return the names of what lies directly below a part (empty: at the top), in order."""
     start = f"{parent}." if parent else ""
     below = (name.removeprefix(start) for name in parameters if name.startswith(start))
     return list(dict.fromkeys(name.partition(".")[0] for name in below))

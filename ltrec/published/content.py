@@ -1,6 +1,6 @@
-"""How the research code lays out a checkpoint: the state dicts of its two networks beside a few facts.
+"""The layout of the research code's checkpoints: the state dicts of two networks beside a few facts.
 
-C classes, D feature dimensions.
+N images, C classes, D feature dimensions.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _FACTS = ("epoch", "best_epoch", "best_acc")
 
 
 class Networks(nn.Module):
-    """Backbone and classifier under the names of the research code; it only holds their tensors.
+    """Backbone and classifier under the names of the research code; the module only holds their tensors.
 
     Args:
-        backbone: Images → features (N, D).
-        weight: (C, D).
-        bias: (C,).
-        scales: (C,) of an LWS classifier.
+        backbone: The network from images to features (N, D).
+        weight: The classifier's weight, (C, D).
+        bias: Its bias, (C,).
+        scales: The scales of an LWS classifier, (C,); None for any other.
     """
 
     def __init__(self, backbone: nn.Module, weight: Tensor, bias: Tensor, scales: Tensor | None) -> None:
@@ -50,9 +50,9 @@ class Checkpoint:
     """What is in a checkpoint.
 
     Attributes:
-        tensors: Of both networks, by the names of `Networks`.
-        facts: `epoch`, `best_epoch`, `best_acc`, those that are there.
-        left_out: What else it holds and ltrec has no use for, such as `centroids` or `embed`.
+        tensors: The tensors of both networks, by the names of `Networks`.
+        facts: Those of `epoch`, `best_epoch` and `best_acc` that are there.
+        left_out: The names of what else is there and ltrec has no use for, such as `centroids` or `embed`.
     """
 
     tensors: dict[str, Tensor]
@@ -61,10 +61,11 @@ class Checkpoint:
 
 
 def parse(content: object, *, where: str) -> Checkpoint:
-    """Find the two state dicts in what a checkpoint holds; their keys lose DataParallel's prefix.
+    """Return the two state dicts and the facts of a checkpoint's content; keys lose DataParallel's prefix.
 
     Raises:
-        UserError: they are not there, or hold something else than finite real tensors; `where` says what was read.
+        UserError: the state dicts are not there, or hold something else than finite real tensors; `where` names the
+            file.
     """
     wanted = f"a dict with {BEST} (or {LATEST}) = {{{BACKBONE}, {CLASSIFIER}}}"
     if not isinstance(content, Mapping):
@@ -89,11 +90,11 @@ def parse(content: object, *, where: str) -> Checkpoint:
 
 
 def compose(tensors: Mapping[str, Tensor], facts: Mapping[str, float | None]) -> dict[str, Any]:
-    """What the research code loads: the reverse of `parse`, with DataParallel's prefixes."""
+    """Return the content that the research code loads: the reverse of `parse`, with DataParallel's prefixes."""
     parts: dict[str, dict[str, Tensor]] = {BACKBONE: {}, CLASSIFIER: {}}
     for name, tensor in tensors.items():
-        network, _, own = name.partition(".")
-        parts[network][f"module.{own}"] = tensor
+        network, _, key = name.partition(".")
+        parts[network][f"module.{key}"] = tensor
     return {**{name: facts.get(name) for name in _FACTS}, BEST: parts, "centroids": None}
 
 
@@ -115,13 +116,13 @@ def _tensors(state: object, name: str, where: str) -> dict[str, Tensor]:
 
 
 def _names(mapping: Mapping[Any, Any]) -> str:
-    """Of its keys the first few."""
+    """Return the first few of a mapping's keys, for a message."""
     first = [str(key) for key in mapping][:5]
     return f"{', '.join(first) or 'nothing'}{f', … ({len(mapping)} in all)' if len(mapping) > len(first) else ''}"
 
 
 def _number(value: object) -> float | None:
-    """A plain number of what may be NumPy's or a tensor's; None if it is none."""
+    """Return a plain number for what may be NumPy's or a tensor's; None if it is no finite number."""
     with contextlib.suppress(AttributeError, TypeError, ValueError, RuntimeError):
         value = value.item()  # type: ignore[attr-defined]
     if isinstance(value, int):

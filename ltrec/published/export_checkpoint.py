@@ -1,4 +1,4 @@
-"""A network of ours becomes a checkpoint as the research code loads it. C classes, D feature dimensions."""
+"""Writing a network as a checkpoint that the research code loads. C classes, D feature dimensions."""
 
 from __future__ import annotations
 
@@ -22,15 +22,12 @@ if TYPE_CHECKING:
 
 
 def run(params: Params, output: Path, *, variant: str | None = None) -> None:
-    """Write a checkpoint as the research code loads it.
+    """Write a checkpoint as the research code loads it, with a variant's head.
 
-    Args:
-        params: Names the variants.
-        output: Where to.
-        variant: Whose head; None: the classifier that the representation was learnt or published with.
+    Without a variant it has the classifier that the representation was learnt or published with.
 
     Raises:
-        UserError: no such variant, or a head that the format has no place for.
+        UserError: there is no such variant, or its head has no place in the format.
     """
     layout = artifacts.Layout()
     if output.is_dir():
@@ -39,9 +36,9 @@ def run(params: Params, output: Path, *, variant: str | None = None) -> None:
     network = networks.load(layout.model, head=head)
     weight, bias, scales = _linear(network.head, where=str(head or layout.model))
     if variant is None:
-        facts, whose = _facts(layout), "the representation's own classifier"
+        facts, classifier = _facts(layout), "the representation's own classifier"
     else:
-        facts, whose = _facts_of_variant(layout, variant), f"the classifier of {variant}"
+        facts, classifier = _facts_of_variant(layout, variant), f"the classifier of {variant}"
     tensors = content.Networks(network.backbone, weight, bias, scales).state_dict()
     written = io.BytesIO()  # torch's own errors hide that a disk is full
     torch.save(content.compose(tensors, facts), written)
@@ -50,7 +47,7 @@ def run(params: Params, output: Path, *, variant: str | None = None) -> None:
     for remark in _remarks(network.head):
         console.say(f"checkpoint export: {remark}")
     with_scales = "" if scales is None else " with its scales"
-    console.say(f"checkpoint export: the backbone and {whose}{with_scales} → {output}")
+    console.say(f"checkpoint export: the backbone and {classifier}{with_scales} → {output}")
 
 
 def _head_of(params: Params, layout: artifacts.Layout, variant: str) -> Path:
@@ -60,7 +57,7 @@ def _head_of(params: Params, layout: artifacts.Layout, variant: str) -> Path:
 
 
 def _linear(head: heads.Head, *, where: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Weight (C, D), bias (C,) and scales (C,) or None, which give the head's logits; its temperature is divided in.
+    """Return weight (C, D), bias (C,) and scales (C,) or None that give the head's logits, its temperature divided in.
 
     Raises:
         UserError: the head is not linear.
@@ -82,6 +79,7 @@ def _linear(head: heads.Head, *, where: str) -> tuple[Tensor, Tensor, Tensor | N
 
 
 def _remarks(head: heads.Head) -> list[str]:
+    """Return what a user should know of how the head was written."""
     remarks = []
     if head.bias is None:
         remarks.append("the head has no bias: written as zeros")
@@ -93,7 +91,7 @@ def _remarks(head: heads.Head) -> list[str]:
 
 
 def _facts(layout: artifacts.Layout) -> dict[str, float | None]:
-    """Of the representation: what its checkpoint told, or its training's last epoch."""
+    """Return the facts of the representation: those of its published checkpoint, or of its training's last epoch."""
     header = artifacts.load_tensors(layout.model)[1]
     if "published" in header:
         return dict(header["published"])
@@ -105,7 +103,7 @@ def _facts(layout: artifacts.Layout) -> dict[str, float | None]:
 
 
 def _facts_of_variant(layout: artifacts.Layout, variant: str) -> dict[str, float | None]:
-    """Of a variant: its epoch, if it was trained, and its accuracy on val."""
-    fitted = artifacts.read_json(layout.head_metrics(variant))
-    epoch = fitted["chosen"].get("epoch")
-    return {"epoch": epoch, "best_epoch": epoch, "best_acc": fitted["val"]["all"]}
+    """Return the facts of a variant: its epoch, if it was trained, and its accuracy on val."""
+    metrics = artifacts.read_json(layout.head_metrics(variant))
+    epoch = metrics["chosen"].get("epoch")
+    return {"epoch": epoch, "best_epoch": epoch, "best_acc": metrics["val"]["all"]}

@@ -1,4 +1,4 @@
-"""A checkpoint of the research code becomes the representation, as if it had been trained here."""
+"""Importing a checkpoint of the research code as the representation, as if it had been trained here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ltrec.config.params import Params
 
-# The learning curves' columns: the pipeline's plots expect the table, though no epoch of the training is known.
+# The columns alone: the pipeline's plots expect the table of learning curves, but no epoch is known.
 _HISTORY = "epoch,loss,accuracy,val,lr\n"
 
 
@@ -36,12 +36,12 @@ def run(params: Params, file: Path, *, backbone: str | None = None) -> None:
     """Write `artifacts/represent/` from a published checkpoint, as if `represent` had trained it.
 
     Args:
-        params: Of the section `represent`, the backbone and the image's geometry and normalisation are taken.
+        params: The parameters, whose section `represent` gives the backbone and the image's geometry and normalisation.
         file: The checkpoint.
-        backbone: A name in place of `represent.backbone`.
+        backbone: The name of a backbone in place of `represent.backbone`.
 
     Raises:
-        UserError: no readable checkpoint, or tensors that do not fit the backbone or the classes.
+        UserError: the file is no readable checkpoint, or its tensors do not fit the backbone or the classes.
     """
     layout, image = artifacts.Layout(), params.represent.image
     settings = _settings(backbone) if backbone else params.represent.backbone
@@ -49,9 +49,9 @@ def run(params: Params, file: Path, *, backbone: str | None = None) -> None:
     body = settings.build(image.size, pretrained=False)
     head = _fill(body, checkpoint.tensors, image.size, settings.name, where=str(file))
     classes = len(head.weight)
-    if layout.classes.is_file() and (named := len(read_classes(layout.classes))) != classes:
+    if layout.classes.is_file() and (count := len(read_classes(layout.classes))) != classes:
         raise UserError(
-            f"its classifier knows {classes} classes, but {layout.classes} names {named}: another dataset",
+            f"its classifier knows {classes} classes, but {layout.classes} names {count}: another dataset",
             where=str(file),
         )
     network = networks.Network(body, head, image.geometry, image.mean, image.std)
@@ -70,12 +70,12 @@ def run(params: Params, file: Path, *, backbone: str | None = None) -> None:
 
 
 def _settings(name: str) -> Any:
-    """A backbone's settings by its name alone."""
+    """Return a backbone's settings by its name alone."""
     if name not in (known := _backbones()):
-        near = difflib.get_close_matches(name, known, n=5) or known[:5]
+        similar = difflib.get_close_matches(name, known, n=5) or known[:5]
         raise UserError(
-            f"no such backbone: {name}; allowed: {', '.join(near)} and whatever else `ltrec params schema` lists under"
-            " represent.backbone.name",
+            f"no such backbone: {name}; allowed: {', '.join(similar)} and whatever else `ltrec params schema` lists"
+            " under represent.backbone.name",
             where="--backbone",
         )
     return TypeAdapter[Any](BackboneSettings).validate_python({"name": name})
@@ -87,23 +87,22 @@ def _backbones() -> list[str]:
 
 
 def _fill(body: nn.Module, tensors: Mapping[str, Tensor], size: int, name: str, *, where: str) -> heads.LinearHead:
-    """Put a checkpoint's tensors into the backbone and into a new head, all of them or none."""
-    given = tensors.get(content.WEIGHT)
-    classes = given.shape[0] if given is not None and given.ndim else 1
+    """Load a checkpoint's tensors, all of them or none, into the backbone and a new head; return the head."""
+    published = tensors.get(content.WEIGHT)
+    classes = published.shape[0] if published is not None and published.ndim else 1
     scales = torch.empty(classes) if content.SCALES in tensors else None
     weight, bias = torch.empty(classes, feature_dim(body, size, name)), torch.empty(classes)
-    whole = content.Networks(body, weight, bias, scales)
-    if wrong := tensor_mismatches(tensors, whole.state_dict()):
-        fitting = _lookalikes(tensors, size)
-        another = fitting and name not in fitting
-        hint = f", the tensors are those of {' or '.join(fitting)}" if another else ""
-        raise UserError(f"does not fit: represent.backbone is {name}{hint}; {wrong}", where=where)
-    load_exactly(whole, tensors, where)
+    both = content.Networks(body, weight, bias, scales)
+    if mismatches := tensor_mismatches(tensors, both.state_dict()):
+        fitting = _backbones_of(tensors, size)
+        hint = f", the tensors are those of {' or '.join(fitting)}" if fitting and name not in fitting else ""
+        raise UserError(f"does not fit: represent.backbone is {name}{hint}; {mismatches}", where=where)
+    load_exactly(both, tensors, where)
     return heads.LinearHead(weight, bias) if scales is None else heads.PublishedLwsHead(weight, bias, scales)
 
 
-def _lookalikes(tensors: Mapping[str, Tensor], size: int) -> list[str]:
-    """The residual networks whose backbone has exactly these tensors."""
+def _backbones_of(tensors: Mapping[str, Tensor], size: int) -> list[str]:
+    """Return the names of the residual networks that have exactly these tensors in their backbone."""
 
     def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
         return {name: tensor.shape for name, tensor in state.items() if not name.endswith(COUNTER)}
@@ -119,7 +118,7 @@ def _lookalikes(tensors: Mapping[str, Tensor], size: int) -> list[str]:
 
 
 def _remarks(checkpoint: content.Checkpoint, body: nn.Module) -> list[str]:
-    """What a user should know of how the checkpoint was taken over."""
+    """Return what a user should know of how the checkpoint was taken over."""
     tensors, remarks = checkpoint.tensors, []
     counters = [name for name in body.state_dict() if name.endswith(COUNTER)]
     if absent := sum(f"{content.BACKBONE}.{name}" not in tensors for name in counters):

@@ -1,4 +1,4 @@
-"""A feature dump of the research code becomes a split's feature bank. N images, D feature dimensions, C classes."""
+"""Importing a feature dump of the research code as a split's feature bank. N images, D feature dimensions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ltrec.models.heads import Head
 
 _KEYS = ("feats", "labels", "idxs")
-# Of the way from chance to perfection: a joint classifier on its own network's features is far beyond it.
+# The least share of the way from chance to perfection: a classifier on its own network's features is far beyond it.
 _LEAST_SKILL = 0.1
 
 
@@ -36,11 +36,11 @@ def run(file: Path, split: Split) -> None:
 
     Args:
         file: A pickle of a dict with `feats` (N, D), `labels` (N,) and `idxs` (N,): which image of the list a row is.
-        split: Whose images they are.
+        split: The split that the images are of.
 
     Raises:
-        UserError: no readable dump; rows that are not one for each image; labels other than the list's; features
-            that the network in `artifacts/represent/` cannot have given.
+        UserError: the file is no readable dump, its rows are not one for each image, its labels are not the list's, or
+            the network in `artifacts/represent/` cannot have given its features.
     """
     layout, where = artifacts.Layout(), str(file)
     if not layout.model.is_file():
@@ -87,10 +87,10 @@ def run(file: Path, split: Split) -> None:
 
 
 def _arrays(content: object, where: str) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """The dump's three arrays, in their types and shapes."""
+    """Return the dump's feats (N, D), labels (N,) and idxs (N,)."""
     if not isinstance(content, Mapping) or not set(_KEYS) <= content.keys():
-        inside = ", ".join(map(str, content)) if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise UserError(f"is no feature dump: holds {inside or 'nothing'}; wanted: {', '.join(_KEYS)}", where=where)
+        held = ", ".join(map(str, content)) if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise UserError(f"is no feature dump: holds {held or 'nothing'}; wanted: {', '.join(_KEYS)}", where=where)
     feats, labels, idxs = (_array(content[key], key, where) for key in _KEYS)
     if feats.ndim != 2 or labels.shape != (len(feats),) or idxs.shape != (len(feats),) or not feats.size:
         shapes = f"feats {feats.shape}, labels {labels.shape}, idxs {idxs.shape}"
@@ -102,7 +102,8 @@ def _arrays(content: object, where: str) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def _array(value: Any, name: str, where: str) -> NDArray[Any]:
-    if isinstance(value, list) and any(isinstance(row, list) and any(map(_nested, row)) for row in value):
+    rows = [row for row in value if isinstance(row, list)] if isinstance(value, list) else []
+    if any(isinstance(cell, list | tuple) for row in rows for cell in row):
         raise UserError(f"{name} has more than two dimensions", where=where)
     try:
         array = np.asarray(value)
@@ -113,25 +114,20 @@ def _array(value: Any, name: str, where: str) -> NDArray[Any]:
     return array
 
 
-def _nested(value: object) -> bool:
-    return isinstance(value, list | tuple)
-
-
 def _check_rows(idxs: NDArray[np.int64], where: str) -> None:
-    """Every image once."""
+    """Refuse rows that are not one for each image."""
     count = len(idxs)
-    if (odd := np.flatnonzero((idxs < 0) | (idxs >= count))).size:
+    if (outside := np.flatnonzero((idxs < 0) | (idxs >= count))).size:
         raise UserError(
-            f"idxs[{odd[0]}] is {idxs[odd[0]]}, but with {count} rows images are 0 … {count - 1}"
-            f" ({odd.size} such rows in all)",
+            f"idxs[{outside[0]}] is {idxs[outside[0]]}, but with {count} rows images are 0 … {count - 1}"
+            f" ({outside.size} such rows in all)",
             where=where,
         )
-    times = np.bincount(idxs, minlength=count)
-    if (twice := np.flatnonzero(times > 1)).size:
-        rows = np.flatnonzero(idxs == twice[0])
+    if (repeated := np.flatnonzero(np.bincount(idxs, minlength=count) > 1)).size:
+        rows = np.flatnonzero(idxs == repeated[0])
         raise UserError(
-            f"image {twice[0]} has rows {rows[0]} and {rows[1]}; wanted: one row an image"
-            f" ({twice.size} such images in all)",
+            f"image {repeated[0]} has rows {rows[0]} and {rows[1]}; wanted: one row an image"
+            f" ({repeated.size} such images in all)",
             where=where,
         )
 
@@ -143,18 +139,18 @@ def _check_features(
         raise UserError(
             f"has features of {feats.shape[1]} dimensions, the network in {layout.model} gives {head.dim}", where=where
         )
-    if (odd := np.flatnonzero(~np.isfinite(feats).all(axis=1))).size:
+    if (rows := np.flatnonzero(~np.isfinite(feats).all(axis=1))).size:
         raise UserError(
-            f"has features that are not finite, of {odd.size} images, such as image {idxs[odd[0]]}", where=where
+            f"has features that are not finite, of {rows.size} images, such as image {idxs[rows[0]]}", where=where
         )
 
 
 def _check_labels(labels: NDArray[np.int64], classes: int, layout: Layout, split: Split, where: str) -> None:
-    """Classes of the network's; -1 beside train."""
-    unknown = split != "train"
-    odd = np.flatnonzero((labels < (artifacts.UNKNOWN if unknown else 0)) | (labels >= classes))
-    if odd.size or (labels == artifacts.UNKNOWN).all():
-        first = odd[0] if odd.size else 0
+    """Refuse labels (N,), by image, that are none of the network's classes; but for train -1 is allowed beside them."""
+    lowest = 0 if split == "train" else artifacts.UNKNOWN
+    outside = np.flatnonzero((labels < lowest) | (labels >= classes))
+    if outside.size or (labels == artifacts.UNKNOWN).all():
+        first = outside[0] if outside.size else 0
         raise UserError(
             f"image {first} has label {labels[first]}; the network in {layout.model} knows {classes} classes,"
             f" 0 … {classes - 1}",
@@ -163,17 +159,17 @@ def _check_labels(labels: NDArray[np.int64], classes: int, layout: Layout, split
 
 
 def _listed(layout: Layout, split: Split) -> ImageList | None:
-    """What `prepare` has listed, if it has."""
+    """Return the list that `prepare` wrote, if it has."""
     if not (path := layout.split_list(split)).is_file():
         return None
     return read_list(path, len(read_classes(layout.classes)), unknown=split != "train")
 
 
 def _check_listed(labels: NDArray[np.int64], listed: ImageList, path: Path, where: str) -> None:
-    if (odd := np.flatnonzero(listed.labels != labels)).size:
-        first = odd[0]
+    if (differing := np.flatnonzero(listed.labels != labels)).size:
+        first = differing[0]
         raise UserError(
             f"image {first} has label {labels[first]}, but {path}:{first + 1} says {listed.labels[first]}"
-            f" ({listed.paths[first]}); {odd.size} of {len(labels)} differ",
+            f" ({listed.paths[first]}); {differing.size} of {len(labels)} differ",
             where=where,
         )

@@ -1,4 +1,4 @@
-"""What an exported ONNX file says about itself: export writes it, serving reads it. Free of torch and onnx."""
+"""The metadata of an exported ONNX file: export writes it, serving reads it. It needs neither torch nor onnx."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ExportPrecision = Literal["fp32", "fp16", "int8"]
 
-# Unless told not to before it is loaded, onnxruntime (1.29 and later) reports its use to Microsoft.
+# onnxruntime (1.29 and later) reports its use to Microsoft unless this is set before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 INPUT = "images"
@@ -32,18 +32,18 @@ _MARK = "ltrec.format"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The metadata of an exported file.
+    """What an exported file says about itself.
 
     Attributes:
-        classes: Names of the C classes; place = label.
+        classes: The names of the C classes by label.
         geometry: How an image becomes the square that the file takes.
-        mean: Of the RGB channels in 0…1; the file itself normalises by it.
-        std: Of the RGB channels in 0…1; likewise.
+        mean: The mean of the RGB channels in 0…1; the file itself normalises by it.
+        std: Their standard deviation in 0…1; likewise.
         method: How the head was rebalanced, such as `crt`.
-        variant: The name in `params.yaml: rebalance`.
-        precision: Of the backbone.
-        commit: Git's, or `unknown`.
-        version: Of the ltrec that exported.
+        variant: The head's name in `params.yaml: rebalance`.
+        precision: The backbone's precision.
+        commit: The Git commit of the export, or `unknown`.
+        version: The version of ltrec that exported.
         unknown_below: An image whose largest probability is smaller shows no class of the task; None: all do.
     """
 
@@ -59,7 +59,7 @@ class ModelCard:
     unknown_below: float | None = None
 
     def to_metadata(self) -> dict[str, str]:
-        """As ONNX keeps it: strings, here with JSON in those that are not plain."""
+        """Return the card as ONNX keeps it: strings by name, here with JSON in those that are not plain."""
         preprocessing = {
             "colour": "RGB",
             "resize": self.geometry.resize,
@@ -81,10 +81,10 @@ class ModelCard:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], *, where: str) -> Self:
-        """Read what `to_metadata` gave.
+        """Return the card that `to_metadata` wrote.
 
         Raises:
-            UserError: not a file of ltrec's, of a format that this one cannot read, or damaged.
+            UserError: the file is not one of ltrec's, or has a format that this version cannot read, or is damaged.
         """
         if _MARK not in metadata:
             raise UserError(
@@ -111,6 +111,5 @@ class ModelCard:
                 unknown_below=float(metadata["unknown_below"]) if "unknown_below" in metadata else None,
             )
         except (KeyError, TypeError, ValueError, ValidationError) as error:
-            raise UserError(
-                f"its metadata is damaged ({error}); `ltrec export --onnx` writes it anew", where=where
-            ) from None
+            remedy = "`ltrec export --onnx` writes it anew"
+            raise UserError(f"its metadata is damaged ({error}); {remedy}", where=where) from None

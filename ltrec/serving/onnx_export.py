@@ -1,4 +1,4 @@
-"""A network as one ONNX file, in three precisions, and how far that file departs from PyTorch.
+"""Exporting a network as one ONNX file, in three precisions, and measuring how far it departs from PyTorch.
 
 N images, H = W the side of the square, C classes, D features.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import logging
 import tempfile
 import warnings
@@ -43,20 +44,20 @@ class ParityError(AssertionError):
 
 
 class OverflowedError(ParityError):
-    """The file gives numbers that are not finite, as half precision may."""
+    """The ONNX file computes numbers that are not finite, as half precision may."""
 
 
 def export(network: Network, card: ModelCard, *, opset: int, calibration: Images | None = None) -> onnx.ModelProto:
-    """Export the network as a model with a dynamic batch that carries its card.
+    """Return the network as an ONNX model with a dynamic batch, whose metadata is the card.
 
-    The precision is the backbone's. Normalisation, head and softmax stay float32: distances to class means
+    The card's precision is the backbone's. Normalisation, head and softmax stay float32: distances to class means
     overflow half precision, and few-shot classes live in small differences of the logits.
 
     Args:
-        network: Left as it is.
-        card: What the metadata will say, the precision included.
-        opset: Of ONNX.
-        calibration: uint8 (N, H, W, 3), from which int8 takes the ranges of the activations; never test images.
+        network: The network, which stays as it is.
+        card: The metadata, the precision included.
+        opset: The version of ONNX's operators.
+        calibration: Squares, uint8 (N, H, W, 3), that give int8 the ranges of the activations; never test images.
 
     Raises:
         UserError: the network is too large for one file.
@@ -78,7 +79,7 @@ def export(network: Network, card: ModelCard, *, opset: int, calibration: Images
 
 
 class _Half(nn.Module):
-    """A module in half precision between float32 neighbours."""
+    """A module that computes in half precision between float32 neighbours."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class _Half(nn.Module):
 
 
 class _Served(nn.Module):
-    """Images uint8 (N, H, W, 3) → logits and probabilities, both (N, C)."""
+    """A network that gives logits and probabilities, both (N, C), of images, uint8 (N, H, W, 3)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ def _trace(network: Network, *, half: bool, opset: int) -> onnx.ModelProto:
 
 
 def _quantize(model: onnx.ModelProto, calibration: Images) -> onnx.ModelProto:
-    """To int8 with a scale a channel; only nodes of the backbone."""
+    """Return the model with the backbone's nodes in int8, each channel with a scale of its own."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
@@ -145,7 +146,7 @@ def _quantize(model: onnx.ModelProto, calibration: Images) -> onnx.ModelProto:
             batch = next(self._batches, None)
             return None if batch is None else {INPUT: batch}
 
-    keep = [node.name for node in model.graph.node if _BACKBONE_SCOPE not in _scopes(node)]
+    excluded = [node.name for node in model.graph.node if not _is_of_backbone(node)]
     with tempfile.TemporaryDirectory(prefix="ltrec-") as folder, _silence():
         traced, prepared, quantized = (Path(folder, f"{step}.onnx") for step in ("traced", "prepared", "quantized"))
         onnx.save(model, traced)
@@ -160,29 +161,29 @@ def _quantize(model: onnx.ModelProto, calibration: Images) -> onnx.ModelProto:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=keep,
+            nodes_to_exclude=excluded,
         )
         return onnx.load(quantized)
 
 
-def _scopes(node: onnx.NodeProto) -> str:
-    return next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "")
+def _is_of_backbone(node: onnx.NodeProto) -> bool:
+    return any(entry.key == _SCOPES and _BACKBONE_SCOPE in entry.value for entry in node.metadata_props)
 
 
 def _clean(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes: stack traces with paths of this machine, a third of a small file."""
+    """Drop the exporter's notes: stack traces with paths of the machine, a third of a small file."""
     graph = model.graph
     del model.metadata_props[:], graph.metadata_props[:]
     model.doc_string = graph.doc_string = ""
-    for noted in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
-        for entry in noted:
-            del entry.metadata_props[:]
-            entry.doc_string = ""
+    for parts in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
+        for part in parts:
+            del part.metadata_props[:]
+            part.doc_string = ""
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Neither warnings nor log lines: the exporters' are about their own inner ways."""
+    """Suppress warnings and log lines, which the exporters write about their own inner ways."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -198,11 +199,11 @@ class Parity:
     """How an ONNX file compares with PyTorch in float32 on N images.
 
     Attributes:
-        images: N.
-        logit_difference: The largest, absolute.
-        probability_difference: The largest, absolute.
-        agreement: Fraction of the images that both give the same class.
-        accuracy: Of PyTorch and of the file.
+        images: The number of images N.
+        logit_difference: The largest absolute difference of a logit.
+        probability_difference: The largest absolute difference of a probability.
+        agreement: The fraction of the images to which both give the same class.
+        accuracy: The accuracy of `pytorch` and of `onnx`, the file.
     """
 
     images: int
@@ -219,20 +220,20 @@ def compare(
     labels: NDArray[np.int64],
     advance: Callable[..., None] = lambda _done: None,
 ) -> Parity:
-    """Run the same images through both, in batches of 1, 2 and 32, and what is left.
+    """Return how the file compares with the network on the same images, in batches of 1, 2 and then 32.
 
     Args:
-        run: The file: uint8 (N, H, W, 3) → logits and probabilities (N, C).
-        network: In evaluation mode, on the CPU.
-        images: uint8 (N, H, W, 3).
-        labels: (N,).
-        advance: Called with the number of images done.
+        run: The file: returns logits and probabilities (N, C) of images.
+        network: The network in evaluation mode, on the CPU.
+        images: Squares, uint8 (N, H, W, 3).
+        labels: Their labels, (N,).
+        advance: Called with the number of images done since the last call.
 
     Raises:
         ParityError: the file gives other shapes.
         OverflowedError: it gives numbers that are not finite.
     """
-    wanted, got, shares = [], [], []
+    of_network, of_file, probabilities = [], [], []
     for batch in _batches(images, first=(1, 2)):
         with torch.inference_mode():
             logits = network(torch.from_numpy(batch)).numpy()
@@ -242,30 +243,27 @@ def compare(
                 raise ParityError(f"a batch of {len(batch)} gives {name} of shape {output.shape}, not {logits.shape}")
             if not np.isfinite(output).all():
                 raise OverflowedError(f"a batch of {len(batch)} gives {name} that are not finite")
-        wanted.append(logits)
-        got.append(outputs[0])
-        shares.append(outputs[1])
+        of_network.append(logits)
+        of_file.append(outputs[0])
+        probabilities.append(outputs[1])
         advance(len(batch))
-    reference, ours = np.concatenate(wanted), np.concatenate(got)
-    probabilities = torch.softmax(torch.from_numpy(reference), dim=1).numpy()
+    reference, logits = np.concatenate(of_network), np.concatenate(of_file)
+    softmax = torch.softmax(torch.from_numpy(reference), dim=1).numpy()
+    wanted, predicted = reference.argmax(1), logits.argmax(1)
     return Parity(
         images=len(images),
-        logit_difference=float(np.abs(reference - ours).max()),
-        probability_difference=float(np.abs(probabilities - np.concatenate(shares)).max()),
-        agreement=float((reference.argmax(1) == ours.argmax(1)).mean()),
-        accuracy={"pytorch": _accuracy(reference, labels), "onnx": _accuracy(ours, labels)},
+        logit_difference=float(np.abs(reference - logits).max()),
+        probability_difference=float(np.abs(softmax - np.concatenate(probabilities)).max()),
+        agreement=float((wanted == predicted).mean()),
+        accuracy={"pytorch": float((wanted == labels).mean()), "onnx": float((predicted == labels).mean())},
     )
 
 
-def _accuracy(logits: Logits, labels: NDArray[np.int64]) -> float:
-    return float((logits.argmax(1) == labels).mean())
-
-
 def _batches(images: Images, first: tuple[int, ...] = ()) -> Iterator[Images]:
+    """Yield batches: those of the sizes in `first`, then of 32 images and of what is left."""
     start = 0
-    for size in first:
-        if start < len(images):
-            yield images[start : start + size]
+    for size in itertools.chain(first, itertools.repeat(_BATCH)):
+        if start >= len(images):
+            return
+        yield images[start : start + size]
         start += size
-    for begin in range(start, len(images), _BATCH):
-        yield images[begin : begin + _BATCH]

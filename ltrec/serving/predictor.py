@@ -1,15 +1,16 @@
-"""Prediction from the exported ONNX file alone: onnxruntime, Pillow and NumPy, no torch."""
+"""Prediction with the exported ONNX file alone: it needs onnxruntime, Pillow and NumPy, not torch."""
 
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import json
 import os
 import sys
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,24 +38,24 @@ _DIGITS = 6
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's; `probabilities` is float32 (C,), or `problem` says why there is none."""
+    """What the model says of one image."""
 
     file: Path
     probabilities: NDArray[np.float32] | None
+    """Float32 (C,); None: the image cannot be read."""
     problem: str = ""
+    """Why it cannot be read."""
     unknown: bool = False
     """Whether it shows none of the classes, as far as the model's threshold tells."""
 
 
 class Predictor:
-    """An exported classifier.
+    """A classifier from a file that `ltrec export` wrote.
 
-    Args:
-        path: A file that `ltrec export` wrote.
-        threads: Of onnxruntime and of the decoders; None: one a core that this process may use.
+    onnxruntime and the decoders have `threads` threads each; None: one for each core that this process may use.
 
     Raises:
-        UserError: no such file, damaged, or not one of ltrec's.
+        UserError: there is no such file, or it is damaged, or not one of ltrec's.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -69,18 +70,14 @@ class Predictor:
         options.log_severity_level = 4
         # The level above crashes on half-precision transformers (onnxruntime issue 26717) and helps no others.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_LAYOUT
-        # Waiting threads sleep: the cores are for decoding then.
+        # Waiting threads sleep instead of spinning, which leaves the cores to decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base but this
             reason = str(error).partition("\n")[0]
             raise UserError(f"damaged, or not an ONNX model ({reason})", where=str(path)) from None
-        self.card = ModelCard.from_metadata(
-            self._session.get_modelmeta().custom_metadata_map,
-            where=str(path),
-        )
-        self._least = -np.inf if self.card.unknown_below is None else self.card.unknown_below
+        self.card = ModelCard.from_metadata(self._session.get_modelmeta().custom_metadata_map, where=str(path))
         self._check_shapes(path)
 
     def _check_shapes(self, path: Path) -> None:
@@ -95,22 +92,22 @@ class Predictor:
             )
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """uint8 (N, H, W, 3) → logits and probabilities, float32 (N, C)."""
+        """Return logits and probabilities, float32 (N, C), of squares, uint8 (N, H, W, 3)."""
         logits, probabilities = self._session.run(list(OUTPUTS), {INPUT: images})
         return logits, probabilities
 
     def predict(self, files: Iterable[Path]) -> Iterator[Prediction]:
-        """One prediction a file, in their order; the next batch is decoded while one is computed."""
+        """Yield a prediction for each file, in order; the next batch is decoded while one is computed."""
         with ThreadPoolExecutor(self._threads) as pool:
             remaining = iter(files)
             waiting: deque[list[tuple[Path, Future[Decoded]]]] = deque()
             try:
-                while group := list(islice(remaining, _BATCH)):
-                    waiting.append([(file, pool.submit(self._decode, file)) for file in group])
+                while batch := list(itertools.islice(remaining, _BATCH)):
+                    waiting.append([(file, pool.submit(self._decode, file)) for file in batch])
                     if len(waiting) > 1:
-                        yield from self._batch(waiting.popleft())
+                        yield from self._predict_batch(waiting.popleft())
                 while waiting:
-                    yield from self._batch(waiting.popleft())
+                    yield from self._predict_batch(waiting.popleft())
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -120,14 +117,15 @@ class Predictor:
         except UnreadableImageError as error:
             return error
 
-    def _batch(self, group: list[tuple[Path, Future[Decoded]]]) -> Iterator[Prediction]:
-        decoded = [(file, future.result()) for file, future in group]
+    def _predict_batch(self, batch: list[tuple[Path, Future[Decoded]]]) -> Iterator[Prediction]:
+        decoded = [(file, future.result()) for file, future in batch]
         images = [image for _, image in decoded if isinstance(image, np.ndarray)]
         rows: Iterator[NDArray[np.float32]] = iter(self.run(np.stack(images))[1] if images else ())
+        threshold = self.card.unknown_below
         for file, image in decoded:
             if isinstance(image, np.ndarray):
-                probabilities = next(rows)
-                yield Prediction(file, probabilities, unknown=float(probabilities.max()) < self._least)
+                row = next(rows)
+                yield Prediction(file, row, unknown=threshold is not None and float(row.max()) < threshold)
             else:
                 yield Prediction(file, None, str(image))
 
@@ -141,83 +139,64 @@ def run_predict(inputs: list[str], *, model: Path, output_format: Format = "tabl
     Args:
         inputs: Images, folders (taken with all below them, in order), or `-` for a list on stdin, a path a line.
         model: The ONNX file.
-        output_format: Of what is printed.
+        output_format: The format of what is printed.
         top: How many classes to name for an image.
 
     Raises:
         UserError: the model cannot be used, or images could not be read.
     """
     predictor = Predictor(model)
-    top = min(top, len(predictor.card.classes))
-    tally = _Tally()
-    # Names that are no UTF-8 leave as they came.
-    _reconfigure(sys.stdout)
-    _WRITERS[output_format](tally.readable(predictor.predict(tally.files(inputs))), predictor.card, top)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 leave as they came
+    files, origins = itertools.tee(_files(inputs))
+    predictions = predictor.predict(file for file, _ in files)
+    counts: Counter[str] = Counter()
+    readable = _readable(predictions, (named for _, named in origins), counts)
+    _WRITERS[output_format](readable, predictor.card, min(top, len(predictor.card.classes)))
     sys.stdout.flush()
-    tally.settle()
+    if not counts["all"]:
+        raise UserError("no images given", where="predict")
+    if counts["named and unread"] or counts["unread"] == counts["all"]:
+        unread = counts["named and unread"] or counts["unread"]
+        raise UserError(f"{unread} of {counts['all']} files could not be read", where="predict")
 
 
-class _Tally:
-    """Which files were asked for by name, and what could not be read."""
-
-    def __init__(self) -> None:
-        self._from_folders: deque[bool] = deque()
-        self._read = 0
-        self._unread = 0
-        self._named_unread = 0
-
-    def files(self, inputs: list[str]) -> Iterator[Path]:
-        for entry in inputs:
-            if entry == "-":
-                for line in sys.stdin.buffer:
-                    if line.strip():
-                        yield from self._file(Path(os.fsdecode(line.rstrip(b"\r\n"))))
+def _files(inputs: list[str]) -> Iterator[tuple[Path, bool]]:
+    """Yield the files, each with whether it was named itself and not found in a folder."""
+    for entry in inputs:
+        paths = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer if line.strip())
+        for path in map(Path, paths if entry == "-" else [entry]):
+            if path.is_dir():
+                yield from ((file, False) for file in _below(path))
             else:
-                yield from self._file(Path(entry))
+                yield path, True
 
-    def _file(self, path: Path) -> Iterator[Path]:
-        if path.is_dir():
-            for file in _below(path):
-                self._from_folders.append(True)
-                yield file
+
+def _readable(predictions: Iterable[Prediction], named: Iterable[bool], counts: Counter[str]) -> Iterator[Prediction]:
+    """Yield the predictions of images that could be read; warn of the others, and count."""
+    for prediction, is_named in zip(predictions, named, strict=True):
+        counts["all"] += 1
+        if prediction.probabilities is not None:
+            yield prediction
         else:
-            self._from_folders.append(False)
-            yield path
-
-    def readable(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        for prediction in predictions:
-            from_folder = self._from_folders.popleft()
-            if prediction.probabilities is not None:
-                self._read += 1
-                yield prediction
-            else:
-                self._unread += 1
-                self._named_unread += not from_folder
-                console.warn(f"{_printable(prediction.file)}: {prediction.problem}")
-
-    def settle(self) -> None:
-        if not self._read and not self._unread:
-            raise UserError("no images given", where="predict")
-        if self._named_unread or not self._read:
-            count, whole = self._named_unread or self._unread, self._read + self._unread
-            raise UserError(f"{count} of {whole} files could not be read", where="predict")
+            counts["unread"] += 1
+            counts["named and unread"] += is_named
+            console.warn(f"{_printable(prediction.file)}: {prediction.problem}")
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The files below a folder, in order, without hidden ones."""
+    """Yield the files below a folder, in order, without hidden ones."""
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            # A link could lead back up.
-            if not entry.is_symlink():
-                yield from _below(entry)
-        elif entry.is_file():
+        if entry.is_file():
             yield entry
+        elif entry.is_dir() and not entry.is_symlink():  # a link could lead back up
+            yield from _below(entry)
 
 
 def _ranked(prediction: Prediction, classes: tuple[str, ...], top: int) -> list[tuple[str, float]]:
-    """The most probable classes, best first."""
+    """Return the most probable classes with their probabilities, best first."""
     assert prediction.probabilities is not None
     best = np.argsort(-prediction.probabilities, kind="stable")[:top]
     return [(classes[label], round(float(prediction.probabilities[label]), _DIGITS)) for label in best]
@@ -233,8 +212,8 @@ def _write_table(predictions: Iterable[Prediction], card: ModelCard, top: int) -
         column.overflow = "fold"
     for prediction in predictions:
         (best, probability), *others = _ranked(prediction, card.classes, top)
-        said = f"unknown ({best}?)" if prediction.unknown else best
-        cells = [_printable(prediction.file), said, f"{probability:.1%}"]
+        verdict = f"unknown ({best}?)" if prediction.unknown else best
+        cells = [_printable(prediction.file), verdict, f"{probability:.1%}"]
         if top > 1:
             cells.append(", ".join(f"{name} {value:.1%}" for name, value in others))
         table.add_row(*(Text(cell) for cell in cells))
@@ -255,7 +234,8 @@ def _write_json(predictions: Iterable[Prediction], card: ModelCard, top: int) ->
 
 def _write_csv(predictions: Iterable[Prediction], card: ModelCard, top: int) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    headings = [heading for place in _places(top) for heading in (f"class{place}", f"probability{place}")]
+    places = ["", *(f"_{place}" for place in range(2, top + 1))]
+    headings = [f"{heading}{place}" for place in places for heading in ("class", "probability")]
     rejects = card.unknown_below is not None
     writer.writerow(["path", *headings, *(["unknown"] if rejects else [])])
     for prediction in predictions:
@@ -266,15 +246,5 @@ def _write_csv(predictions: Iterable[Prediction], card: ModelCard, top: int) -> 
 _WRITERS = {"table": _write_table, "json": _write_json, "csv": _write_csv}
 
 
-def _places(top: int) -> list[str]:
-    """What stands behind a heading: nothing for the best class, then _2, _3 and so on."""
-    return ["", *(f"_{place}" for place in range(2, top + 1))]
-
-
 def _printable(file: Path) -> str:
     return str(file).encode("utf-8", "backslashreplace").decode()
-
-
-def _reconfigure(stream: Any) -> None:
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="surrogateescape")

@@ -84,7 +84,7 @@ def _write_bank(
 
     views = 1 + (settings.views if split == "train" else 0)
     files, geometry, workers = (root, listed.paths), network.geometry, settings.workers
-    loaders = [DeviceLoader(files, geometry, device, size, workers=workers, world=world, again=False)]
+    loaders = [DeviceLoader(files, geometry, device, size, workers=workers, world=world, several_epochs=False)]
     if views > 1:
         augment = params.represent.augment.build()
         augmented = training_loader(files, geometry, device, size, augment=augment, workers=workers, world=world)

@@ -199,7 +199,7 @@ def test_ranks_that_do_not_come_are_one_line(env: pytest.MonkeyPatch) -> None:
     given = ("0", "2", "0", "2", "localhost", str(free_port()))
     for name, value in zip(distributed._ENVIRONMENT, given, strict=True):
         env.setenv(name, value)
-    env.setattr(distributed, "_PATIENCE", timedelta(seconds=1))
+    env.setattr(distributed, "_TIMEOUT", timedelta(seconds=1))
     with pytest.raises(UserError, match=r"^torchrun: rank 0 of 2 lost the others \(") as raised, joined(CPU):
         pass
     assert "\n" not in str(raised.value)

@@ -1,7 +1,8 @@
-"""The published CIFAR archives as image folders, lossless; torchvision downloads and checks them."""
+"""Writing the published CIFAR archives as image folders, lossless; torchvision downloads and checks them."""
 
 from __future__ import annotations
 
+import itertools
 import socket
 import tempfile
 import urllib.error
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     Images = dict[str, NDArray[np.uint8]]
 
-_PATIENCE = 30.0  # seconds that a silent server is waited for
+_TIMEOUT = 30.0  # seconds without an answer
 
 
 def write_cifar10(root: Path) -> None:
@@ -39,7 +40,11 @@ def write_cifar10(root: Path) -> None:
 
 
 def write_cifar100(root: Path) -> None:
-    """As `write_cifar10`, with the hundred fine labels of CIFAR-100."""
+    """Write CIFAR-100 as `write_cifar10` does CIFAR-10, with its hundred fine labels.
+
+    Raises:
+        UserError: as in `write_cifar10`.
+    """
     from torchvision import datasets
 
     _write_cifar(root, CIFAR100, datasets.CIFAR100)
@@ -51,11 +56,11 @@ def _write_cifar(root: Path, cifar: Cifar, published: Any) -> None:
     if not in_place and _is_complete(root, cifar):
         console.say(f"data: {root} holds all images of {cifar.name} already")
         return
-    # Before a download of 170 MB, that is; what the folders hold is compared afterwards.
+    # Names are looked at before 170 MB are downloaded, the folders' content afterwards.
     check_other_data(root, {*cifar.per_class, *cifar.published})
     home = root if root.is_dir() else root.parent
     home.mkdir(parents=True, exist_ok=True)
-    # Where the images go there is room; hidden, so that nobody takes it for data.
+    # Beside the images, where there is room for them; hidden, so that nobody takes it for data.
     with tempfile.TemporaryDirectory(prefix=f".{cifar.command}.", suffix=".tmp", dir=home) as scratch:
         if (root / published.base_folder).is_dir():
             images = _read(root, cifar, published)
@@ -88,8 +93,8 @@ def _extract(archive: Path, target: Path, md5: str) -> None:
 
 
 def _download(folder: Path, published: Any) -> None:
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_PATIENCE)
+    earlier_timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
     try:
         published(folder, download=True)
     except RuntimeError as error:
@@ -103,11 +108,11 @@ def _download(folder: Path, published: Any) -> None:
             where=published.url,
         ) from None
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(earlier_timeout)
 
 
 def _read(folder: Path, cifar: Cifar, published: Any) -> Images:
-    """The images of a folder of batches by relative path, (32, 32, 3)."""
+    """Return the images of a folder of batches by relative path, (32, 32, 3)."""
     images: Images = {}
     for split in cifar.per_class:
         try:
@@ -121,8 +126,7 @@ def _read(folder: Path, cifar: Cifar, published: Any) -> Images:
                 where=str(folder / published.base_folder),
             ) from None
         assert tuple(part.classes) == cifar.classes
-        seen = [0] * len(cifar.classes)
+        numbers = [itertools.count() for _ in cifar.classes]
         for pixels, label in zip(part.data, part.targets, strict=True):
-            images[f"{split}/{cifar.classes[label]}/{seen[label]:04d}.png"] = pixels
-            seen[label] += 1
+            images[f"{split}/{cifar.classes[label]}/{next(numbers[label]):04d}.png"] = pixels
     return images

@@ -28,7 +28,7 @@ def write_digits(root: Path) -> None:
 
 
 def _digits() -> dict[str, NDArray[np.uint8]]:
-    """Scans by relative path, (8, 8) of 0 … 255."""
+    """Return the scans by relative path, (8, 8) of 0 … 255."""
     from sklearn.datasets import load_digits
 
     bundle = load_digits()

@@ -1,4 +1,4 @@
-"""Images from arrays as files of a folder: all or nothing, the same bytes everywhere, nobody's files overwritten."""
+"""Writing arrays as image files: all or none, the same bytes on every machine, and nobody's files overwritten."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def write_images(root: Path, images: Images, what: str, *, beside: Collection[st
 
     Args:
         root: The folder.
-        images: By relative path: (H, W) gray or (H, W, 3) RGB.
-        what: What they are, such as `handwritten digits`.
+        images: Arrays by relative path: (H, W) gray or (H, W, 3) RGB.
+        what: The plural that a message calls them, such as `handwritten digits`.
         beside: Names that may stand in `root` as well.
 
     Raises:
@@ -64,10 +64,10 @@ def write_images(root: Path, images: Images, what: str, *, beside: Collection[st
 
 
 def check_other_data(root: Path, expected: Collection[str]) -> None:
-    """Whether images may go to `root`, as far as the names in it show.
+    """Refuse a folder that holds something else than the expected names and hidden files.
 
     Raises:
-        UserError: a file is there, or a folder with something that is not expected.
+        UserError: `root` is a file, or such a folder.
     """
     if root.exists() and not root.is_dir():
         raise UserError("is a file; the images would be a folder", where=str(root))
@@ -77,9 +77,9 @@ def check_other_data(root: Path, expected: Collection[str]) -> None:
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """An 8-bit PNG of (H, W) gray or (H, W, 3) RGB, as one stored deflate block: at most 64 KiB.
+    """Return an 8-bit PNG of (H, W) gray or (H, W, 3) RGB, as one stored deflate block of at most 64 KiB.
 
-    Written by hand, because compressed bytes differ between builds of zlib.
+    It is written by hand, because compressed bytes differ between builds of zlib.
     """
     height, width = pixels.shape[:2]
     lines = pixels.reshape(height, -1)
@@ -99,7 +99,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _missing(root: Path, images: Images, beside: Collection[str]) -> list[str]:
-    """The images that are not in `root` yet; anything else in it that shows is refused."""
+    """Return the images that are not in `root` yet; anything else in it that is not hidden is refused."""
     present = set()
     folders = _folders(images)
     check_other_data(root, {*beside, *(path.partition("/")[0] for path in images)})

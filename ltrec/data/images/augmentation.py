@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     Crop = Callable[[int, int, int], Box]
 
-# What torchvision and Pillow take for the brightness of red, green and blue.
+# The brightness of red, green and blue, as torchvision and Pillow have it.
 _GRAY = (0.2989, 0.587, 0.114)
-# Width to height of a resized crop, at least and at most: torchvision's.
+# The least and the largest width over height of a resized crop: torchvision's.
 _ASPECTS = 3 / 4, 4 / 3
 
 
@@ -33,20 +33,20 @@ class Step(Protocol):
     """A random change of each image of a batch."""
 
     draws: int
-    """Random numbers that it takes for an image."""
+    """How many random numbers it takes for an image."""
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Images (B, H, W, 3) in 0…255 and draws (B, `draws`), uniform in 0…1, to images."""
+        """Return changed images (B, H, W, 3) in 0…255, given such images and draws (B, `draws`), uniform in 0…1."""
         ...
 
 
 class Augment:
-    """How a training view is made of an image.
+    """A recipe for training views.
 
     Args:
-        crop: Gives the part that becomes the square, for the image's width and height and a seed; None: the evaluation
-            square.
-        steps: What follows, on whole batches.
+        crop: Returns the part of an image that becomes the square, for its width, its height and a seed; None: the
+            evaluation square is taken.
+        steps: The changes that follow, on whole batches.
     """
 
     def __init__(self, crop: Crop | None, steps: Sequence[Step]) -> None:
@@ -55,54 +55,52 @@ class Augment:
         self.draws = sum(step.draws for step in self._steps)
 
     def __call__(self, squares: Tensor, draws: Tensor) -> Tensor:
-        """Change a batch.
+        """Return a batch changed, (B, H, W, 3) in 0…255: uint8 or, where colours were changed, float32.
 
         Args:
             squares: uint8 (B, H, W, 3), on any device.
-            draws: Float (B, `draws`), uniform in 0…1, on that device; they say everything.
-
-        Returns:
-            (B, H, W, 3), uint8 or, where colours were changed, float32; in 0…255.
+            draws: Float (B, `draws`), uniform in 0…1, on that device; nothing else is random.
         """
-        first = 0
+        start = 0
         for step in self._steps:
-            squares = step(squares, draws[:, first : first + step.draws])
-            first += step.draws
+            squares = step(squares, draws[:, start : start + step.draws])
+            start += step.draws
         return squares
 
 
-class NoCrop(Settings):
+class _Crop(Settings):
+    def on_host(self) -> Crop | None:
+        """Return what chooses the part of an image that is decoded; None: the evaluation square is."""
+        return None
+
+    def on_device(self) -> list[Step]:
+        """Return what changes the squares of a batch."""
+        return []
+
+
+class NoCrop(_Crop):
     """The same square as in evaluation."""
 
     name: Literal["none"] = "none"
 
-    def on_host(self) -> Crop | None:
-        return None
 
-    def on_device(self) -> list[Step]:
-        return []
-
-
-class PadCrop(Settings):
+class PadCrop(_Crop):
     """The evaluation square, padded with black, and a random square out of it: the CIFAR recipe."""
 
     name: Literal["pad"] = "pad"
     padding: Count = 4
     """Pixels added on each side."""
 
-    def on_host(self) -> Crop | None:
-        return None
-
     def on_device(self) -> list[Step]:
         return [Shift(self.padding)] if self.padding else []
 
 
-class ResizedCrop(Settings):
+class ResizedCrop(_Crop):
     """A random part of the image, resized: the ImageNet recipe (torchvision's RandomResizedCrop)."""
 
     name: Literal["resized"] = "resized"
     area: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.08, 1.0)
-    """Smallest and largest part of the image's area."""
+    """The smallest and the largest share of the image's area."""
 
     @model_validator(mode="after")
     def _smallest_first(self) -> Self:
@@ -114,24 +112,22 @@ class ResizedCrop(Settings):
         return self.part
 
     def part(self, width: int, height: int, seed: int) -> Box:
-        """A part of an image of these sides: as torchvision's, whose own drawing takes a tenth of the whole decoding.
+        """Return a random part of an image of these sides.
 
-        Ten times an area and an aspect are drawn, until they fit into the image; else the middle is taken.
+        Up to ten times an area and an aspect are drawn, until they fit into the image; else the middle is taken. The
+        distribution is torchvision's, whose own drawing takes a tenth of the time of the whole decoding.
         """
         random, (least, most) = Random(seed), _ASPECTS  # noqa: S311
         for _ in range(10):
             area = width * height * random.uniform(*self.area)
             aspect = math.exp(random.uniform(math.log(least), math.log(most)))
-            wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if 0 < wide <= width and 0 < high <= height:
-                left, top = random.randrange(width - wide + 1), random.randrange(height - high + 1)
-                return left, top, left + wide, top + high
-        wide, high = min(width, round(height * most)), min(height, round(width / least))
-        left, top = (width - wide) // 2, (height - high) // 2
-        return left, top, left + wide, top + high
-
-    def on_device(self) -> list[Step]:
-        return []
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = random.randrange(width - w + 1), random.randrange(height - h + 1)
+                return left, top, left + w, top + h
+        w, h = min(width, round(height * most)), min(height, round(width / least))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
 
 
 CropSettings = Annotated[NoCrop | PadCrop | ResizedCrop, Field(discriminator="name")]
@@ -144,7 +140,7 @@ class AugmentSettings(Settings):
     flip: bool = True
     """Mirror half of the images; wrong for digits and text."""
     jitter: NonNegativeFloat = 0.0
-    """Strength of the change in brightness, contrast and saturation; the paper's ImageNet-LT recipe has 0.4."""
+    """Strength of random changes in brightness, contrast and saturation; the paper's ImageNet-LT recipe has 0.4."""
 
     def build(self) -> Augment:
         steps = self.crop.on_device()
@@ -156,7 +152,7 @@ class AugmentSettings(Settings):
 
 
 class Shift:
-    """Moves each image by up to `padding` pixels along both axes; what comes in is black."""
+    """Moves each image by up to `padding` pixels along both axes; the pixels that come in are black."""
 
     draws = 2
 
@@ -209,11 +205,11 @@ class ColorJitter:
         order = orders[(draws[:, 0] * len(orders)).long().clamp_(max=len(orders) - 1)]
         factors = self.low + draws[:, 1:] * (self.high - self.low)
         weights, identity = torch.tensor(_GRAY, device=device), torch.eye(3, device=device)
-        # Colour by colour: products with 3 × 3 matrices are many times as fast along the pixels as across them.
+        # One plane a colour: products with 3 × 3 matrices are many times as fast along the pixels as across them.
         pixels = images.flatten(1, 2).transpose(1, 2).float().contiguous()  # (B, 3, H·W)
-        for which in order.T:  # (B,): what is changed of each image in this turn
-            factor = factors.gather(1, which[:, None])[:, :, None]
-            _, contrast, saturation = ((which == n)[:, None, None] for n in range(3))
+        for change in order.T:  # (B,): brightness (0), contrast (1) or saturation (2) of each image
+            factor = factors.gather(1, change[:, None])[:, :, None]
+            contrast, saturation = ((change == n)[:, None, None] for n in (1, 2))
             matrix = factor * identity + (1 - factor) * saturation * weights
             added = (1 - factor) * contrast * (pixels.mean(dim=2) @ weights)[:, None, None]
             pixels = torch.baddbmm(added, matrix, pixels).clamp_(0, 255)

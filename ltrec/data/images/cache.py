@@ -1,6 +1,6 @@
 """Smaller copies of large originals for training crops, kept outside the pipeline's outputs and named by content.
 
-A copy belongs to the bytes of its original and to the settings, so that none can stand for another image; what is
+A copy belongs to the bytes of its original and to the settings, so that none can stand for another image; one that is
 missing is made when it is wanted. N images.
 """
 
@@ -28,7 +28,7 @@ from ltrec.settings import PositiveInt, Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Originals are copied only if the copy is this much shorter: below, decoding is hardly faster.
+# Originals are copied only if their short side is this many times the copy's: else decoding is hardly faster.
 _WORTH = 1.25
 _NOT_COPIED = "-"
 
@@ -37,49 +37,38 @@ class CacheSettings(Settings):
     """Copies of training images that are much larger than what the network sees."""
 
     short_side: PositiveInt = 256
-    """Of the copies, in pixels; originals whose short side is below one and a quarter of this are used themselves."""
+    """Short side of the copies, in pixels; originals with less than one and a quarter of it are used themselves."""
     format: Literal["jpeg", "raw"] = "jpeg"
-    """raw: the pixels, several times as large and faster to read."""
+    """Format of the copies; raw: the pixels, several times as large and faster to read."""
     quality: Annotated[int, Field(ge=1, le=100)] = 90
-    """Of a JPEG."""
+    """Quality of JPEG copies."""
 
     @property
     def key(self) -> str:
-        """Names the folder of the copies."""
+        """Return the name of the copies' folder."""
         return f"{self.short_side}-raw" if self.format == "raw" else f"{self.short_side}-jpeg{self.quality}"
 
 
 class Cache:
-    """The copies under some settings.
-
-    Args:
-        folder: Of the copies of all settings.
-        settings: What they are like.
-    """
+    """The copies that some settings ask for, in a folder of their own below `folder`."""
 
     def __init__(self, folder: Path, settings: CacheSettings) -> None:
         self.settings = settings
         self._folder = folder / settings.key
 
     def copy_of(self, digest: str) -> Path:
-        """Where the copy of an original lies.
-
-        Args:
-            digest: SHA-256 of the original's bytes.
-        """
+        """Return where the copy lies of the original whose bytes have this SHA-256."""
         return self._folder / digest[:2] / f"{digest}.{'npy' if self.settings.format == 'raw' else 'jpg'}"
 
     def pays(self, original: Path) -> bool:
-        """Whether an original is so large that its copy is read faster; the image is not decoded."""
+        """Return whether an original is so large that its copy is read faster; the image is not decoded."""
         with Image.open(original) as opened:
             return min(opened.size) >= _WORTH * self.settings.short_side
 
     def fill(self, originals: Mapping[str, Path], *, workers: int | None) -> None:
-        """Make the copies that are missing, in threads; an interrupted filling goes on where it was.
+        """Make the missing copies of originals, given by the SHA-256 of their bytes, in `workers` threads.
 
-        Args:
-            originals: Files by the SHA-256 of their bytes.
-            workers: Threads; None: somewhat more than cores.
+        An interrupted filling goes on where it was.
 
         Raises:
             UserError: an original has other bytes now, or cannot be read.
@@ -112,7 +101,7 @@ class Cache:
             copy.save(content, "JPEG", quality=self.settings.quality)
         target = self.copy_of(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Half a copy is never seen; without waiting for the disk, which many small files would not bear.
+        # Nobody sees half a copy. Unlike `artifacts.replacing` this does not wait for the disk: the files are many.
         handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target.parent)
         try:
             with open(handle, "wb") as file:  # noqa: PTH123 - of a descriptor
@@ -124,9 +113,10 @@ class Cache:
 
 
 def cache_text(settings: CacheSettings | None, root: Path, paths: Sequence[str], digests: Mapping[str, bytes]) -> str:
-    """What a list of training images is to be read from: the settings, then a line an image; empty without a cache.
+    """Return the text by which `training_files` finds the copies: the settings, then a line an image.
 
-    A line is the SHA-256 of the original's bytes, or a hyphen where a copy would not pay.
+    A line is the SHA-256 of the original's bytes, or a hyphen where a copy would not pay. Without a cache the text is
+    empty.
     """
     if settings is None:
         return ""
@@ -144,18 +134,17 @@ def training_files(
     workers: int | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> Sequence[str]:
-    """Where the training images are read from: each one's copy, of this share made now if missing, or the original.
+    """Return the files that training images are read from, (N,); copies that are missing are made.
+
+    Originals are paths relative to `root`, copies absolute ones.
 
     Args:
-        file: What `prepare` wrote of `cache_text`.
-        root: Folder that the paths are relative to.
-        paths: Of the list, (N,).
-        folder: Of the copies.
-        workers: Threads that make copies; None: somewhat more than cores.
-        share: Which of how many processes this is that make a part of the copies each.
-
-    Returns:
-        Paths relative to the root, or absolute ones, (N,).
+        file: The file in which `prepare` wrote `cache_text`.
+        root: The folder that the paths are relative to.
+        paths: The list's paths, (N,).
+        folder: The folder of all copies.
+        workers: The number of threads that make copies; None: somewhat more than cores.
+        share: Which of how many processes this is, where each makes its part of the copies.
 
     Raises:
         UserError: the file belongs to another list, or an original has changed.

@@ -1,4 +1,4 @@
-"""Images of a list as batches of uint8 tensors in host memory, decoded in worker processes or in this one."""
+"""Batches of decoded images as uint8 tensors in host memory; worker processes decode, or this one does."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
     from a worker process would bring the worker's traceback along.
 
     Args:
-        root: Folder that the paths are relative to.
+        root: The folder that the paths are relative to.
         paths: One file an image.
-        geometry: The evaluation square.
-        crop: Gives the part to train on, for the image's width and height and a seed; None: the evaluation square.
+        geometry: How the evaluation square is cut.
+        crop: Returns the part to train on, for an image's width, its height and a seed; None: the evaluation square.
     """
 
     def __init__(self, root: Path, paths: Sequence[str], geometry: Geometry, crop: Crop | None = None) -> None:
@@ -50,26 +50,26 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
         file = self.root / self.paths[index]
         try:
             if (crop := self.crop) is None:
-                # A copy: Pillow's memory cannot be written to.
+                # Copied, since PyTorch wants memory that can be written to, and Pillow's cannot.
                 return torch.from_numpy(square(decode_rgb(file), self.geometry).copy()), index
             part = decode_part(file, lambda width, height: crop(width, height, seed), self.geometry.size)
             return resized(part, self.geometry.size), index
         except UnreadableImageError as error:
-            again = (
+            remedy = (
                 "it is a copy and may be deleted, to be made anew"
                 if Path(self.paths[index]).is_absolute()
                 else "it could be read by `prepare`: has the data changed since? `dvc repro` prepares it anew"
             )
-            return UserError(f"{error}; {again}", where=str(file))
+            return UserError(f"{error}; {remedy}", where=str(file))
 
     @property
     def bytes(self) -> int:
-        """Of all squares together."""
+        """Return the size of all squares together."""
         return len(self) * self.geometry.size**2 * 3
 
 
 def resized(pixels: NDArray[np.uint8], size: int) -> Tensor:
-    """A part of an image, (h, w, 3), as a square, uint8 (size, size, 3): bilinear, antialiased."""
+    """Return a part of an image, uint8 (h, w, 3), as a square, uint8 (size, size, 3): bilinear, antialiased."""
     from torchvision.transforms.v2.functional import resize
 
     square: Tensor = resize(torch.from_numpy(pixels).permute(2, 0, 1), [size, size], antialias=True)
@@ -77,12 +77,9 @@ def resized(pixels: NDArray[np.uint8], size: int) -> Tensor:
 
 
 class BatchLoader:
-    """Epochs of batches; a fresh order each, the worker processes stay.
+    """Epochs of batches, each in an order of its own; the worker processes live through all of them.
 
-    Args:
-        images: What to load.
-        workers: Processes that decode; 0: this one does.
-        pin: Page-locked memory, for copies to a GPU.
+    Without `workers` this process decodes. Pinned batches lie in page-locked memory, for copies to a GPU.
     """
 
     def __init__(self, images: ImageDataset, workers: int, *, pin: bool = False) -> None:
@@ -102,17 +99,17 @@ class BatchLoader:
     def epoch(
         self, indices: NDArray[np.int64], seeds: NDArray[np.int64], parts: Sequence[slice]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of (images uint8 (B, H, W, 3), index (B,)) in the order given.
+        """Yield batches of images, uint8 (B, H, W, 3), with their indices, (B,).
 
         Args:
-            indices: Which images, (M,).
+            indices: The images of the epoch in order, (M,).
             seeds: The seed of each one's crop, (M,).
-            parts: What of them is in each batch.
+            parts: The stretch of the M images that each batch holds.
 
         Raises:
             UserError: an image cannot be read, or a worker process is gone.
         """
-        self._order.drawn, self._order.parts = (indices, seeds), parts
+        self._order.images, self._order.parts = (indices, seeds), parts
         with _killed_worker_explained():
             for batch in self._loader:
                 if isinstance(batch, UserError):
@@ -135,19 +132,19 @@ def _killed_worker_explained() -> Iterator[None]:
 
 
 class _Order:
-    """The batch sampler: (index, seed) of each batch's images, made when its turn comes: an epoch may have 10^7.
+    """The batch sampler: it makes a batch's (index, seed) pairs when its turn comes, since an epoch may have 10^7.
 
     Attributes:
-        drawn: The epoch's indices and seeds, (M,) each.
-        parts: What of them is in each batch.
+        images: The epoch's indices and seeds, (M,) each.
+        parts: The stretch of the M images that each batch holds.
     """
 
     def __init__(self) -> None:
-        self.drawn = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        self.images = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         self.parts: Sequence[slice] = ()
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        indices, seeds = self.drawn
+        indices, seeds = self.images
         for part in self.parts:
             yield list(zip(indices[part].tolist(), seeds[part].tolist(), strict=True))
 
@@ -156,9 +153,10 @@ class _Order:
 
 
 def _collate(items: list[tuple[Tensor, int] | UserError]) -> tuple[Tensor, Tensor] | UserError:
-    read = []
+    squares, indices = [], []
     for item in items:
         if isinstance(item, UserError):
             return item
-        read.append(item)
-    return torch.stack([pixels for pixels, _ in read]), torch.tensor([index for _, index in read])
+        squares.append(item[0])
+        indices.append(item[1])
+    return torch.stack(squares), torch.tensor(indices)

@@ -1,4 +1,4 @@
-"""Files to upright RGB arrays. Pillow and NumPy only: serving uses it without torch."""
+"""Decoding image files to upright RGB arrays. It needs Pillow and NumPy only: serving uses it without torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LONGEST_REASON = 200
 # Resized to a short side of 224, an image of 3 × 60,000 pixels would take gigabytes.
 _THINNEST = 50
-# EXIF orientations that swap width and height.
+# The EXIF orientations that swap width and height.
 _TURNED = (5, 6, 7, 8)
 
 Box = tuple[int, int, int, int]
@@ -31,7 +31,7 @@ class UnreadableImageError(Exception):
 
 
 class Geometry(Settings):
-    """How an image becomes a square: short side to `resize`, then a centre crop of `size`."""
+    """How an image becomes the evaluation square: short side to `resize`, then a centre crop of `size`."""
 
     size: PositiveInt
     """Side of the square that the network sees, in pixels."""
@@ -40,34 +40,27 @@ class Geometry(Settings):
 
 
 def decode_rgb(file: Path) -> Image.Image:
-    """A file of any Pillow mode as an upright RGB image.
+    """Return a file of any Pillow mode as an upright RGB image.
 
     EXIF orientation is applied; transparency is laid over white; 16-bit, 32-bit and floating-point
     grayscale is scaled to 8 bits; of an animation the first frame is taken.
 
     Raises:
-        UnreadableImageError: not an image, truncated, or one side more than 50 times the other.
+        UnreadableImageError: the file is no image, or truncated, or one side is more than 50 times the other.
     """
     return _decode(file, lambda _opened: None)
 
 
 def decode_part(file: Path, choose: Callable[[int, int], Box], size: int) -> NDArray[np.uint8]:
-    """A part of an image, of which a square of `size` pixels will be made, decoded like `decode_rgb`.
+    """Return a part of an image, uint8 (h, w, 3), of which a square of `size` pixels will be made.
 
-    A JPEG is read at a half, a quarter or an eighth of its resolution while that leaves the part twice `size`:
-    photographs come in twelve megapixels, and most of the work would be decoding what is thrown away. An array of
-    pixels (h, w, 3), `.npy`, is read as it is.
-
-    Args:
-        file: The image.
-        choose: Gives the part for the width and the height of the upright image.
-        size: Side of the square, in pixels.
-
-    Returns:
-        uint8 (h, w, 3).
+    The file is decoded like in `decode_rgb`, but a JPEG at a half, a quarter or an eighth of its resolution while that
+    leaves the part twice `size`: photographs come in twelve megapixels, and most of the work would be decoding what is
+    thrown away. An array of pixels (h, w, 3), `.npy`, is read as it is. `choose` returns the part for the width and
+    the height of the upright image.
 
     Raises:
-        UnreadableImageError: as of `decode_rgb`.
+        UnreadableImageError: as in `decode_rgb`.
     """
     if file.suffix == ".npy":
         return _part_of_array(file, choose)
@@ -91,20 +84,16 @@ def decode_part(file: Path, choose: Callable[[int, int], Box], size: int) -> NDA
 
 
 def square(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
-    """The evaluation transform: resize the short side (bicubic, antialiased), crop the centre.
+    """Return the evaluation square, uint8 (H, W, 3) with H = W = `geometry.size`.
 
-    Returns:
-        uint8 (H, W, 3) with H = W = `geometry.size`.
+    The short side is resized (bicubic, antialiased), then the centre is cropped.
     """
-    width, height = image.size
-    scale = geometry.resize / min(width, height)
-    resized = image.resize(
-        (max(geometry.resize, round(width * scale)), max(geometry.resize, round(height * scale))),
-        Image.Resampling.BICUBIC,
-    )
-    left = (resized.width - geometry.size) // 2
-    top = (resized.height - geometry.size) // 2
-    return np.asarray(resized.crop((left, top, left + geometry.size, top + geometry.size)), dtype=np.uint8)
+    size, short = geometry.size, geometry.resize
+    scale = short / min(image.size)
+    width, height = (max(short, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)
 
 
 def _part_of_array(file: Path, choose: Callable[[int, int], Box]) -> NDArray[np.uint8]:
@@ -118,7 +107,7 @@ def _part_of_array(file: Path, choose: Callable[[int, int], Box]) -> NDArray[np.
 
 
 def _decode(file: Path, before: Callable[[Image.Image], None]) -> Image.Image:
-    """The upright image; `before` sees it when it is open and not yet decoded."""
+    """Return the upright image; `before` is called with it when it is open and not yet decoded."""
     # Pillow warns of odd metadata and very large images; a filter of one thread alone needs Python 3.14.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
@@ -147,18 +136,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _gray(values: NDArray[np.float64], white: float) -> Image.Image:
-    """Values of 0 … `white` as 0 … 255."""
+    """Return an image of values in 0 … `white` as RGB in 0 … 255."""
     return Image.fromarray(np.clip(values * (255 / white), 0, 255).round().astype(np.uint8)).convert("RGB")
 
 
 def _white(mode: str, largest: float) -> float:
-    """What white is where the file does not say: the smallest of the usual ranges that holds the largest value."""
+    """Return the value of white where the file does not say: the smallest of the usual ones that no value exceeds."""
     usual = (255, 65535) if mode == "I" else (1, 255, 65535)
     return next((white for white in usual if largest <= white), largest)
 
 
 def _reason(error: Exception, file: Path) -> str:
-    """Why a file cannot be decoded, without its path."""
+    """Return why a file cannot be decoded, without its path."""
     text = str(error).partition("\n")[0][:_LONGEST_REASON]
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"

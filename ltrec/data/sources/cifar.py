@@ -28,12 +28,13 @@ class Cifar:
 
     name: str
     command: str
-    """Of `ltrec data`, which writes it."""
+    """The command of `ltrec data` that writes it."""
     classes: tuple[str, ...]
-    """In the order of the official labels."""
+    """The class names in the order of the official labels."""
     per_class: Mapping[Split, int]
+    """Images that each class has in each split."""
     published: tuple[str, ...]
-    """What the published files are called, which may stand beside train and test."""
+    """Names of the published archive and folder, which may stand beside train and test."""
 
 
 _FINE_LABELS = """
@@ -67,7 +68,7 @@ class Cifar10Source(Settings):
 
     kind: Literal["cifar10"]
     root: Text = "data"
-    """The folder."""
+    """The folder that train and test lie in."""
 
     def scan(self) -> Collection:
         return scan_cifar(Path(self.root), CIFAR10)
@@ -78,29 +79,27 @@ class Cifar100Source(Settings):
 
     kind: Literal["cifar100"]
     root: Text = "data"
-    """The folder."""
+    """The folder that train and test lie in."""
 
     def scan(self) -> Collection:
         return scan_cifar(Path(self.root), CIFAR100)
 
 
 def scan_cifar(root: Path, cifar: Cifar) -> Collection:
-    """Find the images; labels are the official ones. There is no val.
+    """Return the images with the official labels. There is no val.
 
     Raises:
-        UserError: no such folder, other class folders than the official ones, or another number of images.
+        UserError: there is no such folder, or it has other class folders than the official ones, or another number of
+            images in one.
     """
     hint = f"`ltrec data {cifar.command} --root {root}` writes {cifar.name} there"
     if not root.is_dir():
         raise UserError(f"{'is a file, not a folder' if root.exists() else 'no such folder'}; {hint}", where=str(root))
     labels = {name: label for label, name in enumerate(cifar.classes)}
+    expected = {*cifar.per_class, *cifar.published}
+    skipped = [Skipped(entry.name, f"no part of {cifar.name}") for entry in entries(root) if entry.name not in expected]
     splits: dict[Split, ImageList] = {}
-    skipped = [
-        Skipped(entry.name, f"no part of {cifar.name}")
-        for entry in entries(root)
-        if entry.name not in {*cifar.per_class, *cifar.published}
-    ]
-    for split, per_class in cifar.per_class.items():
+    for split in cifar.per_class:
         folder = root / split
         if not folder.is_dir():
             raise UserError(
@@ -108,18 +107,19 @@ def scan_cifar(root: Path, cifar: Cifar) -> Collection:
                 f" below {root}: {hint}",
                 where=str(folder),
             )
-        _check_classes(folder, {at.name for at in visible_folders(folder, root)[0]}, cifar)
-        splits[split], unfit = images_of_classes(folder, root, labels)
-        _check_counts(folder, splits[split], per_class, cifar)
-        skipped += unfit
-    return Collection(cifar.classes, splits, tuple(sorted(skipped, key=lambda skip: skip.path)))
+        _check_classes(folder, {each.name for each in visible_folders(folder, root)[0]}, cifar)
+        splits[split], unusable = images_of_classes(folder, root, labels)
+        _check_counts(folder, splits[split], cifar.per_class[split], cifar)
+        skipped += unusable
+    return Collection(cifar.classes, splits, tuple(sorted(skipped)))
 
 
-def _check_classes(folder: Path, found: set[str], cifar: Cifar) -> None:
+def _check_classes(folder: Path, names: set[str], cifar: Cifar) -> None:
+    official = set(cifar.classes)
     wrong = [
-        f"{why} {some(sorted(repr(name) for name in names))}"
-        for why, names in (("missing are", set(cifar.classes) - found), ("unknown are", found - set(cifar.classes)))
-        if names
+        f"{what} {some(sorted(map(repr, differing)))}"
+        for what, differing in (("missing are", official - names), ("unknown are", names - official))
+        if differing
     ]
     if wrong:
         raise UserError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ltrec.data.image_lists import ImageList
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Skipped:
     """A file or a class that is left out, and why."""
 
@@ -41,16 +41,13 @@ class Collection:
     """What each class is a kind of, where the source says so; else empty."""
 
     def keep(self, paths: Container[str], skipped: tuple[Skipped, ...]) -> Collection:
-        """Only the images in `paths`; `skipped` says why the others go."""
-        splits = {
-            split: images.where(np.array([path in paths for path in images.paths], dtype=np.bool_))
-            for split, images in self.splits.items()
-        }
+        """Return the collection with only the images in `paths`; `skipped` says why the others go."""
+        splits = {split: images.filter(paths.__contains__) for split, images in self.splits.items()}
         unknown = tuple(path for path in self.unknown if path in paths)
         return replace(self, splits=splits, skipped=self.skipped + skipped, unknown=unknown)
 
     def drop(self, reasons: Mapping[int, str]) -> Collection:
-        """Without the classes whose labels are in `reasons`; the others are numbered anew."""
+        """Return the collection without the classes whose labels are in `reasons`; the others are renumbered."""
         if not reasons:
             return self
         kept = np.array([label not in reasons for label in range(len(self.classes))], dtype=np.bool_)

@@ -23,10 +23,10 @@ _HINT = "`ltrec data digits` writes sample data; your own goes there as <class>/
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sorts numbers inside names by value: 2 before 10."""
+    """Return a sort key by which numbers inside names go by value: 2 before 10."""
     pieces = re.split(r"([0-9]+)", name)
-    # Odd pieces are the numbers, so that only like is compared with like.
-    return [int(piece) if at % 2 else piece.casefold() for at, piece in enumerate(pieces)], name
+    # Every second piece is a number, so that numbers are only compared with numbers.
+    return [int(piece) if place % 2 else piece.casefold() for place, piece in enumerate(pieces)], name
 
 
 class FolderSource(Settings):
@@ -34,43 +34,39 @@ class FolderSource(Settings):
 
     kind: Literal["folder"] = "folder"
     root: Text = "data"
-    """The folder."""
+    """The folder that holds the class folders, or `train`, `val` and `test` above them."""
 
     def scan(self) -> Collection:
         return scan_folder(Path(self.root))
 
 
 def scan_folder(root: Path, *, order: Callable[[str], Any] = natural_key) -> Collection:
-    """Find the images below the class folders, however deep.
+    """Return the images below the class folders, however deep, in the order of their paths.
 
-    Images come in the order of their paths, whatever the file system's. Hidden files and systems' litter are passed
-    over; anything else that cannot be an image is listed as skipped.
-
-    Args:
-        root: The folder.
-        order: The sort key of class names; by default natural order, 2 before 10.
+    Hidden files and systems' litter are passed over; anything else that cannot be an image is listed as skipped.
+    `order` is the sort key of the class names.
 
     Raises:
-        UserError: no such folder, nothing in it, or split folders beside class folders.
+        UserError: there is no such folder, nothing in it, or split folders stand beside class folders.
     """
     by_split, strays = _class_folders(root)
     classes = tuple(sorted({folder.name for folders in by_split.values() for folder in folders}, key=order))
-    label = {name: number for number, name in enumerate(classes)}
+    labels = {name: label for label, name in enumerate(classes)}
     skipped = [Skipped(path, "not in a class folder") for path in strays]
     splits: dict[Split, ImageList] = {}
     for split, folders in by_split.items():
-        images, unfit = images_below([(folder, label[folder.name]) for folder in folders], root)
-        skipped += unfit
+        images, unusable = images_below([(folder, labels[folder.name]) for folder in folders], root)
+        skipped += unusable
         # An empty folder is as good as none.
-        if split == "train" or len(images) or unfit:
+        if split == "train" or len(images) or unusable:
             splits[split] = images
     if not skipped and not any(len(images) for images in splits.values()):
         raise UserError(f"its class folders are empty; {_HINT}", where=str(root))
-    return Collection(classes, splits, tuple(sorted(skipped, key=lambda entry: entry.path)))
+    return Collection(classes, splits, tuple(sorted(skipped)))
 
 
 def _class_folders(root: Path) -> tuple[dict[Split, list[Path]], list[str]]:
-    """The class folders of each split, and the paths of files that lie outside of them."""
+    """Return the class folders of each split, and the paths of files that lie outside of them."""
     if not root.exists():
         raise UserError(f"no such folder; {_HINT}", where=str(root))
     if not root.is_dir():
@@ -78,18 +74,18 @@ def _class_folders(root: Path) -> tuple[dict[Split, list[Path]], list[str]]:
     folders, strays = visible_folders(root, root)
     if not folders:
         raise UserError(f"has no class folders; {_HINT}", where=str(root))
-    if not _is_split({folder.name for folder in folders}, root):
+    if not _are_splits({folder.name for folder in folders}, root):
         return {"train": folders}, strays
     by_split: dict[Split, list[Path]] = {}
     for split in SPLITS:
         if (root / split).is_dir():
-            by_split[split], beside = visible_folders(root / split, root)
-            strays += beside
+            by_split[split], stray_files = visible_folders(root / split, root)
+            strays += stray_files
     return by_split, strays
 
 
-def _is_split(names: set[str], root: Path) -> bool:
-    """Whether the folders are splits; split and class folders together are a mistake that would go unseen."""
+def _are_splits(names: set[str], root: Path) -> bool:
+    """Return whether the folders are splits; split and class folders together are a mistake that would go unseen."""
     if "train" in names and names <= set(SPLITS):
         return True
     like_splits = sorted(names & _LIKE_SPLITS)

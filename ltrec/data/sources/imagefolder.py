@@ -17,7 +17,7 @@ class ImageFolderSource(Settings):
 
     kind: Literal["imagefolder"]
     root: Text = "data"
-    """The folder."""
+    """The folder that holds the class folders, or `train`, `val` and `test` above them."""
 
     def scan(self) -> Collection:
         return scan_folder(Path(self.root), order=str)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ltrec.data.image_lists import ImageList
-from ltrec.data.sources.annotations import annotation_file, listed, without_repeats
+from ltrec.data.sources.annotations import annotation_file, distinct_names, listable_paths, without_repeats
 from ltrec.data.sources.collection import Collection, Skipped
 from ltrec.errors import UserError, some
 from ltrec.settings import Settings, Text
@@ -35,11 +35,12 @@ class INaturalistSource(Settings):
     root: Text = "data"
     """The folder that the files' `file_name`s are relative to; the files below are named relative to it as well."""
     train: Text
-    """Such as train2018.json."""
+    """The file of the training images, such as train2018.json."""
     val: Text | None = None
-    """Of the validation images; null: carved from train."""
+    """The file of the validation images; null: they are carved from train."""
     test: Text | None = None
-    """Of the test images, such as val2018.json, since the tests' own labels are not public; null: carved from train."""
+    """The file of the test images, such as val2018.json, since the tests' own labels are not public; null: they are
+    carved from train."""
     categories: Text | None = None
     """A list that takes the place of the files' `categories`, such as 2018's and 2019's categories.json with the names
     that were withheld during the competitions."""
@@ -48,31 +49,30 @@ class INaturalistSource(Settings):
         root = Path(self.root)
         files: dict[Split, str | None] = {"train": self.train, "val": self.val, "test": self.test}
         categories = None if self.categories is None else _read_categories(annotation_file(root, self.categories))
-        return collect(
+        return _collection(
             {split: _read(annotation_file(root, name), categories) for split, name in files.items() if name is not None}
         )
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """What one file says."""
+    """What one file says of N images that have a category, and of the others."""
 
     file: str
     paths: Sequence[str]
-    """Of the images that have a category, (N,)."""
+    """Paths of the N images."""
     category_ids: Sequence[int]
-    """Of each of them, (N,)."""
+    """Their categories, (N,)."""
     unlabelled: Sequence[str]
-    """The images without."""
+    """Paths of the images without a category."""
     categories: Mapping[int, Entry]
-    """By id; empty in the releases that have none."""
+    """The categories by id; empty in the releases that have none."""
 
 
-def collect(files: Mapping[Split, Annotated]) -> Collection:
-    """Categories in the order of their ids, whatever gaps those have, become the classes 0 … C - 1.
+def _collection(files: Mapping[Split, Annotated]) -> Collection:
+    """Return the collection: categories in the order of their ids, whatever gaps those have, are the classes 0 … C - 1.
 
-    Raises:
-        UserError: annotations name a category that `categories` lacks, or an image has two.
+    The first file that has a category says what it is called.
     """
     categories = {number: entry for each in reversed([*files.values()]) for number, entry in each.categories.items()}
     for each in files.values():
@@ -83,7 +83,7 @@ def collect(files: Mapping[Split, Annotated]) -> Collection:
                 where=each.file,
             )
     ids = sorted(categories or {number for each in files.values() for number in each.category_ids})
-    names = _names(ids, categories)
+    names = distinct_names([str(categories.get(number, {}).get("name") or number) for number in ids], ids)
     kinds = tuple(categories.get(number, {}).get("supercategory") or None for number in ids)
     splits, skipped = {}, []
     for split, each in files.items():
@@ -93,36 +93,18 @@ def collect(files: Mapping[Split, Annotated]) -> Collection:
     return Collection(names, splits, tuple(skipped), supercategories=kinds if any(kinds) else ())
 
 
-def _names(ids: Sequence[int], categories: Mapping[int, Entry]) -> tuple[str, ...]:
-    """A category without a name goes by its id; where two have the same name, the ids tell them apart."""
-    given = [str(categories.get(number, {}).get("name") or number) for number in ids]
-    times = Counter(given)
-    return tuple(name if times[name] == 1 else f"{name} ({number})" for name, number in zip(given, ids, strict=True))
-
-
 def _read_categories(file: Path) -> dict[int, Entry]:
     content = _load(file)
-    return _by_id(content if isinstance(content, dict) else {"categories": content}, str(file))
+    return _categories_by_id(content if isinstance(content, dict) else {"categories": content}, str(file))
 
 
-def _by_id(content: Entry, where: str) -> dict[int, Entry]:
-    """The categories of a file."""
+def _categories_by_id(content: Entry, where: str) -> dict[int, Entry]:
     categories = _entries(content, "categories", where)
-    ids = _column(categories, "id", int, f"{where}: categories")
-    _check_unique(ids, "categories", where)
-    return dict(zip(ids, categories, strict=True))
+    return dict(zip(_ids(categories, "categories", int, where), categories, strict=True))
 
 
 def _read(file: Path, categories: Mapping[int, Entry] | None) -> Annotated:
-    """Join a file's annotations to its images, by `image_id`.
-
-    Args:
-        file: Of one split.
-        categories: In place of the file's own.
-
-    Raises:
-        UserError: not such a file, annotations without an image, or images with two categories.
-    """
+    """Join a split's annotations to its images by `image_id`; `categories` may take the place of the file's own."""
     where = str(file)
     content = _load(file)
     if not isinstance(content, dict):
@@ -131,40 +113,39 @@ def _read(file: Path, categories: Mapping[int, Entry] | None) -> Annotated:
         raise UserError("has no annotations; the labels of the competitions' test images are not public", where=where)
     images, annotations = _entries(content, "images", where), _entries(content, "annotations", where)
     if categories is None:
-        categories = _by_id(content, where) if "categories" in content else {}
-    names = listed(_column(images, "file_name", str, f"{where}: images"), "images[{}]", where, first=0)
-    ids = _column(images, "id", int | str, f"{where}: images")
-    of_annotation = _column(annotations, "image_id", int | str, f"{where}: annotations")
-    given = _column(annotations, "category_id", int, f"{where}: annotations")
-    _check_unique(ids, "images", where)
-    by_image = _category_of_image(of_annotation, given, dict(zip(ids, names, strict=True)), where)
-    labelled = [(name, by_image[number]) for number, name in zip(ids, names, strict=True) if number in by_image]
+        categories = _categories_by_id(content, where) if "categories" in content else {}
+    paths = listable_paths(_column(images, "file_name", str, f"{where}: images"), "images[{}]", where, first=0)
+    path_of = dict(zip(_ids(images, "images", int | str, where), paths, strict=True))
+    image_ids = _column(annotations, "image_id", int | str, f"{where}: annotations")
+    category_ids = _column(annotations, "category_id", int, f"{where}: annotations")
+    category_of = _category_of_image(image_ids, category_ids, path_of, where)
+    labelled = [(path, category_of[image]) for image, path in path_of.items() if image in category_of]
     return Annotated(
         file=where,
-        paths=[name for name, _ in labelled],
+        paths=[path for path, _ in labelled],
         category_ids=[category for _, category in labelled],
-        unlabelled=[name for number, name in zip(ids, names, strict=True) if number not in by_image],
+        unlabelled=[path for image, path in path_of.items() if image not in category_of],
         categories=categories,
     )
 
 
 def _category_of_image(
-    image_ids: Sequence[int | str], category_ids: Sequence[int], names: Mapping[int | str, str], where: str
+    image_ids: Sequence[int | str], category_ids: Sequence[int], path_of: Mapping[int | str, str], where: str
 ) -> dict[int | str, int]:
-    """Several annotations of an image, such as boxes, must agree."""
-    orphans = sorted({number for number in image_ids if number not in names}, key=str)
+    """Return each annotated image's category. Several annotations of an image, such as boxes, must agree."""
+    orphans = sorted({image for image in image_ids if image not in path_of}, key=str)
     if orphans:
         raise UserError(
             f"annotations of {len(orphans):,} image(s) that `images` lacks: image_id {some(orphans)}", where=where
         )
-    found: dict[int | str, int] = {}
+    category_of: dict[int | str, int] = {}
     conflicts = {}
     for image, category in zip(image_ids, category_ids, strict=True):
-        if found.setdefault(image, category) != category:
-            conflicts[image] = f"'{names[image]}' ({found[image]} and {category})"
+        if category_of.setdefault(image, category) != category:
+            conflicts[image] = f"'{path_of[image]}' ({category_of[image]} and {category})"
     if conflicts:
         raise UserError(f"{len(conflicts):,} image(s) have two categories: {some([*conflicts.values()])}", where=where)
-    return found
+    return category_of
 
 
 def _load(file: Path) -> Any:
@@ -189,15 +170,19 @@ def _entries(content: Entry, section: str, where: str) -> list[Entry]:
 
 
 def _column(entries: Iterable[Entry], key: str, kind: Any, where: str) -> list[Any]:
+    """Return what each entry has under a key, which must be of a kind: int, str or either."""
     values = [entry.get(key) for entry in entries]
-    for at, value in enumerate(values):
+    for place, value in enumerate(values):
         if not isinstance(value, kind):
             wanted = "text" if kind is str else "a whole number" if kind is int else "a number or text"
-            raise UserError(f"{key} must be {wanted}, got {str(value)[:60]!r}", where=f"{where}[{at}]")
+            raise UserError(f"{key} must be {wanted}, got {str(value)[:60]!r}", where=f"{where}[{place}]")
     return values
 
 
-def _check_unique(ids: Sequence[int | str], section: str, where: str) -> None:
+def _ids(entries: Sequence[Entry], section: str, kind: Any, where: str) -> list[Any]:
+    """Return the entries' ids, which must differ."""
+    ids = _column(entries, "id", kind, f"{where}: {section}")
     repeated = [number for number, times in Counter(ids).items() if times > 1]
     if repeated:
         raise UserError(f"`{section}` has {len(repeated):,} id(s) more than once: {some(repeated)}", where=where)
+    return ids

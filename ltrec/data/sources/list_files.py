@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ltrec.data.image_lists import read_classes, read_list
-from ltrec.data.sources.annotations import annotation_file, without_repeats
-from ltrec.data.sources.collection import Collection
+from ltrec.data.sources.annotations import annotation_file, collection_of
 from ltrec.errors import UserError
 from ltrec.settings import Settings, Text
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from ltrec.artifacts import Split
     from ltrec.data.image_lists import ImageList
+    from ltrec.data.sources.collection import Collection
 
 _SHOWN = 3
 
@@ -31,58 +31,41 @@ class ListsSource(Settings):
     train: Text
     """The list of the training images."""
     val: Text | None = None
-    """Of the validation images; null: carved from train."""
+    """The list of the validation images; null: they are carved from train."""
     test: Text | None = None
-    """Of the test images; null: carved from train."""
+    """The list of the test images; null: they are carved from train."""
     classes: Text | None = None
     """A file with the class names, the first line for label 0; null: a class is called by its label."""
 
     def scan(self) -> Collection:
-        return scan_lists(
-            Path(self.root),
-            {"train": self.train, "val": self.val, "test": self.test},
-            self.classes,
-        )
+        """Return what the lists name; whether each image is there shows later, when it is read.
+
+        Raises:
+            UserError: a file is missing, a line is not as `read_list` wants it, an image has two classes in one list,
+                or, without class names, a label below the largest has no image.
+        """
+        root = Path(self.root)
+        names = None if self.classes is None else read_classes(annotation_file(root, self.classes))
+        files: dict[Split, str | None] = {"train": self.train, "val": self.val, "test": self.test}
+        lists: dict[Split, tuple[ImageList, Path]] = {}
+        for split, name in files.items():
+            if name is not None:
+                file = annotation_file(root, name)
+                lists[split] = read_list(file, None if names is None else len(names)), file
+        return collection_of(names or _numbers([*lists.values()]), lists)
 
 
-def scan_lists(root: Path, files: dict[Split, str | None], classes: str | None) -> Collection:
-    """Read the lists; an image that a list names twice counts once.
-
-    Args:
-        root: The folder that paths and files are relative to.
-        files: The list of each split that has one.
-        classes: The file of class names.
-
-    Raises:
-        UserError: a file is missing, a line is not as `read_list` wants it, an image has two classes in one list,
-            or, without class names, a label below the largest has no image.
-    """
-    known = None if classes is None else read_classes(annotation_file(root, classes))
-    lists: dict[Split, tuple[Path, ImageList]] = {}
-    for split, name in files.items():
-        if name is not None:
-            file = annotation_file(root, name)
-            lists[split] = file, read_list(file, None if known is None else len(known))
-    names = known or _numbers([*lists.values()])
-    unique = {split: without_repeats(images, names, str(file)) for split, (file, images) in lists.items()}
-    return Collection(
-        names,
-        {split: images for split, (images, _) in unique.items()},
-        tuple(skip for _, skipped in unique.values() for skip in skipped),
-    )
-
-
-def _numbers(lists: Sequence[tuple[Path, ImageList]]) -> tuple[str, ...]:
-    """Labels as class names."""
-    present = np.unique(np.concatenate([images.labels for _, images in lists]))
-    classes = int(present[-1]) + 1
-    if gaps := classes - len(present):
-        # Among so many labels are as many gaps as are shown, however large the largest label.
-        first = np.setdiff1d(np.arange(min(classes, len(present) + _SHOWN)), present)[:_SHOWN]
+def _numbers(lists: Sequence[tuple[ImageList, Path]]) -> tuple[str, ...]:
+    """Return the labels as class names."""
+    used = np.unique(np.concatenate([images.labels for images, _ in lists]))
+    classes = int(used[-1]) + 1
+    if gaps := classes - len(used):
+        # The gaps that are shown lie below this bound, however large the largest label.
+        first = np.setdiff1d(np.arange(min(classes, len(used) + _SHOWN)), used)[:_SHOWN]
         more = f" and {gaps - _SHOWN:,} more" if gaps > _SHOWN else ""
         raise UserError(
             f"labels have gaps: no list has an image of {', '.join(map(str, first))}{more}, but of {classes - 1};"
             " number the classes from 0 on, or name them all in prepare.source.classes",
-            where=str(next(file for file, images in lists if images.labels.max() == present[-1])),
+            where=str(next(file for images, file in lists if images.labels.max() == used[-1])),
         )
     return tuple(map(str, range(classes)))

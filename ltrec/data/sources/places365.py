@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.data.image_lists import lines_of, read_list
-from ltrec.data.sources.annotations import Below, annotation_file, without_repeats
-from ltrec.data.sources.collection import Collection, Skipped
+from ltrec.data.sources.annotations import Below, annotation_file, collection_of
+from ltrec.data.sources.collection import Collection
 from ltrec.data.sources.scanning import images_of_classes, visible_folders
 from ltrec.errors import UserError, some
 from ltrec.settings import Settings, Text
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ltrec.data.image_lists import ImageList
 
 _CATEGORIES, _TRAIN, _VAL = "categories_places365.txt", "places365_train_standard.txt", "places365_val.txt"
-_LETTER = re.compile(r"/[a-z]/")
+_INITIAL = re.compile(r"/[a-z]/")
 
 
 class Places365Source(Settings):
@@ -41,21 +41,17 @@ class Places365Source(Settings):
     def scan(self) -> Collection:
         root = Path(self.root)
         if (root / _TRAIN).is_file():
-            return scan_lists(root, self.train, self.val)
+            return _scan_lists(root, self.train, self.val)
         if (root / "train").is_dir() and (root / "val").is_dir():
-            return scan_folders(root)
+            return _scan_folders(root)
         raise UserError(
             f"holds neither {_TRAIN} nor the folders train and val" if root.is_dir() else "no such folder",
             where=str(root),
         )
 
 
-def scan_lists(root: Path, train: str, val: str) -> Collection:
-    """The images that the published lists name. Whether each file is there shows later, when it is read.
-
-    Raises:
-        UserError: a list or a folder that is missing, or a line that is no path and label.
-    """
+def _scan_lists(root: Path, train: str, val: str) -> Collection:
+    """Return the images that the published lists name; whether each is there shows later, when it is read."""
     classes = categories(annotation_file(root, _CATEGORIES))
     for folder, setting in ((train, "train"), (val, "val")):
         if not (root / folder).is_dir():
@@ -63,24 +59,18 @@ def scan_lists(root: Path, train: str, val: str) -> Collection:
                 f"no such folder; params.yaml: prepare.source.{setting} names the one that the images are in",
                 where=str(root / folder),
             )
-    splits: dict[Split, ImageList] = {}
-    skipped: list[Skipped] = []
-    lists: tuple[tuple[Split, str, str], ...] = (("train", _TRAIN, train), ("test", _VAL, val))
-    for split, name, folder in lists:
+    published: dict[Split, tuple[str, str]] = {"train": (_TRAIN, train), "test": (_VAL, val)}
+    lists: dict[Split, tuple[ImageList, Path]] = {}
+    for split, (name, folder) in published.items():
         file = annotation_file(root, name)
-        images = read_list(file, len(classes), below=folder)
-        splits[split], repeats = without_repeats(images, classes, str(file))
-        skipped += repeats
-    return Collection(classes, splits, tuple(skipped))
+        lists[split] = read_list(file, len(classes), below=folder), file
+    return collection_of(classes, lists)
 
 
-def scan_folders(root: Path) -> Collection:
-    """The images in `train/<class>/*` and `val/<class>/*`, where `-` stands for the `/` in a class's name.
+def _scan_folders(root: Path) -> Collection:
+    """Return the images in `train/<class>/*` and `val/<class>/*`, where `-` stands for the `/` in a class's name.
 
     Classes are in the published order if the list of categories is there, else in that of their names.
-
-    Raises:
-        UserError: a class folder that the other split or the list of categories does not know.
     """
     if (root / _CATEGORIES).is_file():
         classes = tuple(name.replace("/", "-") for name in categories(root / _CATEGORIES))
@@ -88,24 +78,19 @@ def scan_folders(root: Path) -> Collection:
         classes = tuple(sorted(folder.name for folder in visible_folders(root / "train", root)[0]))
     labels = {name: label for label, name in enumerate(classes)}
     train, skipped = images_of_classes(root / "train", root, labels)
-    test, unfit = images_of_classes(root / "val", root, labels)
-    skipped = sorted([*skipped, *unfit], key=lambda skip: skip.path)
-    return Collection(classes, {"train": train, "test": test}, tuple(skipped))
+    test, skipped_test = images_of_classes(root / "val", root, labels)
+    return Collection(classes, {"train": train, "test": test}, tuple(sorted(skipped + skipped_test)))
 
 
 def categories(file: Path) -> tuple[str, ...]:
-    """Class names by label from lines such as `/a/arena/hockey 11`, without the letter that sorts them.
-
-    Raises:
-        UserError: a line that is otherwise, or labels that are not 0, 1, 2 …
-    """
+    """Return class names by label from lines such as `/a/arena/hockey 11`, without the initial that sorts them."""
     names: list[str] = []
     for number, line in lines_of(file):
         path, _, label = line.rpartition(" ")
-        if not _LETTER.match(path) or label != str(len(names)):
+        if not _INITIAL.match(path) or label != str(len(names)):
             raise UserError(f"expected `/a/airfield {len(names)}`, got '{line}'", where=f"{file}:{number}")
-        names.append(_LETTER.sub("", path, count=1))
-    twice = sorted({repr(name) for name in names if names.count(name) > 1})
-    if twice or not names:
-        raise UserError(f"has {some(twice)} twice" if twice else "names no class", where=str(file))
+        names.append(_INITIAL.sub("", path, count=1))
+    repeated = sorted({repr(name) for name in names if names.count(name) > 1})
+    if repeated or not names:
+        raise UserError(f"has {some(repeated)} twice" if repeated else "names no class", where=str(file))
     return tuple(names)

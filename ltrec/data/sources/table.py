@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ltrec.artifacts import SPLITS
 from ltrec.data.image_lists import ImageList
-from ltrec.data.sources.annotations import annotation_file, listed, without_repeats
-from ltrec.data.sources.collection import Collection, Skipped
+from ltrec.data.sources.annotations import annotation_file, collection_of, listable_paths
 from ltrec.data.sources.folder import natural_key
 from ltrec.errors import UserError, one_line, some
 from ltrec.settings import Settings, Text
@@ -19,15 +19,13 @@ from ltrec.settings import Settings, Text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ltrec.artifacts import Split
+    from numpy.typing import NDArray
 
-_SPLIT_NAMED: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
+    from ltrec.artifacts import Split
+    from ltrec.data.sources.collection import Collection
+
+_SPLITS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""The splits by the names that a table may give them."""
 
 
 class CsvSource(Settings):
@@ -46,74 +44,57 @@ class CsvSource(Settings):
     """The column that says train, val (or valid, validation) or test; null: val and test are carved from train."""
 
     def scan(self) -> Collection:
+        """Return the table's classes and splits; an image that comes twice in a split counts once.
+
+        Raises:
+            UserError: not such a table, a path that no list can hold, a negative label, an unknown split, no image to
+                train on, or an image with two classes.
+        """
         file = annotation_file(Path(self.root), self.file)
         wanted = [self.path, self.label, *([self.split] if self.split else [])]
         columns = read_columns(file, wanted)
-        return collect(*(columns[name] for name in wanted), where=str(file))
+        names = columns[self.label]
+        classes = sorted(set(names), key=natural_key)
+        if negative := [name for name in classes if re.fullmatch(r"-[0-9]+", name)]:
+            raise UserError(
+                f"negative label(s) {some(negative)}: classes count from 0 or have names;"
+                " images of no class belong to prepare.openset",
+                where=str(file),
+            )
+        labels = {name: label for label, name in enumerate(classes)}
+        paths = listable_paths(columns[self.path], "row {}", str(file))
+        images = ImageList(paths, np.array([labels[name] for name in names], dtype=np.int64))
+        if not self.split:
+            return collection_of(classes, {"train": (images, file)})
+        rows = _rows_of_splits(columns[self.split], str(file))
+        return collection_of(classes, {split: (images.where(mask), file) for split, mask in rows.items()})
 
 
-def collect(
-    paths: Sequence[str], labels: Sequence[str], splits: Sequence[str] | None = None, *, where: str
-) -> Collection:
-    """From columns of equal length to classes and splits; an image that comes twice in a split counts once.
-
-    Args:
-        paths: The images' paths, relative to the root.
-        labels: Their class names; whole numbers are names, too.
-        splits: Where each image belongs; None: all to train.
-        where: The file's name, for messages.
-
-    Raises:
-        UserError: a path that no list can hold, a negative label, an unknown split, no image to train on, or an
-            image with two classes.
-    """
-    classes = sorted(set(labels), key=natural_key)
-    if negative := [name for name in classes if re.fullmatch(r"-[0-9]+", name)]:
-        raise UserError(
-            f"negative label(s) {some(negative)}: classes count from 0 or have names;"
-            " images of no class belong to prepare.openset",
-            where=where,
-        )
-    label_of = {name: label for label, name in enumerate(classes)}
-    images = ImageList(listed(paths, "row {}", where), np.array([label_of[name] for name in labels], dtype=np.int64))
-    found: dict[Split, ImageList] = {}
-    skipped: list[Skipped] = []
-    for split, mask in _masks(splits, len(images), where).items():
-        found[split], repeats = without_repeats(images.where(mask), classes, where)
-        skipped += repeats
-    return Collection(tuple(classes), found, tuple(skipped))
-
-
-def _masks(splits: Sequence[str] | None, count: int, where: str) -> dict[Split, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """The rows of each split that has any."""
-    if splits is None:
-        return {"train": np.ones(count, dtype=np.bool_)}
-    of_row = [_SPLIT_NAMED.get(name.strip().casefold()) for name in splits]
-    unknown = [f"row {row} '{splits[row - 1]}'" for row, split in enumerate(of_row, start=1) if split is None]
+def _rows_of_splits(names: Sequence[str], where: str) -> dict[Split, NDArray[np.bool_]]:
+    """Return which of the N rows belong to each split that has any, (N,), by the names that the rows give it."""
+    of_row = [_SPLITS.get(name.strip().casefold()) for name in names]
+    unknown = [f"row {row} '{names[row - 1]}'" for row, split in enumerate(of_row, start=1) if split is None]
     if unknown:
-        raise UserError(
-            f"{len(unknown)} unknown split(s): {some(unknown)}; allowed: {', '.join(_SPLIT_NAMED)}", where=where
-        )
+        raise UserError(f"{len(unknown)} unknown split(s): {some(unknown)}; allowed: {', '.join(_SPLITS)}", where=where)
     if "train" not in of_row:
         raise UserError("no row says train", where=where)
-    present = [split for split in dict.fromkeys(_SPLIT_NAMED.values()) if split in of_row]
-    return {split: np.array([row == split for row in of_row], dtype=np.bool_) for split in present}
+    used = [split for split in SPLITS if split in of_row]
+    return {split: np.array([row == split for row in of_row], dtype=np.bool_) for split in used}
 
 
 def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
-    """Some columns of a table as text.
+    """Return the wanted columns of a table as text, by name.
 
     Raises:
-        UserError: not such a file, a column is not there or there twice, it has no rows, or cells are empty or
-            decimal numbers.
+        UserError: the file is no table, a column is not there or there twice, there are no rows, or cells are empty
+            or decimal numbers.
     """
     import pandas as pd
 
     where = str(file)
-    names_of, table_of = (_parquet_names, _parquet) if file.suffix.lower() == ".parquet" else (_csv_names, _csv)
+    read = _read_parquet if file.suffix.lower() == ".parquet" else _read_csv
     try:
-        _check_names(names_of(file), wanted, where)
-        table = table_of(file, wanted)
+        table = read(file, wanted)
     except pd.errors.ParserWarning:
         raise UserError(
             "cannot be read as a table (rows have more cells than the header; text with commas needs quotes)",
@@ -128,24 +109,20 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
 
 def _check_names(names: Sequence[str], wanted: Sequence[str], where: str) -> None:
     absent = " and ".join(f"'{name}'" for name in wanted if name not in names)
-    twice = " and ".join(f"'{name}'" for name in wanted if names.count(name) > 1)
-    there = ", ".join(f"'{name}'" for name in names)
+    repeated = " and ".join(f"'{name}'" for name in wanted if names.count(name) > 1)
+    all_names = ", ".join(f"'{name}'" for name in names)
     if absent:
-        raise UserError(f"has no column {absent} (prepare.source); its columns are {there}", where=where)
-    if twice:
-        raise UserError(f"has more than one column {twice}; its columns are {there}", where=where)
+        raise UserError(f"has no column {absent} (prepare.source); its columns are {all_names}", where=where)
+    if repeated:
+        raise UserError(f"has more than one column {repeated}; its columns are {all_names}", where=where)
 
 
-def _csv_names(file: Path) -> list[str]:
+def _read_csv(file: Path, wanted: Sequence[str]) -> Any:
     import pandas as pd
 
-    # As a row: of two columns with the same name pandas would call the second another one.
-    return list(pd.read_csv(file, dtype=str, keep_default_na=False, header=None, nrows=1, encoding="utf-8-sig").iloc[0])
-
-
-def _csv(file: Path, _: Sequence[str]) -> Any:
-    import pandas as pd
-
+    # Read as a row: in a header pandas would rename the second of two columns with the same name.
+    header = pd.read_csv(file, dtype=str, keep_default_na=False, header=None, nrows=1, encoding="utf-8-sig")
+    _check_names(list(header.iloc[0]), wanted, str(file))
     with warnings.catch_warnings():
         # A row with a comma too many, as in a path without quotes, would move or drop cells.
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -153,16 +130,11 @@ def _csv(file: Path, _: Sequence[str]) -> Any:
         return pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
 
 
-def _parquet_names(file: Path) -> list[str]:
+def _read_parquet(file: Path, wanted: Sequence[str]) -> Any:
     from pyarrow import parquet
 
-    return list(parquet.read_schema(file).names)
-
-
-def _parquet(file: Path, wanted: Sequence[str]) -> Any:
-    from pyarrow import parquet
-
-    # Without pandas' own notes in the file, which may call a column an index.
+    _check_names(parquet.read_schema(file).names, wanted, str(file))
+    # pandas' own notes in the file are ignored: they may call a column an index.
     return parquet.read_table(file, columns=list(wanted)).to_pandas(ignore_metadata=True)
 
 

@@ -134,7 +134,7 @@ def test_workers_are_let_go_at_once(root: Path) -> None:
 def test_batches_are_made_when_their_turn_comes() -> None:
     order = _Order()
     assert list(order) == []
-    order.drawn, order.parts = (np.arange(5), np.arange(5) * 10), [slice(0, 3), slice(3, 5)]
+    order.images, order.parts = (np.arange(5), np.arange(5) * 10), [slice(0, 3), slice(3, 5)]
     assert len(order) == 2
     assert inspect.isgenerator(iter(order))
     assert list(order) == [[(0, 0), (1, 10), (2, 20)], [(3, 30), (4, 40)]]

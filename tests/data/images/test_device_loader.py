@@ -111,7 +111,7 @@ def test_what_fits_is_read_once(root: Path) -> None:
     assert same(epoch(kept), before)
 
 
-@pytest.mark.parametrize("options", [{"augment": AUGMENTS["resized"]}, {"again": False}])
+@pytest.mark.parametrize("options", [{"augment": AUGMENTS["resized"]}, {"several_epochs": False}])
 def test_what_is_not_wanted_again_or_cropped_anew_is_not_kept(options: dict[str, Any], root: Path) -> None:
     source = loader(root, **options)
     epoch(source)
