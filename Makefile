@@ -1,14 +1,17 @@
-# make repro: from nothing to the comparison table.  make test: lint, types and every test.
+# make repro: from nothing to the comparison table.  make check: a minute, after each change.  make test: everything.
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+# A file's tests share what they set up, so that a file stays with one process.
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test bench bench-gpu lock clean
+.PHONY: help install repro lint check test bench bench-gpu lock clean
 
 help:
 	@echo "make repro    install, write data/ if it is absent, run the pipeline, show the comparison"
-	@echo "make test     lint, types and every test"
+	@echo "make check    lint, types, layers and the fast tests: what to run after each change"
+	@echo "make test     the same with every test, those that start pipelines, servers and other processes too"
 	@echo "make bench    the figures of benchmarks/ that need no GPU, as JSON"
 	@echo "make bench-gpu  those that need one; PYTHON must have what benchmarks/ imports, no DVC, no MLflow, no network"
 	@echo "make lock     resolve requirements.lock anew"
@@ -28,12 +31,17 @@ repro: $(INSTALLED)
 	@dvc repro
 	@cat artifacts/evaluate/table.md
 
-test: $(INSTALLED)
+lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
 	mypy
 	lint-imports
-	python -m pytest -m "slow or not slow"
+
+check: lint
+	python -m pytest $(SIDE_BY_SIDE)
+
+test: lint
+	python -m pytest $(SIDE_BY_SIDE) -m "slow or not slow"
 
 bench: $(INSTALLED)
 	python benchmarks/digits.py
