@@ -87,73 +87,50 @@ def test_no_command_shows_the_help(tmp_path: Path) -> None:
     assert shown.returncode == 2
 
 
+NO_PARAMS = ("params.yaml: no such file", "--params")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("arguments", "words"),
     [
-        ("represnt", "error: No such command 'represnt'. Did you mean 'represent'?; see `ltrec --help`."),
-        ("represent --fast", "error: No such option: --fast; see `ltrec represent --help`."),
-        ("represent --quiet", "error: --quiet stands before the command: `ltrec --quiet represent`."),
-        ("rebalance", "error: Missing argument 'VARIANT'; see `ltrec rebalance --help`."),
-        (
-            "export --precision fp8",
-            (
-                "error: Invalid value for '--precision': 'fp8' is not one of 'fp32', 'fp16', 'int8';"
-                " see `ltrec export --help`."
-            ),
-        ),
-        ("--quiet --verbose sync", "error: --quiet and --verbose exclude each other"),
-        *[
-            (
-                f"{stage}{' crt' if stage == 'rebalance' else ''}",
-                "error: params.yaml: no such file; run ltrec in the project's folder, or name the file with --params",
-            )
-            for stage in STAGES
-        ],
-        (
-            "--params mine.yaml params check",
-            "error: mine.yaml: no such file; run ltrec in the project's folder, or name the file with --params",
-        ),
-        ("checkpoint import", "error: Missing argument 'FILE'; see `ltrec checkpoint import --help`."),
-        (
-            "checkpoint import model.pth",
-            "error: params.yaml: no such file; run ltrec in the project's folder, or name the file with --params",
-        ),
+        ("represnt", ("'represnt'", "Did you mean 'represent'?", "`ltrec --help`")),
+        ("represent --fast", ("--fast", "`ltrec represent --help`")),
+        ("represent --quiet", ("--quiet stands before the command", "`ltrec --quiet represent`")),
+        ("rebalance", ("'VARIANT'", "`ltrec rebalance --help`")),
+        ("export --precision fp8", ("'--precision'", "'fp8'", "'fp32', 'fp16', 'int8'", "`ltrec export --help`")),
+        ("--quiet --verbose sync", ("--quiet and --verbose exclude each other",)),
+        *[(f"{stage}{' crt' if stage == 'rebalance' else ''}", NO_PARAMS) for stage in STAGES],
+        ("--params mine.yaml params check", ("mine.yaml: no such file", "--params")),
+        ("checkpoint import", ("'FILE'", "`ltrec checkpoint import --help`")),
+        ("checkpoint import model.pth", NO_PARAMS),
         (
             "checkpoint export --format onnx",
-            (
-                "error: Invalid value for '--format': 'onnx' is not one of 'decoupling';"
-                " see `ltrec checkpoint export --help`."
-            ),
+            ("'--format'", "'onnx'", "'decoupling'", "`ltrec checkpoint export --help`"),
         ),
-        (
-            "features import val.pkl",
-            "error: Missing option '--split'. Choose from: train, val, test; see `ltrec features import --help`.",
-        ),
+        ("features import val.pkl", ("'--split'", "train, val, test", "`ltrec features import --help`")),
         (
             "features import val.pkl --split val",
-            (
-                "error: artifacts/represent/model.safetensors: no such file; features need the network that they are"
-                " of: `ltrec checkpoint import` comes first"
-            ),
+            ("artifacts/represent/model.safetensors: no such file", "`ltrec checkpoint import`"),
         ),
-        (
-            "predict digit.png",
-            "error: artifacts/export/model.onnx: no such model file; `ltrec export --onnx` writes it",
-        ),
+        ("predict digit.png", ("artifacts/export/model.onnx: no such model file", "`ltrec export --onnx`")),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(arguments: str, line: str, tmp_path: Path) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: str, words: tuple[str, ...], tmp_path: Path) -> None:
     done = ltrec(*arguments.split(), cwd=tmp_path)
-    assert (done.stdout, done.stderr, done.returncode) == ("", f"{line}\n", 2)
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert [word for word in words if word not in done.stderr] == []
 
 
 def test_every_mistake_in_the_params_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: -1\nrepresent: {backbone: {name: resnet50}}\nrebalance: {}\n")
     done = ltrec("represent", cwd=tmp_path)
     assert done.returncode == 2
-    seed, rebalance = done.stderr.splitlines()
-    assert seed == "error: params.yaml:1:7: seed: should be greater than or equal to 0, got -1"
-    assert rebalance == "error: params.yaml:3:12: rebalance: should have at least 1 item, not 0, got {}"
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: params.yaml:1:7: seed: ")
+    assert "got -1" in first
+    assert second.startswith("error: params.yaml:3:12: rebalance: ")
 
 
 def test_places_are_shown_as_they_are(tmp_path: Path) -> None:
