@@ -86,6 +86,7 @@ def test_interrupted_in_every_way_it_ends_with_the_same_bits_one_run_and_no_orph
     prepared: Project, tmp_path: Path
 ) -> None:
     whole, project = prepared.copy(tmp_path / "whole"), prepared.copy(tmp_path / "interrupted")
+    whole.set({"tracking.enabled": False})
     whole.run("dvc", "repro", "represent")
     for number, interrupt in enumerate((kill_dvc, kill_stage, terminate_stage, press_ctrl_c)):
         dvc = project.start("dvc", "repro", "represent")
@@ -110,7 +111,7 @@ def test_interrupted_in_every_way_it_ends_with_the_same_bits_one_run_and_no_orph
 
 def test_killed_when_the_training_is_over_it_is_not_trained_again(prepared: Project, tmp_path: Path) -> None:
     project = prepared.copy(tmp_path / "finished")
-    project.set({"represent.epochs": 3})
+    project.set({"represent.epochs": 3, "tracking.enabled": False})
     dvc = project.start("dvc", "repro", "represent")
     wait_for(lambda: list(project.folder.glob(".ltrec/resume/represent/*/result")))
     kill_dvc(project, dvc)

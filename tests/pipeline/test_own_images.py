@@ -37,6 +37,7 @@ def test_two_classes_with_one_training_image_each(checkout: Callable[[str], Proj
             "prepare.long_tail": None,
             "represent.epochs": 2,
             "rebalance.tau_norm": None,
+            "tracking.enabled": False,
         }
     )
     project.run("dvc", "repro")

@@ -68,6 +68,8 @@ def test_mlflow_holds_a_parent_and_its_children(repeated: tuple[Project, str]) -
 
 def test_another_setting_and_a_new_variant_rerun_these_alone(repeated: tuple[Project, str]) -> None:
     project, _ = repeated
+    # Importing MLflow takes longer than these stages.
+    project.set({"tracking.enabled": False})
     project.set({"rebalance.crt.lr": 0.05, "rebalance.tau_half": {"method": "tau_norm", "taus": [0.5]}})
     assert stages_run(project.run("dvc", "repro")) == ["rebalance@crt", "rebalance@tau_half", "evaluate", "export"]
     assert "rebalance/crt/metrics.json" in project.run("dvc", "metrics", "diff")
@@ -99,6 +101,7 @@ def test_a_junk_file_trains_nothing(repeated: tuple[Project, str]) -> None:
 
 def test_an_experiment_in_a_folder_of_its_own(repeated: tuple[Project, str]) -> None:
     project, _ = repeated
+    project.set({"tracking.enabled": True})
     project.commit("before the experiment")
     project.run("dvc", "exp", "run", "--temp", "-S", "rebalance.crt.lr=0.07", "rebalance@crt")
     assert "0.07" in project.run("dvc", "exp", "show", "--csv")
