@@ -83,7 +83,7 @@ def counts_of(size: Size) -> np.ndarray[Any, Any]:
         steep = (low + high) / 2
         counts = size.least + (size.most - size.least) * (1 - world) ** steep
         low, high = (steep, high) if counts.sum() > size.train else (low, steep)
-    found = np.maximum(counts.astype(int), size.least)
+    found: np.ndarray[Any, Any] = np.maximum(counts.astype(int), size.least)
     found[0] += size.train - found.sum()
     return found
 
@@ -229,7 +229,7 @@ def textbook(work: Work) -> dict[str, Any]:
 
 def alternatives(work: Work) -> dict[str, Any]:
     """CRT for two epochs in float32, in bf16, and for four learning rates side by side: seconds, and val's accuracy."""
-    ways = {"fp32": {"precision": "fp32"}, "auto": {}, "auto, 4 learning rates": {"more_lrs": [0.05, 0.2, 0.4]}}
+    ways: dict[str, dict[str, Any]] = {"fp32": {"precision": "fp32"}, "auto": {}, "auto, 4 learning rates": {"more_lrs": [0.05, 0.2, 0.4]}}
     found: dict[str, Any] = {}
     for name, settings in ways.items():
         crt = CrtSettings.model_validate({"method": "crt", "epochs": 2, "batch_size": BATCH, **settings})
@@ -370,7 +370,7 @@ def report(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
     def total(of: dict[str, Any]) -> float:
-        return of["bootstrap"] + sum(sum(spent.values()) for spent in of["spent"].values())
+        return float(of["bootstrap"] + sum(sum(spent.values()) for spent in of["spent"].values()))
 
     ratios = [total(of) / sum(of["products"].values()) for of in rounds]
     return {

@@ -30,6 +30,7 @@ from ltrec.data.images.device_loader import DeviceLoader
 from ltrec.models import network as networks
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.training.loop import train
+from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import CosineSchedule, Sgd
 
 if TYPE_CHECKING:
@@ -118,10 +119,11 @@ def of_resident(folder: Path) -> dict[str, Any]:
     network = networks.build(CifarResNetBackbone(name="cifar_resnet32"), geometry, MEAN, STD, 10)
     optimizer = Sgd().build(network.backbone.parameters(), network.head.parameters())
     schedule = CosineSchedule().build(optimizer, epochs=1000, steps=len(resident))
+    loss = CrossEntropy().build(np.bincount(labels))
 
     def steps(batches: Callable[[], list[tuple[torch.Tensor, torch.Tensor]]]) -> None:
         train(
-            network, lambda _epoch: batches(), optimizer, schedule,
+            network, loss, lambda _epoch: batches(), optimizer, schedule,
             epochs=range(1), batch_size=batch, seed=0, on_epoch=lambda _report: None,
         )  # fmt: skip
 

@@ -70,7 +70,7 @@ def stages(clone: Path, repeats: int) -> dict[str, Any]:
     run(["ltrec", "data", "digits"], clone, env)
     for stage in _STAGES:  # what the next ones read; compiles modules, too
         run(["ltrec", *stage.split()], clone, env)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for stage in _STAGES:
         runs = [_parts(stage, clone, env) for _ in range(repeats)]
         starts = [sum(taken for part, taken in parts.items() if part != "work") for parts in runs]

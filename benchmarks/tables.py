@@ -6,7 +6,6 @@ python benchmarks/tables.py
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,8 @@ def rendered(page: str) -> str:
         "feeding": feeding, "training": training, "classifiers": classifiers, "lists": lists, "startup": startup
     }.items():  # fmt: skip
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        page = re.sub(
-            rf"({start}).*?({end})", lambda marks, table=table: marks[1] + table() + marks[2], page, flags=re.DOTALL
-        )
+        before, _, rest = page.partition(start)
+        page = before + start + table() + end + rest.partition(end)[2]
     return page
 
 

@@ -200,7 +200,7 @@ def reference(task: Task, folder: Path, names: list[str], device: torch.device) 
         for images, labels in loader:
             loss = F.cross_entropy(head(body(images.to(device))), labels.to(device))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += loss.item()
 
@@ -213,7 +213,7 @@ def flops_an_image(task: Task, device: torch.device) -> float:
     images = torch.zeros(4, side, side, 3, dtype=torch.uint8, device=device)
     with FlopCounterMode(display=False) as counter:
         network(images).sum().backward()
-    return counter.get_total_flops() / 4
+    return float(counter.get_total_flops()) / 4
 
 
 def product_rate(device: torch.device, computed: str) -> float:
