@@ -229,7 +229,11 @@ def textbook(work: Work) -> dict[str, Any]:
 
 def alternatives(work: Work) -> dict[str, Any]:
     """CRT for two epochs in float32, in bf16, and for four learning rates side by side: seconds, and val's accuracy."""
-    ways: dict[str, dict[str, Any]] = {"fp32": {"precision": "fp32"}, "auto": {}, "auto, 4 learning rates": {"more_lrs": [0.05, 0.2, 0.4]}}
+    ways: dict[str, dict[str, Any]] = {
+        "fp32": {"precision": "fp32"},
+        "auto": {},
+        "auto, 4 learning rates": {"more_lrs": [0.05, 0.2, 0.4]},
+    }
     found: dict[str, Any] = {}
     for name, settings in ways.items():
         crt = CrtSettings.model_validate({"method": "crt", "epochs": 2, "batch_size": BATCH, **settings})
