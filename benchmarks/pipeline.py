@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from machine import ROOT
 
 from ltrec import artifacts
-from ltrec.tracking import TrackingSettings
+from ltrec.config.tracking import TrackingSettings
 
 if TYPE_CHECKING:
     from ltrec.config.params import Params
