@@ -45,7 +45,7 @@ class Runs:
         self._forget()
         with _creation():  # where there are no tables, they are made
             self._expect(None if store.is_server() else _MIGRATION)
-            self._mlflow = MlflowClient()
+            self._mlflow = MlflowClient(store.tracking_uri())
             self._mlflow.search_experiments(max_results=1)
 
     def update(self, record: Record, *, complete: bool) -> None:

@@ -85,7 +85,8 @@ def is_elsewhere(location: str) -> bool:
 def moved(location: str, experiment: str, number: str) -> UserError:
     """Return the error that says what mends a moved or a copied project.
 
-    MLflow stores the location of every experiment, run and model absolute, and none of its calls changes it.
+    MLflow stores the location of every experiment, run and model absolute, and none of its calls changes it. So
+    a link is left at the old place, or, where another project is there, a new experiment begins.
 
     Args:
         location: Where the experiment's artifacts are.
@@ -93,17 +94,17 @@ def moved(location: str, experiment: str, number: str) -> UserError:
         number: Its id in MLflow.
     """
     before, here = _path(location), artifact_root()
-    if not before.exists():
+    ancestor = next(folder for folder in before.parents if folder.exists())
+    if not before.exists() and os.access(ancestor, os.W_OK):
         return UserError(
-            f"the project was moved, but MLflow's files are still looked for in {before.parent}; to find them again: "
+            f"the project was moved, but its runs' files are still looked for in {before}; to find them again: "
             f"`mkdir -p {_quoted(before.parent)} {_quoted(here)} && ln -s {_quoted(here)} {_quoted(before)}`"
         )
     rename = f"mlflow experiments rename --experiment-id {number} --new-name"
     new_name = shlex.quote(f"{experiment} of {before.parent.name}")
     return UserError(
-        f"the project is a copy, and the files of its experiment {experiment} are those in {before}; to begin one of "
-        f"its own: `cd {_quoted(here.parent)} && {rename} {new_name}`, then "
-        " `ltrec evaluate && ltrec export`"
+        f"the project was moved or copied, but the files of its experiment {experiment} belong in {before}; to begin "
+        f"a new one here: `cd {_quoted(here.parent)} && {rename} {new_name}`, then `ltrec evaluate && ltrec export`"
     )
 
 
