@@ -8,20 +8,20 @@ with the tracking never reaches the training.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltrec import console, project
+from ltrec import __version__, artifacts, console, project
 from ltrec.errors import UserError
-from ltrec.tracking.records import Record, Run, describe
-from ltrec.tracking.state import pipeline_name, standing_tags
+from ltrec.tracking import store
+from ltrec.tracking.records import About, Record, Run
+from ltrec.tracking.sending import records_folder, sender
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-    from ltrec.tracking.courier import Courier
 
 __all__ = ["Pipeline", "Run", "make_ready", "stage_run", "sync"]
 
@@ -56,7 +56,7 @@ class Pipeline:
 def make_ready(patience: float) -> None:
     """Start what sends the records; of torchrun's processes only the first has one to send."""
     if os.environ.get("RANK", "0") == "0":
-        _courier(patience)
+        sender(patience)
 
 
 @contextlib.contextmanager
@@ -66,13 +66,13 @@ def stage_run(pipeline: Pipeline, stage: str, variant: str | None = None) -> Ite
     `represent` and each variant of `rebalance` have a child run, the other stages write on the parent.
     Entering again continues the same run. Trouble with MLflow ends in one warning, never in an exception.
     """
-    record = _open(pipeline, stage, variant)
+    record = _start(pipeline, stage, variant)
     if record is None:
         yield Run()
         return
-    courier = _courier(pipeline.patience)
+    sending = sender(pipeline.patience)
     record.status("RUNNING")
-    courier.attend(record, sample=pipeline.system_metrics and stage in _WATCHED)
+    sending.watch(record, sample=pipeline.system_metrics and stage in _WATCHED)
     try:
         yield record
     except (KeyboardInterrupt, SystemExit):
@@ -84,46 +84,55 @@ def stage_run(pipeline: Pipeline, stage: str, variant: str | None = None) -> Ite
     else:
         record.status("FINISHED")
     finally:
-        courier.deliver(record)
+        record.release()
+        sending.deliver()
 
 
 def sync() -> None:
-    """Send what earlier stages could not send, and say what became of it."""
-    from ltrec.tracking.courier import Courier
-
-    waiting = Record.pending(_folder())
+    """Send what earlier stages could not send, and say what became of it, or that the project was moved."""
+    waiting = len(Record.pending(records_folder()))
+    if waiting or (store.is_local() and store.database().is_file()):
+        sender(_SYNC_PATIENCE).deliver()
     if not waiting:
-        console.say("sync: nothing is waiting; MLflow has everything")
+        console.say("sync: no run is waiting to be sent")
         return
-    Courier.instance(_SYNC_PATIENCE).deliver_pending()
-    left = len(Record.pending(_folder()))
-    console.say(f"sync: {len(waiting) - left} of {len(waiting)} run(s) sent" + (f", {left} kept" if left else ""))
+    left = len(Record.pending(records_folder()))
+    console.say(f"sync: {waiting - left} of {waiting} run(s) sent" + (f", {left} kept" if left else ""))
 
 
-def _courier(patience: float) -> Courier:
-    from ltrec.tracking.courier import Courier
-
-    return Courier.instance(patience)
-
-
-def _folder() -> Path:
-    return project.state_dir() / "tracking"
-
-
-def _open(pipeline: Pipeline, stage: str, variant: str | None) -> Record | None:
-    """The stage's record with what is known of every run, or None and a word about why not."""
-    about = describe(
-        stage, variant,
-        nested=stage in _NESTED, pipeline=pipeline_name(pipeline.key),
-        experiment=pipeline.experiment, model=pipeline.model,
-    )  # fmt: skip
+def _start(pipeline: Pipeline, stage: str, variant: str | None) -> Record | None:
+    """Return the stage's record with the tags of every run, or None after a word about why not."""
+    # DVC's name of an experiment tells more than a digest alone.
+    name = f"{os.environ.get('DVC_EXP_NAME') or 'pipeline'} {pipeline.key[:8]}"
+    about = About(stage, variant, stage in _NESTED, name, pipeline.experiment, pipeline.model)
     try:
-        record = Record.start(_folder() / pipeline.key / (f"{stage}@{variant}" if variant else stage), about)
+        record = Record.start(records_folder() / pipeline.key / (f"{stage}@{variant}" if variant else stage), about)
     except UserError:
         console.detail(f"{stage}: another process is recording the same run; this one does not")
         return None
     except OSError as error:
         console.warn(f"{stage}: not recorded for MLflow: {error}")
         return None
-    record.tags(standing_tags(pipeline.key, pipeline.dataset))
+    record.tags(_origin(pipeline))
     return record
+
+
+def _origin(pipeline: Pipeline) -> dict[str, str]:
+    """Return tags that say where a run comes from; what is unknown is left out."""
+    git, lock = project.git_state(), Path("dvc.lock")
+    user = None
+    with contextlib.suppress(OSError, KeyError):  # a container's user without a name
+        user = getpass.getuser()
+    tags = {
+        "ltrec.state": pipeline.key,
+        "ltrec.version": __version__,
+        "ltrec.dataset": pipeline.dataset,
+        "ltrec.dirty": None if git.dirty is None else str(git.dirty).lower(),
+        "ltrec.dvc_lock": artifacts.digest(lock) if lock.is_file() else None,
+        "ltrec.experiment": os.environ.get("DVC_EXP_NAME"),
+        "mlflow.source.git.commit": git.commit,
+        "mlflow.source.name": "ltrec",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": user,
+    }
+    return {name: value for name, value in tags.items() if value}

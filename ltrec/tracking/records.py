@@ -1,4 +1,4 @@
-"""A run's record on disk: append-only lines and copies of files. No MLflow here."""
+"""A run's record on disk: append-only lines and copies of files. MLflow is not needed here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
-Milliseconds = int
-"""Since 1970."""
 
 # Stages that may be run again on the same pipeline with other params: MLflow lets no param change, but a tag.
 _REPEATABLE = {"export"}
@@ -55,42 +53,45 @@ class Run:
         """An ONNX file to log, register with these tags, and give an alias."""
 
 
+@dataclass(frozen=True)
+class About:
+    """What a record's run is."""
+
+    stage: str
+    variant: str | None
+    nested: bool
+    """True if it has a run of its own under the pipeline's; False if it writes on the pipeline's."""
+    pipeline: str
+    """Name of the pipeline's run."""
+    experiment: str
+    model: str
+    """The name to register a model under."""
+
+
 @dataclass
 class Content:
-    """What a record says, read back."""
+    """What a record says, read back; times are milliseconds since 1970."""
 
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, tuple[float, Milliseconds]] = field(default_factory=dict)
-    curves: dict[tuple[str, int], tuple[float, Milliseconds]] = field(default_factory=dict)
-    """(name, step) → (value, when)."""
-    samples: dict[Milliseconds, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[tuple[str, int | None], tuple[float, int]] = field(default_factory=dict)
+    """(name, step) → (value, time); a figure has no step."""
     files: dict[str, str] = field(default_factory=dict)
     """Name of the copy → folder in the run's artifacts."""
     model: dict[str, Any] | None = None
+    """The copy's name, tags and alias."""
     status: Status = "RUNNING"
-    started: Milliseconds | None = None
-    ended: Milliseconds | None = None
+    started: int | None = None
+    ended: int | None = None
 
 
 class Record(Run):
-    """One run's record; while a stage has it open, only that and its sender touch it.
+    """One run's record in a folder of its own; who has it open, or sends it, holds its lock."""
 
-    Args:
-        folder: Where it lies; one run, one folder.
-        about: What the run is; see `describe`.
-    """
-
-    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, about: About) -> None:
         self.folder = folder
         self.state = folder.parent.name
-        self.stage: str = about["stage"]
-        self.variant: str | None = about["variant"]
-        self.nested: bool = about["nested"]
-        self.name: str = about["name"]
-        self.pipeline: str = about["pipeline"]
-        self.experiment: str = about["experiment"]
-        self.model_name: str = about["model"]
+        self.about = about
         self._lines, self._files = folder / "lines.jsonl", folder / "files"
         # Beside the folder: that goes when all is sent, the lock must not go before it.
         self._lock_file = folder.with_name(f".{folder.name}.lock")
@@ -98,7 +99,7 @@ class Record(Run):
         self._mute = False
 
     @classmethod
-    def start(cls, folder: Path, about: dict[str, Any]) -> Self:
+    def start(cls, folder: Path, about: About) -> Self:
         """Open a record, new or continued, to write in it.
 
         Raises:
@@ -108,7 +109,7 @@ class Record(Run):
         record = cls(folder, about)
         record._hold.enter_context(project.lock(record._lock_file, patience=2.0))
         try:
-            artifacts.write_json(folder / "about.json", about)
+            artifacts.write_json(folder / "about.json", asdict(about))
             # A killed process may have left half a line: what comes must not become part of it.
             with record._lines.open("ab") as lines:
                 lines.write(b"\n")
@@ -119,20 +120,20 @@ class Record(Run):
 
     @classmethod
     def at(cls, folder: Path) -> Self:
-        """The record that lies there, not opened."""
-        return cls(folder, json.loads((folder / "about.json").read_text(encoding="utf-8")))
+        """Return the record that lies there, not opened."""
+        return cls(folder, About(**json.loads((folder / "about.json").read_text(encoding="utf-8"))))
 
     @classmethod
     def pending(cls, tracking: Path) -> list[Self]:
-        """The records that MLflow may not have in full, oldest first."""
+        """Return the records that MLflow may not have in full, oldest first."""
         found: list[tuple[float, Self]] = []
         for about in tracking.glob("*/*/about.json"):
-            with contextlib.suppress(OSError, ValueError, KeyError):
+            with contextlib.suppress(OSError, ValueError, TypeError):
                 found.append((about.stat().st_mtime, cls.at(about.parent)))
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
     def take(self) -> bool:
-        """Open what a stage left behind, to send it; False if somebody has it open or it is gone."""
+        """Open what a stage has left, to send it; return False if somebody has it open or it is gone."""
         try:
             self._hold.enter_context(project.lock(self._lock_file, patience=0))
         except UserError:
@@ -149,18 +150,18 @@ class Record(Run):
 
     def params(self, params: Mapping[str, Any]) -> None:
         flat = dict(_flat(params))
-        if self.stage in _REPEATABLE:
+        if self.about.stage in _REPEATABLE:
             self.tags(flat)
         else:
             self._append("params", {_name(name): _text(value, 500) for name, value in flat.items()})
 
     def metrics(self, metrics: Mapping[str, float | None], step: int | None = None) -> None:
         values = {_name(name): float(value) for name, value in metrics.items() if value is not None}
-        self._append("figures" if step is None else "curves", values, step=step)
+        self._append("metrics", values, step=step)
 
     def sample(self, load: Mapping[str, float]) -> None:
-        """The machine's load now."""
-        self._append("samples", {f"system/{_name(name)}": float(value) for name, value in load.items()})
+        """Add the machine's load now: a curve over the seconds, so that a resumed run goes on with the same one."""
+        self.metrics({f"system/{name}": value for name, value in load.items()}, step=int(time.time()))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
         self._append("tags", {_name(name): _text(value, 5000) for name, value in tags.items()})
@@ -179,11 +180,11 @@ class Record(Run):
         self._keep(path, Path("model", path.name), "model", alias=alias, tags=dict(tags or {}))
 
     def size(self) -> int:
-        """Bytes written so far: unchanged, nothing new has been said."""
+        """Return the bytes written so far; while they are the same, nothing new has been said."""
         return self._lines.stat().st_size
 
     def read(self) -> Content:
-        """Everything said so far; a line that a killed process left torn is passed over."""
+        """Return everything said so far; a line that a killed process left torn is passed over."""
         content = Content()
         with self._lines.open("rb") as lines:
             for line in filter(bytes.strip, lines):
@@ -195,7 +196,7 @@ class Record(Run):
         return self._files / name
 
     def remove(self) -> None:
-        """MLflow has it all. Only for who has it open."""
+        """Delete it, as MLflow has it all; only for who has it open."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock_file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -226,30 +227,6 @@ class Record(Run):
             self._mute = True
 
 
-def describe(
-    stage: str, variant: str | None, *, nested: bool, pipeline: str, experiment: str, model: str
-) -> dict[str, Any]:
-    """What a record's run is.
-
-    Args:
-        stage: The stage.
-        variant: Which of the stage's runs.
-        nested: True if it has a run of its own under the pipeline's; False if it writes on the pipeline's.
-        pipeline: Name of the pipeline's run.
-        experiment: Where the runs belong.
-        model: The name to register a model under.
-    """
-    return {
-        "stage": stage,
-        "variant": variant,
-        "nested": nested,
-        "name": variant or stage,
-        "pipeline": pipeline,
-        "experiment": experiment,
-        "model": model,
-    }
-
-
 def _take(line: dict[str, Any], content: Content) -> None:
     what, when = line["what"], line["time"]
     match line["kind"]:
@@ -257,13 +234,10 @@ def _take(line: dict[str, Any], content: Content) -> None:
             content.params.update(what)
         case "tags":
             content.tags.update(what)
-        case "figures":
-            content.figures.update({name: (value, when) for name, value in what.items()})
-        case "curves":
+        case "metrics":
             for name, value in what.items():
-                content.curves.setdefault((name, line["step"]), (value, when))
-        case "samples":
-            content.samples[when] = what
+                if line["step"] is None or (name, line["step"]) not in content.metrics:
+                    content.metrics[name, line["step"]] = value, when
         case "files":
             content.files[what] = line["folder"]
         case "model":

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shlex
 import socket
-import sqlite3
 import urllib.request
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ltrec import project
+from ltrec.errors import UserError
 
-# Where MLflow writes absolute artifact locations into its database.
-_LOCATIONS = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
 _KNOCK_SECONDS = 3.0
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else `mlflow.db` in the project's root, which `mlflow ui` finds there by itself."""
+    """Return MLFLOW_TRACKING_URI, else `mlflow.db` in the project's root, which `mlflow ui` finds there by itself."""
     return os.environ.get("MLFLOW_TRACKING_URI") or _own_uri()
 
 
 def shown_uri() -> str:
-    """The URI without a password."""
+    """Return the URI without a password."""
     uri = tracking_uri()
     secret = urlsplit(uri).password
     return uri.replace(f":{secret}@", ":***@", 1) if secret else uri
@@ -44,12 +36,17 @@ def artifact_root() -> Path:
 
 
 def is_local() -> bool:
-    """True if the store is the project's own database."""
+    """Return True if the store is the project's own database."""
     return tracking_uri() == _own_uri()
 
 
+def is_server() -> bool:
+    return urlsplit(tracking_uri()).scheme in {"http", "https"}
+
+
 def prepare_environment() -> None:
-    """What MLflow reads from the environment when it is imported or called; the user's own values stay."""
+    """Set what MLflow reads from the environment; the user's own values stay."""
+    os.environ["MLFLOW_TRACKING_URI"] = tracking_uri()
     # Its own defaults block a call to a dead server for four minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -64,7 +61,7 @@ def knock() -> None:
         OSError: nobody does.
     """
     parts = urlsplit(tracking_uri())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if not is_server() or not parts.hostname:
         return
     if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname):
         return
@@ -72,31 +69,51 @@ def knock() -> None:
     socket.create_connection(address, timeout=_KNOCK_SECONDS).close()
 
 
-def follow_a_move() -> None:
-    """Correct the absolute locations in the project's database if the project was moved or copied."""
-    if not database().is_file():
-        return
-    here = artifact_root()
-    with contextlib.closing(sqlite3.connect(database())) as connection, connection:
-        for before in _former_roots(connection) - {here}:
-            for table, column in _LOCATIONS:
-                # Runs and models carry URIs, MLflow's default experiment a bare path.
-                for old, new in ((before.as_uri(), here.as_uri()), (str(before), str(here))):
-                    connection.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608 - names from above
-                        f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                        (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
-                    )
+def upload_seconds(file: Path) -> float:
+    """Return how long the slowest store that is worth waiting for takes to receive a file."""
+    return 30 + file.stat().st_size / 1e6
 
 
-def _former_roots(connection: sqlite3.Connection) -> set[Path]:
-    """The artifact folders of the experiments that were created here, wherever the project was then."""
-    try:
-        rows = connection.execute("SELECT artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%'")
-        paths = {Path(unquote(urlsplit(location).path)) for (location,) in rows}
-    except sqlite3.OperationalError:  # no tables yet
-        return set()
-    return {path for path in paths if path.name == artifact_root().name}
+def is_elsewhere(location: str) -> bool:
+    """Return True if an experiment's artifact location is the `mlruns` of another folder than this project's."""
+    if urlsplit(location).scheme != "file":
+        return False
+    path = _path(location)
+    return path.name == artifact_root().name and path.resolve() != artifact_root().resolve()
+
+
+def moved(location: str, experiment: str, number: str) -> UserError:
+    """Return the error that says what mends a moved or a copied project.
+
+    MLflow stores the location of every experiment, run and model absolute, and none of its calls changes it. So
+    a link is left at the old place, or, where another project is there, a new experiment begins.
+
+    Args:
+        location: Where the experiment's artifacts are.
+        experiment: Its name.
+        number: Its id in MLflow.
+    """
+    before, here = _path(location), artifact_root()
+    ancestor = next(folder for folder in before.parents if folder.exists())
+    if not before.exists() and os.access(ancestor, os.W_OK):
+        return UserError(
+            f"the project was moved, but its runs' files are still looked for in {before}; to find them again: "
+            f"`mkdir -p {_quoted(before.parent)} {_quoted(here)} && ln -s {_quoted(here)} {_quoted(before)}`"
+        )
+    rename = f"mlflow experiments rename --experiment-id {number} --new-name"
+    new_name = shlex.quote(f"{experiment} of {before.parent.name}")
+    return UserError(
+        f"the project was moved or copied, but the files of its experiment {experiment} belong in {before}; to begin "
+        f"a new one here: `cd {_quoted(here.parent)} && {rename} {new_name}`, then `ltrec evaluate && ltrec export`"
+    )
+
+
+def _path(location: str) -> Path:
+    return Path(unquote(urlsplit(location).path))
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _own_uri() -> str:

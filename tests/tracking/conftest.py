@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ltrec.config import params as params_module
-from ltrec.tracking.courier import Courier
+from ltrec.tracking import sending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from ltrec.config.params import Params
+    from ltrec.tracking.records import Record
 
 PARAMS = """
 represent: {backbone: {name: cifar_resnet8}}
@@ -99,13 +102,50 @@ class Project:
         return sorted(path.parent.name for path in self.folder.glob(".ltrec/tracking/*/*/lines.jsonl"))
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with MLflow's tables and no experiment of ours; to make one takes seconds, to copy it none."""
+    folder = tmp_path_factory.mktemp("store")
+    code = "from mlflow import MlflowClient; MlflowClient('sqlite:///mlflow.db').search_experiments()"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def empty_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project in which MLflow was never used."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "DVC_ROOT", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "my project"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(Courier, "_all", {})
     with closing(Project(folder)) as project:
         yield project
+
+
+@pytest.fixture
+def project(empty_project: Project, migrated: Path) -> Project:
+    """A project whose store has its tables."""
+    shutil.copyfile(migrated, empty_project.folder / "mlflow.db")
+    return empty_project
+
+
+class SenderHere(sending.Sender):
+    """Sends in this process, which has MLflow imported already."""
+
+    def __init__(self) -> None:
+        self._complained = False
+        self._worker = sending.Worker(ctypes.c_double(), 10.0)
+
+    def watch(self, record: Record, *, sample: bool) -> None:
+        pass
+
+    def _flush(self) -> str | None:
+        return self._worker.flush()
+
+
+@pytest.fixture
+def sent_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process send the runs: what arrives is the same, and it arrives sooner."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that what the sending sets is undone
+    monkeypatch.setattr("ltrec.tracking.sender", lambda _patience: SenderHere())

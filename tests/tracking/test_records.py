@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ltrec.errors import UserError
-from ltrec.tracking.records import Record, describe
+from ltrec.tracking.records import About, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ABOUT = describe("represent", None, nested=True, pipeline="pipeline", experiment="ltrec", model="ltrec")
+ABOUT = About("represent", None, nested=True, pipeline="pipeline", experiment="ltrec", model="ltrec")
 
 
 @pytest.fixture
@@ -45,13 +46,12 @@ def test_of_a_curve_the_first_value_of_a_step_counts_and_of_a_figure_the_last(re
         record.metrics({"loss": value}, step=3)
         record.metrics({"all": value, "few": None})
     content = record.read()
-    assert {key: value for key, (value, _) in content.curves.items()} == {("loss", 3): 1.0}
-    assert {key: value for key, (value, _) in content.figures.items()} == {"all": 2.0}
+    assert {key: value for key, (value, _) in content.metrics.items()} == {("loss", 3): 1.0, ("all", None): 2.0}
 
 
 def test_history_takes_rows_of_numbers_or_of_text(record: Record) -> None:
     record.history([{"epoch": 1, "loss": 0.5}, {"epoch": "2", "loss": "0.25"}], "represent")
-    assert {key: value for key, (value, _) in record.read().curves.items()} == {
+    assert {key: value for key, (value, _) in record.read().metrics.items()} == {
         ("represent/loss", 1): 0.5,
         ("represent/loss", 2): 0.25,
     }
@@ -59,9 +59,9 @@ def test_history_takes_rows_of_numbers_or_of_text(record: Record) -> None:
 
 def test_what_is_no_number_survives(record: Record) -> None:
     record.metrics({"a": float("nan"), "b": float("-inf")})
-    figures = record.read().figures
-    assert str(figures["a"][0]) == "nan"
-    assert figures["b"][0] == float("-inf")
+    metrics = record.read().metrics
+    assert str(metrics["a", None][0]) == "nan"
+    assert metrics["b", None][0] == float("-inf")
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
@@ -102,7 +102,7 @@ def test_a_kept_file_is_a_copy_with_its_folder(record: Record, tmp_path: Path) -
 
 
 def test_the_params_of_export_are_tags_because_it_may_run_again_with_others(tmp_path: Path) -> None:
-    record = Record.start(tmp_path / "tracking/state/export", ABOUT | {"stage": "export"})
+    record = Record.start(tmp_path / "tracking/state/export", replace(ABOUT, stage="export"))
     record.params({"export": {"precision": "fp32", "opset": 20}})
     record.params({"export": {"precision": "fp16", "opset": 20}})
     content = record.read()
@@ -144,11 +144,11 @@ def test_a_removed_record_leaves_nothing_behind(record: Record, tmp_path: Path) 
 def test_pending_oldest_first_and_damaged_ones_left_out(tmp_path: Path) -> None:
     for age, name in ((3, "b"), (1, "c"), (2, "a")):
         folder = tmp_path / "state" / name
-        Record.start(folder, ABOUT | {"stage": name}).release()
+        Record.start(folder, replace(ABOUT, stage=name)).release()
         os.utime(folder / "about.json", (1000 - age, 1000 - age))
     (tmp_path / "state/damaged").mkdir()
     (tmp_path / "state/damaged/about.json").write_text("{", encoding="utf-8")
-    assert [record.stage for record in Record.pending(tmp_path)] == ["b", "a", "c"]
+    assert [record.about.stage for record in Record.pending(tmp_path)] == ["b", "a", "c"]
 
 
 def test_a_disk_that_takes_nothing_is_said_once(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ltrec.stages import recording
+from ltrec.tracking.records import Record
 
 if TYPE_CHECKING:
     from tests.tracking.conftest import Project
+
+pytestmark = pytest.mark.usefixtures("sent_here")
 
 
 def test_a_parent_with_the_representation_and_the_variants_below(project: Project) -> None:
@@ -82,6 +84,35 @@ def test_the_same_again_doubles_nothing(project: Project) -> None:
     assert project.ask("SELECT run_uuid, start_time, end_time FROM runs") == before
 
 
+def test_a_resumed_run_has_one_line_of_each_kind(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(1_000_000, 2_000_000, 10))
+    monkeypatch.setattr("time.time", lambda: float(next(seconds)))
+    for epochs in ((1, 2), (1, 2, 3)):
+        with recording.stage_run(project.params(), "represent") as run:
+            assert isinstance(run, Record)
+            for epoch in epochs:
+                run.metrics({"loss": 1 / epoch}, step=epoch)
+                run.sample({"cpu": 5.0})
+            run.metrics({"nothing": float("nan")})
+    monkeypatch.undo()
+    assert project.curve("loss") == [(epoch, 1 / epoch) for epoch in (1, 2, 3)]
+    samples = project.curve("system/cpu")
+    assert len(samples) == len(set(samples)) == 5
+    assert len(project.curve("nothing")) == 1
+
+
+def test_many_metrics_params_and_tags(project: Project) -> None:
+    """More than MLflow takes in one request."""
+    with recording.stage_run(project.params(), "represent") as run:
+        run.params({f"param {number}": number for number in range(250)})
+        run.tags({f"tag {number}": number for number in range(250)})
+        for step in range(1500):
+            run.metrics({"loss": 1.0}, step=step)
+    assert len(project.curve("loss")) == 1500
+    assert project.ask("SELECT count(*) FROM params") == [(250,)]
+    assert len([name for name in project.tags("represent") if name.startswith("tag ")]) == 250
+
+
 def test_what_does_not_decide_the_comparison_leaves_the_state(project: Project) -> None:
     params = project.params()
     with recording.stage_run(params, "evaluate"):
@@ -145,9 +176,6 @@ def test_a_deleted_run_is_made_anew(project: Project) -> None:
     client = MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
     for (run_id,) in project.ask("SELECT run_uuid FROM runs WHERE name LIKE 'pipeline %'"):
         client.delete_run(run_id)
-    from ltrec.tracking.courier import Courier
-
-    Courier._all.clear()  # another process
     with recording.stage_run(project.params(), "represent"):
         pass
     (alive,) = project.ask("SELECT run_uuid FROM runs WHERE name LIKE 'pipeline %' AND lifecycle_stage = 'active'")
@@ -162,8 +190,8 @@ def test_another_process_at_the_same_run_goes_unrecorded(project: Project) -> No
     assert project.curve("loss") == [(0, 1.0)]
 
 
-def test_without_tracking_nothing_is_imported_or_written(project: Project) -> None:
-    project.python(
+def test_without_tracking_nothing_is_imported_or_written(empty_project: Project) -> None:
+    empty_project.python(
         """
         off = params.model_copy(update={"tracking": params.tracking.model_copy(update={"enabled": False})})
         with recording.stage_run(off, "represent") as run:
@@ -175,32 +203,7 @@ def test_without_tracking_nothing_is_imported_or_written(project: Project) -> No
         assert "mlflow" not in sys.modules
         """
     )
-    assert sorted(path.name for path in project.folder.iterdir()) == ["artifacts", "params.yaml"]
-
-
-@pytest.mark.parametrize(
-    ("environment", "enabled", "senders"), [({}, True, 1), ({"RANK": "1"}, True, 0), ({}, False, 0)]
-)
-def test_who_records_is_made_ready(
-    environment: dict[str, str], enabled: bool, senders: int, project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    before = multiprocessing.active_children()
-    recording.make_ready(project.params(enabled=enabled))
-    assert len(multiprocessing.active_children()) - len(before) == senders
-
-
-def test_a_new_store_says_nothing(project: Project) -> None:
-    said = project.python(
-        """
-        with recording.stage_run(params, "represent") as run:
-            run.metrics({"a": 1.0}, step=1)
-        assert "mlflow" not in sys.modules
-        """
-    )
-    assert said == ""
-    assert project.runs()["represent"] == "FINISHED"
+    assert sorted(path.name for path in empty_project.folder.iterdir()) == ["artifacts", "params.yaml"]
 
 
 def test_a_folder_that_cannot_be_written_costs_one_line(project: Project, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -10,7 +11,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
+
+from ltrec.stages import recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,6 +84,19 @@ def server(project: Project) -> Iterator[Server]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.mark.parametrize(
+    ("environment", "enabled", "senders"), [({}, True, 1), ({"RANK": "1"}, True, 0), ({}, False, 0)]
+)
+def test_who_records_is_made_ready(
+    environment: dict[str, str], enabled: bool, senders: int, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    before = multiprocessing.active_children()
+    recording.make_ready(project.params(enabled=enabled))
+    assert len(multiprocessing.active_children()) - len(before) == senders
 
 
 def test_a_server_killed_in_the_middle(project: Project, server: Server) -> None:
@@ -184,9 +201,12 @@ def test_a_sender_that_is_killed_costs_a_line(when: str, project: Project) -> No
 
 
 def test_killed_and_continued_is_one_run(project: Project) -> None:
+    settings = project.folder / "params.yaml"
+    settings.write_text(settings.read_text(encoding="utf-8").replace("system_metrics: false", "system_metrics: true"))
+    load = "system/cpu_utilization_percentage"
     stage = project.start(STAGE)
     tell(stage, 1, 2, 3)
-    wait_for(lambda: len(project.curve("loss")) == 3)
+    wait_for(lambda: len(project.curve("loss")) == 3 and project.curve(load))
     stage.kill()
     stage.communicate()
     runs = project.ask("SELECT run_uuid, name FROM runs ORDER BY name")
@@ -194,6 +214,7 @@ def test_killed_and_continued_is_one_run(project: Project) -> None:
 
     again = project.start(STAGE)
     tell(again, 1, 2, 3, 4)  # a resumed training tells its history
+    wait_for(lambda: len(project.curve(load)) == 2)
     said, _ = again.communicate(timeout=60)
     assert said == ""
     assert project.ask("SELECT run_uuid, name FROM runs ORDER BY name") == runs
@@ -206,8 +227,12 @@ def test_killed_and_left_is_told_by_the_next(project: Project) -> None:
     tell(stage, 1)
     wait_for(project.records)
     wait_for(lambda: "loss" in next(project.folder.rglob("lines.jsonl")).read_text(encoding="utf-8"))
+    workers = psutil.Process(stage.pid).children(recursive=True)
+    assert workers
     stage.kill()
     stage.communicate()
+    psutil.wait_procs(workers, timeout=20)
+    assert not any(worker.is_running() for worker in workers)
     project.python("with recording.stage_run(params.model_copy(update={'seed': 1}), 'evaluate'): pass")
     assert project.runs()["represent"] == "KILLED"
     assert project.curve("loss") == [(1, 1.0)]
@@ -227,13 +252,14 @@ def test_a_signal_to_the_whole_group_is_told(number: signal.Signals, project: Pr
     assert project.records() == []
 
 
-def test_processes_that_meet_in_a_new_store(project: Project) -> None:
+def test_processes_that_meet_in_a_new_store(empty_project: Project) -> None:
     code = """
     with recording.stage_run(params, "rebalance", variant=sys.stdin.readline().strip()) as run:
         run.metrics({"few": 0.5})
+    assert "mlflow" not in sys.modules
     """
     variants = ("a", "b", "c", "d")
-    stages = [project.start(code) for _ in variants]
+    stages = [empty_project.start(code) for _ in variants]
     for variant, stage in zip(variants, stages, strict=True):
         assert stage.stdin is not None
         stage.stdin.write(f"{variant}\n")
@@ -241,8 +267,8 @@ def test_processes_that_meet_in_a_new_store(project: Project) -> None:
     for stage in stages:
         said, _ = stage.communicate(timeout=180)
         assert (stage.returncode, said) == (0, "")
-    runs = project.runs()
+    runs = empty_project.runs()
     assert sorted(name for name in runs if not name.startswith("pipeline ")) == list(variants)
     assert len(runs) == 5
-    assert len(project.ask("SELECT DISTINCT value FROM tags WHERE key = 'mlflow.parentRunId'")) == 1
-    assert project.curve("few") == [(0, 0.5)] * 4
+    assert len(empty_project.ask("SELECT DISTINCT value FROM tags WHERE key = 'mlflow.parentRunId'")) == 1
+    assert empty_project.curve("few") == [(0, 0.5)] * 4
