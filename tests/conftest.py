@@ -28,9 +28,10 @@ _SLOW_TO_START = {"dvc", "ltrec", "mlflow", "torchrun", Path(sys.executable).nam
 
 
 @pytest.fixture(autouse=True)
-def _fast_tests_start_no_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep `make check` quick: a test that starts Python processes is marked slow, or this fails it."""
+def _fast_tests_stay_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep `make check` quick: fail a test that starts a Python process or imports MLflow, unless it is marked slow."""
     if request.node.get_closest_marker("slow"):
+        yield
         return
 
     def refuse(what: object) -> None:
@@ -42,9 +43,12 @@ def _fast_tests_start_no_python(request: pytest.FixtureRequest, monkeypatch: pyt
             refuse(args)
         started(process, args, *rest, **options)
 
-    started = subprocess.Popen.__init__
+    started, imported = subprocess.Popen.__init__, "mlflow" in sys.modules
     monkeypatch.setattr(subprocess.Popen, "__init__", popen)
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
+    yield
+    if not imported and "mlflow" in sys.modules:
+        refuse("MLflow")
 
 
 class Banks(NamedTuple):

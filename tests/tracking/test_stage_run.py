@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("sent_here")
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_parent_with_the_representation_and_the_variants_below(project: Project) -> None:
     params = project.params()
