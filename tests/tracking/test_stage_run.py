@@ -13,9 +13,7 @@ from ltrec.tracking.records import Record
 if TYPE_CHECKING:
     from tests.tracking.conftest import Project
 
-pytestmark = pytest.mark.usefixtures("sent_here")
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("sent_here")]
 
 
 def test_a_parent_with_the_representation_and_the_variants_below(project: Project) -> None:
