@@ -13,11 +13,9 @@ import numpy as np
 from ltrec.data.shot_groups import GROUPS
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from ltrec.evaluation.metrics import Floats
     from ltrec.evaluation.report import Report
 
-    Floats = NDArray[np.float64]
     Row = dict[str, object]
 
 _FEW_CLASSES = 40  # up to so many classes a line is no running mean
@@ -75,7 +73,7 @@ def rank_rows(report: Report) -> list[Row]:
 def tau_rows(report: Report) -> list[Row]:
     """Return a row for each variant and τ of its grid, beside joint's accuracy on val."""
     reference = report.reference
-    joint = report.results[reference].fitted["val"]["balanced"] if reference else ""
+    joint = report.results[reference].fit["val"]["balanced"] if reference else ""
     return [
         {
             "variant": variant, "tau": float(row["tau"]), "val": float(row["val"]),
@@ -83,8 +81,8 @@ def tau_rows(report: Report) -> list[Row]:
             "reference": reference or "", "reference_val": joint,
         } | _look(report, variant)
         for variant, result in report.results.items()
-        for chosen in [result.fitted.get("chosen", {})]
-        for row in result.fitted.get("curve", ())
+        for chosen in [result.fit.get("chosen", {})]
+        for row in result.fit.get("curve", ())
         if {"tau", "val"} <= set(row)
     ]  # fmt: skip
 
