@@ -40,6 +40,7 @@ from ltrec.models import network as networks
 from ltrec.models.backbones import BackboneSettings
 from ltrec.rebalancing import feature_bank as features
 from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.head_figures import head_figures
 from ltrec.rebalancing.image_features import ImageFeatures
 from ltrec.rebalancing.methods import ncm
 from ltrec.rebalancing.methods.crt import CrtSettings
@@ -47,7 +48,6 @@ from ltrec.rebalancing.methods.joint import JointSettings
 from ltrec.rebalancing.methods.lws import LwsSettings
 from ltrec.rebalancing.methods.ncm import NcmSettings
 from ltrec.rebalancing.methods.tau_norm import TauNormSettings
-from ltrec.stages import rebalance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,7 +137,7 @@ class Work:
         head = METHODS[method].build(0).fit(train, val, self.joint).head.eval()
         self.settle()
         fitted = time.perf_counter()
-        rebalance.head_figures(head, train, val)
+        head_figures(head, train, val)
         self.given[method] = predict(head, test.plain, test.labels)
         figures = score(test.labels.cpu().numpy(), self.given[method], self.groups)
         self.balanced[method] = round(float(figures["balanced"] or 0), 4)
