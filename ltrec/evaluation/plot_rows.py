@@ -18,25 +18,23 @@ if TYPE_CHECKING:
 
     Row = dict[str, object]
 
+HEADERS = {
+    "tau_curve": "variant,tau,val,chosen,reference,reference_val,place,champion",
+    "weight_norms": "variant,rank,class,norm,relative,train,shot,smooth,window,place,champion",
+}
+"""What a table without rows holds: no variant has a τ curve, or none has class weights."""
 _FEW_CLASSES = 40  # up to so many classes a line is no running mean
 
 
-def tables(report: Report) -> dict[str, tuple[list[Row], str]]:
-    """Return the rows of each table by its name, and the header that a table without rows keeps."""
+def tables(report: Report) -> dict[str, list[Row]]:
+    """Return the rows of each table by its name; only those in `HEADERS` may have none."""
     return {
-        "accuracy_by_rank": (
-            rank_rows(report), "variant,rank,class,train,shot,accuracy,smooth,window,place,champion",
-        ),
-        "tau_curve": (tau_rows(report), "variant,tau,val,chosen,reference,reference_val,place,champion"),
-        "weight_norms": (
-            norm_rows(report), "variant,rank,class,norm,relative,train,shot,smooth,window,place,champion",
-        ),
-        "groups": (group_rows(report), "variant,group,accuracy,low,high,place,champion"),
-        "confusion": (
-            confusion_rows(report),
-            "actual,predicted,actual_rank,predicted_rank,images,share,shot,variant,place,champion",
-        ),
-    }  # fmt: skip
+        "accuracy_by_rank": rank_rows(report),
+        "tau_curve": tau_rows(report),
+        "weight_norms": norm_rows(report),
+        "groups": group_rows(report),
+        "confusion": confusion_rows(report),
+    }
 
 
 def running_window(classes: int) -> int:
@@ -124,9 +122,8 @@ def confusion_rows(report: Report) -> list[Row]:
 
     A class without test images has one row, of itself and without a share, so that it has its place at the axes.
     """
-    shown = [report.champion, *([report.reference] if report.reference else [])]
     rows: list[Row] = []
-    for variant in dict.fromkeys(shown):
+    for variant in dict.fromkeys([report.champion, report.reference or report.champion]):
         matrix = report.confusion(variant)
         tested, entries = matrix.sum(axis=1), matrix.tocoo()
         untested = [(rank, rank, 0) for rank in np.flatnonzero(tested == 0)]
@@ -148,6 +145,7 @@ def cell(value: float) -> float | str:
 
 
 def _look(report: Report, variant: str) -> Row:
+    """Return what decides a variant's colour: its place among the variants, and whether it is the champion."""
     others = [name for name in report.results if name != report.reference]
     place = 0 if variant == report.reference else 1 + others.index(variant)
     return {"place": place, "champion": int(variant == report.champion)}

@@ -156,11 +156,11 @@ def _drop_unnamed(layout: Layout, named: Collection[str]) -> None:
 
 def _write_plot_data(report: Report, folder: Path) -> None:
     """Write CSV for `dvc plots`; a table without rows keeps its header, since DVC expects every file promised."""
-    for name, (rows, header) in plot_rows.tables(report).items():
+    for name, rows in plot_rows.tables(report).items():
         if rows:
             artifacts.write_csv(folder / f"{name}.csv", rows)
         else:
-            artifacts.write_text(folder / f"{name}.csv", header + "\n")
+            artifacts.write_text(folder / f"{name}.csv", plot_rows.HEADERS[name] + "\n")
 
 
 def _draw(settings: PlotSettings, tables: Path, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ltrec import artifacts, console, tracking
 from ltrec.artifacts import Layout
@@ -85,7 +85,8 @@ def run(
                 "bytes": size, **asdict(reached),
             }  # fmt: skip
             artifacts.write_json(layout.onnx_check, figures)
-            record.metrics({f"export/{key}": value for key, value in _numbers(figures).items()})
+            numbers = figures | {f"accuracy/{name}": value for name, value in reached.accuracy.items()}
+            record.metrics({f"export/{key}": value for key, value in numbers.items() if isinstance(value, int | float)})
             record.file(layout.onnx_check)
             if settings.variant == CHAMPION:
                 record.model(layout.onnx)
@@ -125,16 +126,10 @@ def _target(layout: Layout, output: Path | None, variant: str, precision: Export
 def _card(layout: Layout, network: Network, variant: str, method: str, precision: ExportPrecision) -> ModelCard:
     """Return what the file will say of a network with a variant's head."""
     return ModelCard(
-        classes=read_classes(layout.classes),
-        geometry=network.geometry,
-        mean=network.mean,
-        std=network.std,
-        method=method,
-        variant=variant,
-        precision=precision,
-        commit=git_state().commit or "unknown",
+        classes=read_classes(layout.classes), geometry=network.geometry, mean=network.mean, std=network.std,
+        method=method, variant=variant, precision=precision, commit=git_state().commit or "unknown",
         unknown_below=_threshold(layout, variant),
-    )
+    )  # fmt: skip
 
 
 def _threshold(layout: Layout, variant: str) -> float | None:
@@ -162,14 +157,3 @@ def _compared(
             f"{error}: the backbone's numbers are too large or too small for {precision}; export fp32",
             where="params.yaml: export.precision",
         ) from None
-
-
-def _numbers(figures: dict[str, Any]) -> dict[str, float]:
-    """Return the figures that are numbers, nested ones by path."""
-    flat: dict[str, float] = {}
-    for key, value in figures.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}/{inner}": number for inner, number in _numbers(value).items()}
-        elif isinstance(value, int | float):
-            flat[key] = value
-    return flat

@@ -53,7 +53,7 @@ def compared(classes: int, variants: tuple[str, ...] = ("joint", "ncm", "crt"), 
 
 def draw_all(settings: PlotSettings, folder: Path, report: Report) -> dict[str, bytes]:
     """Draw every plot; return the images by name."""
-    for name, (rows, _) in plot_rows.tables(report).items():
+    for name, rows in plot_rows.tables(report).items():
         artifacts.write_csv(folder / f"{name}.csv", rows)
         settings.draw(folder / f"{name}.csv", folder / "images")
     return {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
