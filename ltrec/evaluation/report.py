@@ -16,7 +16,7 @@ from ltrec.evaluation import metrics
 from ltrec.evaluation.plot_rows import cell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -35,7 +35,7 @@ _Layout = Literal["intervals beside", "intervals below", "short"]
 
 _WITH_INTERVAL = (*GROUPS, "all")
 _OPTIONAL = ("balanced", "macro F1")
-_COLUMNS = ("variant", *_WITH_INTERVAL, *_OPTIONAL, "p")
+_TITLES = (*_WITH_INTERVAL, *_OPTIONAL, "p")
 _CROWN = "★"
 _FOR_ASCII = str.maketrans({"–": "-", "★": "*", "…": "."})
 
@@ -134,10 +134,10 @@ class Report:
     def markdown(self) -> str:
         """Return the final table as GitHub shows it."""
         rows = [
-            [name, *(f"{figure} ({interval})" if interval else figure for figure, interval in cells)]
+            [name, *(f"{figure} ({interval})" if interval else figure for figure, interval in cells.values())]
             for name, cells in self._cells()
         ]
-        lines = [list(_COLUMNS), ["---", *["---:"] * (len(_COLUMNS) - 1)], *rows]
+        lines = [["variant", *_TITLES], ["---", *["---:"] * len(_TITLES)], *rows]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         return f"{table}\n\n{self.note}\n" + (f"\n{self.openset.markdown()}" if self.openset else "")
 
@@ -163,16 +163,14 @@ class Report:
 
         beside = layout == "intervals beside"
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 2 if beside else 1, 0, 0), pad_edge=False, show_edge=False)
-        table.add_column(_COLUMNS[0], overflow="fold")
-        shown = [
-            place for place, title in enumerate(_COLUMNS) if place and (layout != "short" or title not in _OPTIONAL)
-        ]
-        for title in (_COLUMNS[place] for place in shown):
+        table.add_column("variant", overflow="fold")
+        titles = [title for title in _TITLES if layout != "short" or title not in _OPTIONAL]
+        for title in titles:
             left = beside and title in _WITH_INTERVAL
             table.add_column(f"{title:>6}" if left else title, justify="left" if left else "right", no_wrap=True)
         for variant, cells in self._cells():
             texts = [Text(_encodable(variant, options))]
-            for figure, interval in (cells[place - 1] for place in shown):
+            for figure, interval in (cells[title] for title in titles):
                 text = Text(_encodable(f"{figure:>6}" if beside and interval else figure, options))
                 if interval and layout != "short":
                     low, high = interval.split("–")
@@ -197,15 +195,19 @@ class Report:
         ]
         return "; ".join(part for part in parts if part) + "."
 
-    def _cells(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Return each variant's row of the final table: pairs of a figure and its interval, either may be empty."""
-        rows = []
+    def _cells(self) -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
+        """Yield each variant's row of the final table: by title a figure and its interval, which may be empty."""
         for name, result in self.results.items():
-            cells = [(_percent(result.figures[key]), _interval(result.intervals[key])) for key in _WITH_INTERVAL]
-            cells += [(_percent(result.figures[key]), "") for key in ("balanced", "macro_f1")]
-            cells.append((_p_value(result.comparison), ""))
-            rows.append((f"{name} {_CROWN}" if name == self.champion else name, cells))
-        return rows
+            figures, intervals = result.figures, result.intervals
+            yield (
+                f"{name} {_CROWN}" if name == self.champion else name,
+                {
+                    **{key: (_percent(figures[key]), _interval(intervals[key])) for key in _WITH_INTERVAL},
+                    "balanced": (_percent(figures["balanced"]), ""),
+                    "macro F1": (_percent(figures["macro_f1"]), ""),
+                    "p": (_p_value(result.comparison), ""),
+                },
+            )
 
 
 def _percent(value: float | None) -> str:

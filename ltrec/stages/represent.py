@@ -71,9 +71,10 @@ def _represent(
     computed = precision.resolve(settings.precision, device)
     weights = settings.backbone.digest()
     decisive = settings.model_dump(mode="json", exclude=_INDECISIVE) | {"precision": computed}
-    key = artifacts.digest(
-        decisive, weights, seed, device.type, project.code_digest("represent"), layout.classes, *_inputs(layout)
-    )
+    inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
+    inputs += [layout.cache_list] if layout.cache_list.is_file() else []
+    code = project.code_digest("represent")
+    key = artifacts.digest(decisive, weights, seed, device.type, code, layout.classes, *inputs)
     resume = resuming.ResumeFolder("represent", key) if world.first else None
     with resume or contextlib.nullcontext(), recorded as record:
         if resume is not None:
@@ -122,11 +123,6 @@ def _require_two_images_each(images: int, micro_batches: int, world: World) -> N
             f" {micro_batches} micro-batch(es)",
             where="params.yaml: represent.batch_size" + (", represent.accumulate" if micro_batches > 1 else ""),
         )
-
-
-def _inputs(layout: Layout) -> list[Path]:
-    files = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
-    return files + ([layout.cache_list] if layout.cache_list.is_file() else [])
 
 
 def _build(settings: RepresentSettings, classes: int) -> Network:
