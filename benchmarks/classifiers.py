@@ -32,12 +32,15 @@ from ltrec.data.images.augmentation import AugmentSettings
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import DeviceLoader, training_loader
 from ltrec.data.shot_groups import shot_groups
-from ltrec.evaluation import metrics
+from ltrec.evaluation.metrics import score
+from ltrec.evaluation.predictions import Predictions, predict
+from ltrec.evaluation.statistics import bootstrap
 from ltrec.models import heads
 from ltrec.models import network as networks
 from ltrec.models.backbones import BackboneSettings
 from ltrec.rebalancing import feature_bank as features
 from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.head_figures import head_figures
 from ltrec.rebalancing.image_features import ImageFeatures
 from ltrec.rebalancing.methods import ncm
 from ltrec.rebalancing.methods.crt import CrtSettings
@@ -45,7 +48,6 @@ from ltrec.rebalancing.methods.joint import JointSettings
 from ltrec.rebalancing.methods.lws import LwsSettings
 from ltrec.rebalancing.methods.ncm import NcmSettings
 from ltrec.rebalancing.methods.tau_norm import TauNormSettings
-from ltrec.stages import evaluate, rebalance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,7 +128,7 @@ class Work:
         counts = np.bincount(self.banks["train"].labels.cpu().numpy(), minlength=size.classes)
         self.groups = shot_groups(counts, 100, 20)
         self.balanced: dict[str, float] = {}
-        self.given: dict[str, metrics.Predictions] = {}
+        self.given: dict[str, Predictions] = {}
 
     def run(self, method: str) -> dict[str, float]:
         """Seconds of fitting and of judging, as `rebalance` and `evaluate` do it."""
@@ -135,9 +137,9 @@ class Work:
         head = METHODS[method].build(0).fit(train, val, self.joint).head.eval()
         self.settle()
         fitted = time.perf_counter()
-        rebalance.head_figures(head, train, val)
-        self.given[method] = evaluate.predict(head, test)
-        figures = metrics.score(test.labels.cpu().numpy(), self.given[method], self.groups)
+        head_figures(head, train, val)
+        self.given[method] = predict(head, test.plain, test.labels)
+        figures = score(test.labels.cpu().numpy(), self.given[method], self.groups)
         self.balanced[method] = round(float(figures["balanced"] or 0), 4)
         return {"fit": fitted - start, "judge": time.perf_counter() - fitted}
 
@@ -145,7 +147,7 @@ class Work:
         """Seconds of all heads' intervals, as `evaluate` makes them."""
         start = time.perf_counter()
         labels = self.banks["test"].labels.cpu().numpy()
-        metrics.bootstrap(labels, self.given, self.groups, resamples=1000, seed=0)
+        bootstrap(labels, self.given, self.groups, resamples=1000, seed=0)
         return time.perf_counter() - start
 
     def settle(self) -> None:

@@ -1,4 +1,4 @@
-"""The `ltrec` command: how it ends, and what it is put together from.
+"""The `ltrec` command: what it is put together from, and how it ends.
 
 Heavy imports happen inside the command that needs them, so that help and usage errors come at once.
 """
@@ -68,17 +68,16 @@ def main() -> NoReturn:
 
 
 def _explain(error: Exception) -> None:
-    """A usage error in one line, and where to read on; a command that lacks a subcommand shows its help."""
+    """Say what is wrong with the usage in one line; a command that lacks a subcommand shows its help."""
     from ltrec import console
 
     message = error.format_message()  # type: ignore[attr-defined]
     if message.startswith("Usage: "):
         typer.echo(message, err=True)
         return
-    message = " ".join(message.split())
+    message = " ".join(message.split()).replace("Value error, ", "").rstrip(".")
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "ltrec"
-    message = message.replace("Value error, ", "").rstrip(".")
     option = getattr(error, "option_name", None)
     if option in _GLOBAL and command != "ltrec":
         console.error(f"{option} stands before the command: `ltrec {option} {command.removeprefix('ltrec ')}`.")

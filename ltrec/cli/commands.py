@@ -50,7 +50,7 @@ def _global(
 
 
 def _recorded_params(context: typer.Context) -> Params:
-    """The parameters, for a stage with a run in MLflow: that is imported while the stage imports torch."""
+    """Return the parameters for a stage that MLflow is told of: MLflow is imported while the stage imports torch."""
     from ltrec.stages import recording
 
     params = load_params(context)
@@ -189,7 +189,7 @@ def init(
         return
     if recipe is None:
         raise UserError("name a recipe; `ltrec init --list` shows them", where="init")
-    given = {"backbone": backbone, "sampler": sampler, "epochs": epochs, "imbalance_factor": imbalance_factor}
-    chosen = {option: value for option, value in given.items() if value is not None}
-    recipes.write(recipes.find(recipe), chosen, output)
+    options = {"backbone": backbone, "sampler": sampler, "epochs": epochs, "imbalance_factor": imbalance_factor}
+    choice = {option: value for option, value in options.items() if value is not None}
+    recipes.write(recipes.find(recipe), choice, output)
     console.say(f"init: {recipe} → {output}; its first lines say which data it needs, then `dvc repro`")

@@ -21,7 +21,7 @@ LOOKS: dict[str, Any] = {
 
 
 def load_params(context: typer.Context) -> Params:
-    """The parameters in the file that `--params` names."""
+    """Return the parameters in the file that `--params` names."""
     from ltrec.config.params import load
 
     path = context.find_root().obj

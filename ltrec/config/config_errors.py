@@ -32,14 +32,14 @@ def refusal(error: ValidationError, source: Source, schema: Node) -> UserError:
         schema: The JSON Schema of the content.
     """
     # Of a value that may be of several kinds, pydantic says for each why it is none of it: one line says them all.
-    found: dict[tuple[Place, KeyPath, str], list[str]] = {}
+    reasons: dict[tuple[Place, KeyPath, str], list[str]] = {}
     for details in error.errors(include_url=False):
         place, path, what, more = _explained(details, source, schema)
-        found.setdefault((place, path, more), []).append(what)
+        reasons.setdefault((place, path, more), []).append(what)
     mistakes = []
-    for (place, path, more), whats in found.items():
-        others = "".join(f" or {what.removeprefix('should be ')}" for what in whats[1:])
-        mistakes.append((place, path, f"{whats[0]}{others}{more}"))
+    for (place, path, more), (first, *others) in reasons.items():
+        alternatives = "".join(f" or {what.removeprefix('should be ')}" for what in others)
+        mistakes.append((place, path, f"{first}{alternatives}{more}"))
     return yaml_source.refusal(source.name, mistakes)
 
 
@@ -57,8 +57,8 @@ def _explained(details: ErrorDetails, source: Source, schema: Node) -> tuple[Pla
             place = source.find(path)[1]
         case "value_error" if "properties" in node:
             # The first word of a section's rule may be the key that the rule is about.
-            _, inner, found = source.find((*path, what.partition(" ")[0]))
-            place = inner if found else place
+            _, inner, spelling = source.find((*path, what.partition(" ")[0]))
+            place = inner if spelling else place
         case "value_error" if _OF_KEY in details["loc"]:
             place = key_place
         case "value_error":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path  # noqa: TC003
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -19,6 +18,10 @@ from ltrec.config.represent import RepresentSettings
 from ltrec.config.tracking import TrackingSettings
 from ltrec.rebalancing.methods import RebalancerSettings
 from ltrec.settings import Settings, conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 # A variant names a folder, a DVC stage, a parameter of `dvc exp run -S`, an MLflow run and a table column.
 _VARIANT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")
@@ -69,33 +72,33 @@ class Params(Settings):
 
 
 def load(path: Path) -> Params:
-    """Read and check a params file.
+    """Return the parameters in a file.
 
     Raises:
-        UserError: a line for every mistake, each with file, line, column, path, the value seen and what is allowed.
+        UserError: There are mistakes; a line for each says file, line, column, path, the value seen, what is allowed.
     """
     return _checked(yaml_source.read(path))
 
 
 def parse(text: str, name: str = "params.yaml") -> Params:
-    """As `load`, for text; `name` stands in the messages."""
+    """Return the parameters in a text, as `load` does; `name` stands in the messages."""
     return _checked(yaml_source.parse(text, name))
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of `params.yaml`, for editors."""
+    """Return the JSON Schema (2020-12) of `params.yaml`, for editors."""
     schema = Params.model_json_schema()
     for node in _tagged_unions(schema):
-        chosen = node["discriminator"]
-        for reference in chosen["mapping"].values():
+        tag, members = node["discriminator"]["propertyName"], node["discriminator"]["mapping"].values()
+        for reference in members:
             member = schema["$defs"][reference.rpartition("/")[2]]
             # pydantic needs the tag even where the member has a default for it.
-            member["required"] = sorted({*member.get("required", ()), chosen["propertyName"]})
+            member["required"] = sorted({*member.get("required", ()), tag})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"title": "params.yaml of ltrec"}
 
 
 def schema_text() -> str:
-    """The schema as `ltrec/config/params.schema.json` holds it."""
+    """Return the schema as `ltrec/config/params.schema.json` holds it."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -107,7 +110,9 @@ def _checked(source: yaml_source.Source) -> Params:
         raise config_errors.refusal(error, source, json_schema()) from None
 
 
-def _tagged_unions(node: object) -> list[dict[str, Any]]:
-    inner = list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
-    own = [node] if isinstance(node, dict) and isinstance(node.get("discriminator"), dict) else []
-    return own + [found for part in inner for found in _tagged_unions(part)]
+def _tagged_unions(node: object) -> Iterator[dict[str, Any]]:
+    """Yield the unions in a schema whose members are told apart by a tag."""
+    if isinstance(node, dict) and isinstance(node.get("discriminator"), dict):
+        yield node
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _tagged_unions(part)

@@ -21,7 +21,6 @@ from ltrec.training.samplers import InstanceBalanced, SamplerSettings
 
 Channel = Annotated[float, Field(ge=0, le=1)]
 
-
 Deviation = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -43,6 +42,7 @@ class ImageSettings(Settings):
 
     @property
     def geometry(self) -> Geometry:
+        """Return how the evaluation square is cut."""
         return Geometry(size=self.size, resize=self.resize or round(self.size * 8 / 7))
 
 
@@ -92,32 +92,20 @@ class RepresentSettings(Settings):
 
     @property
     def micro_batches(self) -> int:
-        """Of a batch, to begin with."""
+        """Return into how many parts a batch is divided to begin with."""
         return 1 if self.accumulate == "auto" else self.accumulate
 
     @model_validator(mode="after")
-    def _micro_batches_fit(self) -> Self:
+    def _settings_fit_each_other(self) -> Self:
         if self.batch_size < 2 * self.micro_batches:
             raise conflict(
                 ("accumulate",),
                 f"batch_size ({self.batch_size}) leaves fewer than two images for each of so many micro-batches",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _graphs_take_whole_batches(self) -> Self:
         # A CUDA graph writes the next micro-batch's gradients over those that are to be added to.
         if self.compile == "reduce-overhead" and self.accumulate != 1:
             raise conflict(("compile",), "reduce-overhead needs accumulate: 1; allowed with it: off, default")
-        return self
-
-    @model_validator(mode="after")
-    def _prior_is_corrected_once(self) -> Self:
         refuse_double_correction(self.loss, self.sampler)
-        return self
-
-    @model_validator(mode="after")
-    def _schedule_fits(self) -> Self:
         try:
             self.schedule.check(self.epochs)
         except ValueError as error:

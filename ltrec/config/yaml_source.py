@@ -24,7 +24,7 @@ KeyPath = tuple[str | int, ...]
 Place = tuple[int, int]
 """Line and column, counted from 1."""
 Mistake = tuple[Place, KeyPath, str]
-"""Where it is, the parameter that it is about, and what is wrong."""
+"""Where a mistake is, the parameter that it is about, and what is wrong."""
 
 _LONGEST = 60  # characters of a value that a message repeats
 _TAG = "tag:yaml.org,2002:"
@@ -64,7 +64,7 @@ class Source:
 
 
 def read(path: Path) -> Source:
-    """Read a YAML 1.2 file.
+    """Return the source that a YAML 1.2 file is.
 
     Raises:
         UserError: It cannot be read, is not YAML, is empty, or has duplicate keys or such as are no text.
@@ -83,7 +83,7 @@ def read(path: Path) -> Source:
 
 
 def parse(text: str, name: str) -> Source:
-    """Read a text as `read` reads a file."""
+    """Return a text's source, as `read` does a file's; `name` stands in the messages."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
     try:
@@ -98,13 +98,8 @@ def parse(text: str, name: str) -> Source:
         hint = "; indent with spaces, not tabs" if "'\\t'" in error.problem else ""
         place = error.problem_mark.line + 1, error.problem_mark.column + 1
         raise refusal(name, [(place, (), f"not YAML: {error.context or ''} {error.problem}{hint}")]) from None
-    except (
-        YAMLError,
-        ValueError,
-        TypeError,
-        LookupError,
-        RecursionError,
-    ) as error:  # such as a list that contains itself
+    except (YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+        # Such as a list that contains itself.
         raise UserError(f"not YAML: {one_line(error)}", where=name) from None
 
 

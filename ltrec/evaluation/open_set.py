@@ -28,37 +28,37 @@ Score = Literal["msp", "energy"]
 SCORES: tuple[Score, ...] = get_args(Score)
 
 PUBLISHED_THRESHOLD = 0.1
-"""On the largest softmax probability (Liu et al. 2019; Kang et al. 2020)."""
+"""The threshold that papers take for the largest softmax probability (Liu et al. 2019; Kang et al. 2020)."""
 _KNOWN_ACCEPTED = 95  # per cent, of FPR95
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a head said to N images."""
+class ScoredImages:
+    """How sure a head is of N images, and whether it should be."""
 
     known: Booleans
     """Whether the image is of one of the head's classes, (N,)."""
     right: Booleans
-    """Whether it is known and the class predicted is its own, (N,)."""
+    """Whether the image is known and the class predicted is its own, (N,)."""
     scores: dict[Score, Floats]
-    """(N,) each."""
+    """How sure the head is by each score, (N,)."""
 
 
-def rejection_scores(blocks: Iterable[NDArray[np.float32]], labels: Integers) -> Judged:
-    """Read off logits, which come in blocks (n, C), N in all; labels (N,), -1 for an unknown image."""
+def score_images(blocks: Iterable[NDArray[np.float32]], labels: Integers) -> ScoredImages:
+    """Return the scores of N images, whose logits come in blocks (n, C), with labels (N,), -1 for an unknown image."""
     predicted, parts = [], []
     for logits in blocks:
         predicted.append(logits.argmax(axis=1))
-        parts.append(sureness(logits))
-    return Judged(
+        parts.append(confidence(logits))
+    return ScoredImages(
         known=labels != UNKNOWN,
         right=np.concatenate(predicted) == labels,
         scores={score: np.concatenate([part[score] for part in parts]) for score in SCORES},
     )
 
 
-def sureness(logits: NDArray[np.float32]) -> dict[Score, Floats]:
-    """Each score of logits (N, C), (N,).
+def confidence(logits: NDArray[np.float32]) -> dict[Score, Floats]:
+    """Return each score of logits (N, C), (N,).
 
     msp: the largest softmax probability (Hendrycks & Gimpel 2017).
     energy: log Σ_j exp(logit_j), the negative free energy at T = 1 (Liu et al. 2020, eq. 4).
@@ -68,34 +68,34 @@ def sureness(logits: NDArray[np.float32]) -> dict[Score, Floats]:
     return {"msp": 1 / total, "energy": largest + np.log(total)}
 
 
-def figures(test: Judged, val: Judged) -> dict[str, Any]:
-    """Of each score auroc, fpr95, and the F-measure at the threshold that was the best on val; JSON.
+def evaluate_open_set(test: ScoredImages, val: ScoredImages) -> dict[str, Any]:
+    """Return each score's auroc, fpr95, and F-measure at the threshold that was the best on val, as JSON.
 
     The threshold and its F-measure are None where val has no unknown image to choose on. The F-measure at the
     published threshold stands beside them.
     """
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, score in test.scores.items():
         threshold = None if val.known.all() else best_threshold(val.scores[name], val.known, val.right)
-        found[name] = {
+        figures[name] = {
             "auroc": auroc(score, test.known),
             "fpr95": fpr95(score, test.known),
             "f_measure": None if threshold is None else f_measure(score, test.known, test.right, threshold),
             "threshold": threshold,
         }
     at_published = f_measure(test.scores["msp"], test.known, test.right, PUBLISHED_THRESHOLD)
-    return found | {f"f_measure_at_{PUBLISHED_THRESHOLD:g}": at_published}
+    return figures | {f"f_measure_at_{PUBLISHED_THRESHOLD:g}": at_published}
 
 
 def auroc(score: Floats, known: Booleans) -> float:
-    """The probability that a known image scores above an unknown one; a tie counts as half."""
+    """Return the probability that a known image scores above an unknown one; a tie counts as half."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(known, score))
 
 
 def fpr95(score: Floats, known: Booleans) -> float:
-    """The share of unknown images that the highest threshold accepts which accepts at least 95 % of the known ones.
+    """Return the share of unknown images accepted by the highest threshold that accepts 95 % or more of the known ones.
 
     Images that tie with the threshold are accepted, known and unknown ones alike.
     """
@@ -105,7 +105,7 @@ def fpr95(score: Floats, known: Booleans) -> float:
 
 
 def f_measure(score: Floats, known: Booleans, right: Booleans, threshold: float) -> float:
-    """The open-set F-measure (Liu et al. 2019), the harmonic mean of precision and recall.
+    """Return the open-set F-measure (Liu et al. 2019), the harmonic mean of precision and recall.
 
     TP: known images accepted with their own label. Precision is TP / K: a known image that is rejected counts as
     one that is given a wrong label, as in the published code. Recall is TP / (TP + unknown images accepted).
@@ -117,11 +117,11 @@ def f_measure(score: Floats, known: Booleans, right: Booleans, threshold: float)
 
 
 def best_threshold(score: Floats, known: Booleans, right: Booleans) -> float:
-    """The threshold of the largest F-measure among all scores that occur; of equals the lowest, which accepts most."""
+    """Return the score with the largest F-measure as a threshold; of equals the lowest, which accepts most."""
     order = np.argsort(-score, kind="stable")
     falling = score[order]
-    hits, strangers = np.cumsum(right[order]), np.cumsum(~known[order])
-    f_measures = 2 * hits / (np.count_nonzero(known) + hits + strangers)
+    hits, unknown_accepted = np.cumsum(right[order]), np.cumsum(~known[order])
+    f_measures = 2 * hits / (np.count_nonzero(known) + hits + unknown_accepted)
     # A threshold accepts all images of its score: only the last of equal scores says what it gives.
     last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
     best = last[f_measures[last] == f_measures[last].max()]

@@ -1,9 +1,9 @@
-"""The open set's figures of all variants, as JSON, metrics and a table. Plain ASCII, for every terminal."""
+"""The open set's figures of all variants, as metrics and as a table in plain ASCII, for every terminal."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ltrec.artifacts import UNKNOWN
 from ltrec.evaluation.open_set import PUBLISHED_THRESHOLD, SCORES
@@ -19,55 +19,52 @@ _COLUMNS = ("variant", "score", "AUROC", "FPR95", "F-measure", "threshold", f"F 
 
 @dataclass(frozen=True)
 class KnownAndUnknown:
-    """Of one split."""
+    """How many known and unknown images a split has."""
 
     known: int
     unknown: int
 
     @classmethod
     def of(cls, labels: NDArray[np.int64]) -> KnownAndUnknown:
-        """Count labels, (N,)."""
+        """Return the counts of labels (N,)."""
         unknown = int((labels == UNKNOWN).sum())
         return cls(len(labels) - unknown, unknown)
 
 
 @dataclass(frozen=True)
 class OpenSetReport:
-    """All variants, in the order of `params.yaml`."""
+    """The open set's figures of all variants, in the order of `params.yaml`."""
 
     figures: dict[str, dict[str, Any]]
-    """Of each variant, as `openset.figures` gives them."""
+    """The figures of each variant, as `evaluate_open_set` gives them."""
     champion: str
     test: KnownAndUnknown
     val: KnownAndUnknown
 
     def metrics(self, variant: str) -> dict[str, float | None]:
-        """A variant's figures by path, such as `openset/msp/auroc`."""
+        """Return a variant's figures by path, such as `openset/msp/auroc`."""
         flat: dict[str, float | None] = {f"openset/{_AT_PUBLISHED}": self.figures[variant][_AT_PUBLISHED]}
         for score in SCORES:
             flat |= {f"openset/{score}/{name}": value for name, value in self.figures[variant][score].items()}
         return flat
 
     def rows(self) -> list[list[str]]:
-        """A row for each variant and score, a text for each column."""
-        rows = []
-        for variant, figures in self.figures.items():
-            for score in SCORES:
-                own = figures[score]
-                rows.append(
-                    [
-                        variant,
-                        score,
-                        *(_percent(own[name]) for name in ("auroc", "fpr95", "f_measure")),
-                        "-" if own["threshold"] is None else f"{own['threshold']:.4g}",
-                        _percent(figures[_AT_PUBLISHED]) if score == "msp" else "-",
-                    ]
-                )
-        return rows
+        """Return a row for each variant and score, a text for each column."""
+        return [
+            [
+                variant,
+                score,
+                *(_percent(figures[score][name]) for name in ("auroc", "fpr95", "f_measure")),
+                "-" if (threshold := figures[score]["threshold"]) is None else f"{threshold:.4g}",
+                _percent(figures[_AT_PUBLISHED]) if score == "msp" else "-",
+            ]
+            for variant, figures in self.figures.items()
+            for score in SCORES
+        ]
 
     @property
     def note(self) -> str:
-        """What the table's figures are."""
+        """Return what the table's figures are."""
         chosen = (
             f"thresholds: the best F-measure on val ({self.val.known} known, {self.val.unknown} unknown)"
             if self.val.unknown
@@ -79,22 +76,20 @@ class OpenSetReport:
         )
 
     def markdown(self) -> str:
-        """The table as GitHub shows it."""
+        """Return the table as GitHub shows it."""
         lines = [_COLUMNS, ("---", "---", *["---:"] * (len(_COLUMNS) - 2)), *self.rows()]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{self.note}\n"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table in at most 80 columns, and what its figures are."""
+        """Yield the table, in at most 80 columns, and what its figures are."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for place, title in enumerate(_COLUMNS):
-            left = place < 2
-            table.add_column(
-                title, justify="left" if left else "right", no_wrap=place > 0, overflow="ellipsis" if place else "fold"
-            )
+            overflow: Literal["ellipsis", "fold"] = "ellipsis" if place else "fold"
+            table.add_column(title, justify="left" if place < 2 else "right", no_wrap=place > 0, overflow=overflow)
         for row in self.rows():
             table.add_row(*row, style="bold" if row[0] == self.champion else "")
         yield table

@@ -13,32 +13,28 @@ import numpy as np
 from ltrec.data.shot_groups import GROUPS
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from ltrec.evaluation.metrics import Floats
     from ltrec.evaluation.report import Report
 
-    Floats = NDArray[np.float64]
     Row = dict[str, object]
 
+HEADERS = {
+    "tau_curve": "variant,tau,val,chosen,reference,reference_val,place,champion",
+    "weight_norms": "variant,rank,class,norm,relative,train,shot,smooth,window,place,champion",
+}
+"""What a table without rows holds: no variant has a τ curve, or none has class weights."""
 _FEW_CLASSES = 40  # up to so many classes a line is no running mean
 
 
-def tables(report: Report) -> dict[str, tuple[list[Row], str]]:
-    """Return the rows of each table by its name, and the header that a table without rows keeps."""
+def tables(report: Report) -> dict[str, list[Row]]:
+    """Return the rows of each table by its name; only those in `HEADERS` may have none."""
     return {
-        "accuracy_by_rank": (
-            rank_rows(report), "variant,rank,class,train,shot,accuracy,smooth,window,place,champion",
-        ),
-        "tau_curve": (tau_rows(report), "variant,tau,val,chosen,reference,reference_val,place,champion"),
-        "weight_norms": (
-            norm_rows(report), "variant,rank,class,norm,relative,train,shot,smooth,window,place,champion",
-        ),
-        "groups": (group_rows(report), "variant,group,accuracy,low,high,place,champion"),
-        "confusion": (
-            confusion_rows(report),
-            "actual,predicted,actual_rank,predicted_rank,images,share,shot,variant,place,champion",
-        ),
-    }  # fmt: skip
+        "accuracy_by_rank": rank_rows(report),
+        "tau_curve": tau_rows(report),
+        "weight_norms": norm_rows(report),
+        "groups": group_rows(report),
+        "confusion": confusion_rows(report),
+    }
 
 
 def running_window(classes: int) -> int:
@@ -75,7 +71,7 @@ def rank_rows(report: Report) -> list[Row]:
 def tau_rows(report: Report) -> list[Row]:
     """Return a row for each variant and τ of its grid, beside joint's accuracy on val."""
     reference = report.reference
-    joint = report.results[reference].fitted["val"]["balanced"] if reference else ""
+    joint = report.results[reference].fit["val"]["balanced"] if reference else ""
     return [
         {
             "variant": variant, "tau": float(row["tau"]), "val": float(row["val"]),
@@ -83,8 +79,8 @@ def tau_rows(report: Report) -> list[Row]:
             "reference": reference or "", "reference_val": joint,
         } | _look(report, variant)
         for variant, result in report.results.items()
-        for chosen in [result.fitted.get("chosen", {})]
-        for row in result.fitted.get("curve", ())
+        for chosen in [result.fit.get("chosen", {})]
+        for row in result.fit.get("curve", ())
         if {"tau", "val"} <= set(row)
     ]  # fmt: skip
 
@@ -126,9 +122,8 @@ def confusion_rows(report: Report) -> list[Row]:
 
     A class without test images has one row, of itself and without a share, so that it has its place at the axes.
     """
-    shown = [report.champion, *([report.reference] if report.reference else [])]
     rows: list[Row] = []
-    for variant in dict.fromkeys(shown):
+    for variant in dict.fromkeys([report.champion, report.reference or report.champion]):
         matrix = report.confusion(variant)
         tested, entries = matrix.sum(axis=1), matrix.tocoo()
         untested = [(rank, rank, 0) for rank in np.flatnonzero(tested == 0)]
@@ -150,6 +145,7 @@ def cell(value: float) -> float | str:
 
 
 def _look(report: Report, variant: str) -> Row:
+    """Return what decides a variant's colour: its place among the variants, and whether it is the champion."""
     others = [name for name in report.results if name != report.reference]
     place = 0 if variant == report.reference else 1 + others.index(variant)
     return {"place": place, "champion": int(variant == report.champion)}

@@ -1,4 +1,4 @@
-"""What evaluation found, as figures for JSON and tracking, per class, and as the final table.
+"""All variants on the test split: figures for JSON and tracking, rows per class, and the final table.
 
 C classes, N test images. A rank is a class's place when classes are sorted from most to fewest training images.
 """
@@ -16,55 +16,57 @@ from ltrec.evaluation import metrics
 from ltrec.evaluation.plot_rows import cell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
-    from numpy.typing import NDArray
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
     from scipy.sparse import csr_array
 
-    from ltrec.evaluation.metrics import Pairing, Predictions
+    from ltrec.evaluation.metrics import Floats, Integers, Names
     from ltrec.evaluation.open_set_report import OpenSetReport
-
-    Floats = NDArray[np.float64]
-    Integers = NDArray[np.int64]
-    Names = NDArray[np.str_]
-    Row = dict[str, object]
+    from ltrec.evaluation.plot_rows import Row
+    from ltrec.evaluation.predictions import Predictions
+    from ltrec.evaluation.statistics import Comparison, Intervals
 
 SelectedOn = Literal["val", "test"]
-"""Whose images chose epoch, hyper-parameters and champion: val's own, or those of test."""
+"""The split whose images chose epoch, hyper-parameters and champion."""
 _Layout = Literal["intervals beside", "intervals below", "short"]
 
 _WITH_INTERVAL = (*GROUPS, "all")
 _OPTIONAL = ("balanced", "macro F1")
-_COLUMNS = ("variant", *_WITH_INTERVAL, *_OPTIONAL, "p")
+_TITLES = (*_WITH_INTERVAL, *_OPTIONAL, "p")
 _CROWN = "★"
 _FOR_ASCII = str.maketrans({"–": "-", "★": "*", "…": "."})
+
+
+def selected_on(val: AbstractSet[str], test: AbstractSet[str]) -> SelectedOn:
+    """Return which split chose epoch, hyper-parameters and champion, by its paths: test, where val shares any."""
+    return "val" if val.isdisjoint(test) else "test"
 
 
 @dataclass(frozen=True)
 class Result:
     """One variant on the test split."""
 
-    answers: Predictions
+    predictions: Predictions
     figures: dict[str, float | None]
-    intervals: dict[str, list[float] | None]
-    pairing: Pairing | None
-    """Against joint; None for joint itself, and where no variant is joint."""
-    p_adjusted: float | None
-    """The pairing's p value, Holm-adjusted for all variants that were compared."""
-    fitted: dict[str, Any]
+    intervals: Intervals
+    comparison: Comparison | None
+    """The variant against joint; None for joint itself, and where no variant is joint."""
+    fit: dict[str, Any]
     """The variant's own metrics.json: figures on val, what was chosen, the curve it was chosen from."""
     norms: Floats | None
     """‖w_j‖ of each class, (C,), if the head is linear."""
 
     def as_json(self) -> dict[str, Any]:
-        paired = self.pairing
+        """Return what `metrics.json` says of the variant."""
+        joint = self.comparison
         return self.figures | {
             "interval": self.intervals,
-            "p_value_against_joint": None if paired is None else paired.p_value,
-            "p_value_holm": self.p_adjusted,
-            "discordant": None if paired is None else {"better": paired.better, "worse": paired.worse},
+            "p_value_against_joint": joint and joint.p_value,
+            "p_value_holm": joint and joint.p_holm,
+            "discordant": joint and {"better": joint.better, "worse": joint.worse},
         }
 
 
@@ -90,35 +92,36 @@ class Report:
 
     @cached_property
     def order(self) -> Integers:
-        """The class at each rank, (C,); equals stay in the order of their labels."""
+        """Return the class at each rank, (C,); equals stay in the order of their labels."""
         return np.argsort(-self.counts, kind="stable")
 
     @cached_property
     def accuracy(self) -> dict[str, Floats]:
-        """Each variant's accuracy by class, (C,); nan for a class without test images."""
+        """Return each variant's accuracy by class, (C,); nan for a class without test images."""
         return {
-            name: metrics.per_class_accuracy(self.labels, result.answers.predicted, len(self.names))
+            name: metrics.per_class_accuracy(self.labels, result.predictions.predicted, len(self.names))
             for name, result in self.results.items()
         }
 
     def confusion(self, variant: str) -> csr_array:
-        """Counts of (true, predicted) by rank, (C, C)."""
+        """Return how often each class, by rank, was taken for each, (C, C)."""
         rank = np.argsort(self.order)
-        predicted = self.results[variant].answers.predicted
+        predicted = self.results[variant].predictions.predicted
         return metrics.confusion(rank[self.labels], rank[predicted], len(self.names))
 
     def as_json(self) -> dict[str, Any]:
+        """Return the content of `metrics.json`."""
         content = {name: result.as_json() for name, result in self.results.items()}
         for name, figures in self.openset.figures.items() if self.openset else ():
             content[name]["openset"] = figures
         return content | {"champion": self.champion, "selected_on": self.selected_on}
 
     def metrics(self, variant: str) -> dict[str, float | None]:
-        """A variant's figures by name, for comparing runs."""
+        """Return a variant's figures by name, for comparing runs."""
         return self.results[variant].figures | (self.openset.metrics(variant) if self.openset else {})
 
     def per_class_rows(self, variants: Sequence[str] | None = None) -> list[Row]:
-        """A row for each class in the order of the labels, a column for each variant's accuracy."""
+        """Return a row for each class in the order of the labels, a column for each variant's accuracy."""
         tested = np.bincount(self.labels, minlength=len(self.names))
         return [
             {
@@ -129,17 +132,17 @@ class Report:
         ]  # fmt: skip
 
     def markdown(self) -> str:
-        """The final table as GitHub shows it."""
+        """Return the final table as GitHub shows it."""
         rows = [
-            [name, *(f"{figure} ({interval})" if interval else figure for figure, interval in cells)]
+            [name, *(f"{figure} ({interval})" if interval else figure for figure, interval in cells.values())]
             for name, cells in self._cells()
         ]
-        lines = [list(_COLUMNS), ["---", *["---:"] * (len(_COLUMNS) - 1)], *rows]
+        lines = [["variant", *_TITLES], ["---", *["---:"] * len(_TITLES)], *rows]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         return f"{table}\n\n{self.note}\n" + (f"\n{self.openset.markdown()}" if self.openset else "")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The final table, in the first layout that fits, and what its figures are."""
+        """Yield the final table, in the first layout that fits, and what its figures are."""
         from rich.text import Text
 
         unbounded = options.update_width(10_000)
@@ -160,16 +163,14 @@ class Report:
 
         beside = layout == "intervals beside"
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 2 if beside else 1, 0, 0), pad_edge=False, show_edge=False)
-        table.add_column(_COLUMNS[0], overflow="fold")
-        shown = [
-            place for place, title in enumerate(_COLUMNS) if place and (layout != "short" or title not in _OPTIONAL)
-        ]
-        for title in (_COLUMNS[place] for place in shown):
+        table.add_column("variant", overflow="fold")
+        titles = [title for title in _TITLES if layout != "short" or title not in _OPTIONAL]
+        for title in titles:
             left = beside and title in _WITH_INTERVAL
             table.add_column(f"{title:>6}" if left else title, justify="left" if left else "right", no_wrap=True)
         for variant, cells in self._cells():
             texts = [Text(_encodable(variant, options))]
-            for figure, interval in (cells[place - 1] for place in shown):
+            for figure, interval in (cells[title] for title in titles):
                 text = Text(_encodable(f"{figure:>6}" if beside and interval else figure, options))
                 if interval and layout != "short":
                     low, high = interval.split("–")
@@ -180,29 +181,33 @@ class Report:
 
     @property
     def note(self) -> str:
-        """What the table's figures are."""
+        """Return what the table's figures are."""
         tested = np.unique(self.labels)
         sizes = ", ".join(f"{group} {np.count_nonzero(self.groups[tested] == group)}" for group in GROUPS)
-        sure = any(any(result.intervals.values()) for result in self.results.values())
-        paired = self.reference is not None and len(self.results) > 1
+        intervals = any(any(result.intervals.values()) for result in self.results.values())
+        compared = self.reference is not None and len(self.results) > 1
         parts = [
             f"Per cent of {len(self.labels)} test images in {len(tested)} classes ({sizes})",
-            "95 % intervals by bootstrap" if sure else "",
-            f"p against {self.reference}: exact McNemar, Holm-adjusted" if paired else "",
+            "95 % intervals by bootstrap" if intervals else "",
+            f"p against {self.reference}: exact McNemar, Holm-adjusted" if compared else "",
             f"{_CROWN} champion by balanced accuracy on val",
             "val holds test images: all was selected on test" if self.selected_on == "test" else "",
         ]
         return "; ".join(part for part in parts if part) + "."
 
-    def _cells(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Each variant's row of the final table: pairs of a figure and its interval, either may be empty."""
-        rows = []
+    def _cells(self) -> Iterator[tuple[str, dict[str, tuple[str, str]]]]:
+        """Yield each variant's row of the final table: by title a figure and its interval, which may be empty."""
         for name, result in self.results.items():
-            cells = [(_percent(result.figures[key]), _interval(result.intervals[key])) for key in _WITH_INTERVAL]
-            cells += [(_percent(result.figures[key]), "") for key in ("balanced", "macro_f1")]
-            cells.append((_p_value(result.p_adjusted), ""))
-            rows.append((f"{name} {_CROWN}" if name == self.champion else name, cells))
-        return rows
+            figures, intervals = result.figures, result.intervals
+            yield (
+                f"{name} {_CROWN}" if name == self.champion else name,
+                {
+                    **{key: (_percent(figures[key]), _interval(intervals[key])) for key in _WITH_INTERVAL},
+                    "balanced": (_percent(figures["balanced"]), ""),
+                    "macro F1": (_percent(figures["macro_f1"]), ""),
+                    "p": (_p_value(result.comparison), ""),
+                },
+            )
 
 
 def _percent(value: float | None) -> str:
@@ -213,10 +218,10 @@ def _interval(interval: Sequence[float] | None) -> str:
     return "–".join(f"{100 * end:.1f}".replace("100.0", "100") for end in interval) if interval else ""
 
 
-def _p_value(p: float | None) -> str:
-    if p is None:
+def _p_value(comparison: Comparison | None) -> str:
+    if comparison is None:
         return "–"
-    return f"{p:.3f}" if p >= 0.001 else "<0.001"
+    return f"{comparison.p_holm:.3f}" if comparison.p_holm >= 0.001 else "<0.001"
 
 
 def _encodable(text: str, options: ConsoleOptions) -> str:

@@ -1,4 +1,4 @@
-"""Exporting a network as one ONNX file, in three precisions, and measuring how far it departs from PyTorch.
+"""Exporting a network as one ONNX file, in three precisions.
 
 N images, H = W the side of the square, C classes, D features.
 """
@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 import logging
 import tempfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,8 +20,9 @@ from ltrec.errors import UserError
 from ltrec.serving.model_card import INPUT, OUTPUTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    import numpy as np
     import onnx
     from numpy.typing import NDArray
 
@@ -32,19 +30,10 @@ if TYPE_CHECKING:
     from ltrec.serving.model_card import ModelCard
 
     Images = NDArray[np.uint8]
-    Logits = NDArray[np.float32]
 
 # Protobuf, and so a single ONNX file, ends at 2 GiB; some of it is the graph.
 _LARGEST_BYTES = 2**31 - 2**24
 _BATCH = 32
-
-
-class ParityError(AssertionError):
-    """The ONNX file does not compute what PyTorch computes: a fault of the export, not of the user."""
-
-
-class OverflowedError(ParityError):
-    """The ONNX file computes numbers that are not finite, as half precision may."""
 
 
 def export(network: Network, card: ModelCard, *, opset: int, calibration: Images | None = None) -> onnx.ModelProto:
@@ -140,7 +129,8 @@ def _quantize(model: onnx.ModelProto, calibration: Images) -> onnx.ModelProto:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._batches = _batches(calibration)
+            starts = range(0, len(calibration), _BATCH)
+            self._batches = (calibration[start : start + _BATCH] for start in starts)
 
         def get_next(self) -> dict[str, Images] | None:
             batch = next(self._batches, None)
@@ -192,78 +182,3 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How an ONNX file compares with PyTorch in float32 on N images.
-
-    Attributes:
-        images: The number of images N.
-        logit_difference: The largest absolute difference of a logit.
-        probability_difference: The largest absolute difference of a probability.
-        agreement: The fraction of the images to which both give the same class.
-        accuracy: The accuracy of `pytorch` and of `onnx`, the file.
-    """
-
-    images: int
-    logit_difference: float
-    probability_difference: float
-    agreement: float
-    accuracy: dict[str, float]
-
-
-def compare(
-    run: Callable[[Images], tuple[Logits, Logits]],
-    network: Network,
-    images: Images,
-    labels: NDArray[np.int64],
-    advance: Callable[..., None] = lambda _done: None,
-) -> Parity:
-    """Return how the file compares with the network on the same images, in batches of 1, 2 and then 32.
-
-    Args:
-        run: The file: returns logits and probabilities (N, C) of images.
-        network: The network in evaluation mode, on the CPU.
-        images: Squares, uint8 (N, H, W, 3).
-        labels: Their labels, (N,).
-        advance: Called with the number of images done since the last call.
-
-    Raises:
-        ParityError: the file gives other shapes.
-        OverflowedError: it gives numbers that are not finite.
-    """
-    of_network, of_file, probabilities = [], [], []
-    for batch in _batches(images, first=(1, 2)):
-        with torch.inference_mode():
-            logits = network(torch.from_numpy(batch)).numpy()
-        outputs = run(batch)
-        for name, output in zip(OUTPUTS, outputs, strict=True):
-            if output.shape != logits.shape:
-                raise ParityError(f"a batch of {len(batch)} gives {name} of shape {output.shape}, not {logits.shape}")
-            if not np.isfinite(output).all():
-                raise OverflowedError(f"a batch of {len(batch)} gives {name} that are not finite")
-        of_network.append(logits)
-        of_file.append(outputs[0])
-        probabilities.append(outputs[1])
-        advance(len(batch))
-    reference, logits = np.concatenate(of_network), np.concatenate(of_file)
-    softmax = torch.softmax(torch.from_numpy(reference), dim=1).numpy()
-    wanted, predicted = reference.argmax(1), logits.argmax(1)
-    return Parity(
-        images=len(images),
-        logit_difference=float(np.abs(reference - logits).max()),
-        probability_difference=float(np.abs(softmax - np.concatenate(probabilities)).max()),
-        agreement=float((wanted == predicted).mean()),
-        accuracy={"pytorch": float((wanted == labels).mean()), "onnx": float((predicted == labels).mean())},
-    )
-
-
-def _batches(images: Images, first: tuple[int, ...] = ()) -> Iterator[Images]:
-    """Yield batches: those of the sizes in `first`, then of 32 images and of what is left."""
-    start = 0
-    for size in itertools.chain(first, itertools.repeat(_BATCH)):
-        if start >= len(images):
-            return
-        yield images[start : start + size]
-        start += size

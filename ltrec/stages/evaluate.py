@@ -8,138 +8,113 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ltrec import artifacts, console
+from ltrec import artifacts, console, project
+from ltrec.artifacts import Layout
+from ltrec.compute.device import resolve
+from ltrec.compute.precision import fast_float32
+from ltrec.data.image_lists import read_classes, read_list
 from ltrec.data.shot_groups import shot_groups
 from ltrec.errors import UserError
-from ltrec.evaluation import metrics, vega
-from ltrec.evaluation import open_set as openset
+from ltrec.evaluation import plot_rows, statistics, vega
+from ltrec.evaluation.metrics import score
+from ltrec.evaluation.open_set import evaluate_open_set, score_images
+from ltrec.evaluation.open_set_report import KnownAndUnknown, OpenSetReport
+from ltrec.evaluation.predictions import finite_logits, predict, weight_norms
+from ltrec.evaluation.report import Report, Result, selected_on
+from ltrec.models import heads
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.selection import Score
 from ltrec.stages import recording
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Collection, Mapping
 
+    import numpy as np
+    import torch
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from ltrec.config.params import Params
+    from ltrec.data.shot_groups import ShotSettings
     from ltrec.evaluation.figures import PlotSettings
-    from ltrec.evaluation.report import Report, SelectedOn
+    from ltrec.evaluation.open_set import ScoredImages
     from ltrec.models.heads import Head
-    from ltrec.rebalancing.feature_bank import FeatureBank
-    from ltrec.rebalancing.selection import Score
 
 
 def run(params: Params) -> None:
     """Score every variant, choose the champion on val, write figures, tables and plots."""
-    from ltrec.compute.precision import fast_float32
-    from ltrec.project import state_dir
-
-    layout = artifacts.Layout()
+    layout, settings = Layout(), params.evaluate
+    joint = next((name for name, variant in params.rebalance.items() if variant.method == "joint"), None)
     with fast_float32():
-        report = _compare(params, layout)
+        report = _compare(
+            layout, list(params.rebalance), joint, resolve(params.device),
+            shots=settings.shots, resamples=settings.bootstrap, seed=params.seed,
+        )  # fmt: skip
     if "DVC_STAGE" in os.environ:
         _drop_unnamed(layout, params.rebalance)
     artifacts.write_json(layout.evaluation_metrics, report.as_json())
     artifacts.write_csv(layout.evaluation / "per_class.csv", report.per_class_rows())
     artifacts.write_text(layout.evaluation / "table.md", report.markdown())
     _write_plot_data(report, layout.plots)
-    _draw(params.evaluate.plots, layout.plots, layout.plots / "images")
-    vega.provide(state_dir())
-    _track(params, report, layout)
+    _draw(settings.plots, layout.plots, layout.plots / "images")
+    vega.provide(project.state_dir())
+    _record(params, report, layout)
     console.show(report)
     console.say(f"evaluate: the champion is {report.champion} → {layout.evaluation}")
 
 
-def _drop_unnamed(layout: artifacts.Layout, named: Iterable[str]) -> None:
-    """Remove what variants left that `params.yaml` no longer names; DVC hashes the folder as a whole."""
-    keep = set(named)
-    folder = layout.root / "rebalance"
-    for variant in sorted(folder.iterdir()) if folder.is_dir() else ():
-        ours = layout.head(variant.name).is_file() or layout.head_metrics(variant.name).is_file()
-        if variant.is_dir() and not variant.is_symlink() and variant.name not in keep and ours:
-            shutil.rmtree(variant)
-            console.say(f"evaluate: removed {variant}: params.yaml has no variant of that name")
-
-
-def _compare(params: Params, layout: artifacts.Layout) -> Report:
+def _compare(
+    layout: Layout,
+    variants: list[str],
+    joint: str | None,
+    device: torch.device,
+    *,
+    shots: ShotSettings,
+    resamples: int,
+    seed: int,
+) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
-    from ltrec.compute.device import resolve
-    from ltrec.data.image_lists import read_classes, read_list
-    from ltrec.evaluation.open_set_report import KnownAndUnknown, OpenSetReport
-    from ltrec.evaluation.report import Report, Result
-    from ltrec.models import heads
-    from ltrec.rebalancing.feature_bank import FeatureBank
-
-    names, device = read_classes(layout.classes), resolve(params.device)
+    names = read_classes(layout.classes)
     counts = read_list(layout.split_list("train"), len(names)).counts(len(names))
-    shots = params.evaluate.shots
     groups = shot_groups(counts, shots.many_above, shots.few_below)
-    whole = FeatureBank.open(layout.features("test"), classes=layout.classes)
-    bank = whole.known()
-    labels = _labels(bank, len(names), layout.features("test"))
+    test = FeatureBank.open(layout.features("test"), classes=layout.classes)
+    known, representation = test.known(), test.header["representation"]
+    labels = _labels(known, len(names), layout.features("test"))
     # Val is needed to choose thresholds on, where there is something to reject.
-    representation = whole.header["representation"]
-    val = FeatureBank.open(layout.features("val"), representation=representation) if bank is not whole else None
+    val = None if known is test else FeatureBank.open(layout.features("val"), representation=representation)
 
-    fitted = {variant: artifacts.read_json(layout.head_metrics(variant)) for variant in params.rebalance}
-    on_val = {variant: _on_val(own, layout.head_metrics(variant)) for variant, own in fitted.items()}
+    fits = {name: artifacts.read_json(layout.head_metrics(name)) for name in variants}
+    on_val = {name: _score_on_val(fit, layout.head_metrics(name)) for name, fit in fits.items()}
     champion = max(on_val, key=on_val.__getitem__)
     predictions, norms, rejection = {}, {}, {}
-    for variant in params.rebalance:
-        head = heads.load(layout.head(variant), representation=representation)
-        where = str(layout.head(variant))
+    for name in variants:
+        where = str(layout.head(name))
+        head = heads.load(layout.head(name), representation=representation)
         if head.classes != len(names):
             raise UserError(f"knows {head.classes} classes, classes.txt has {len(names)}; run `dvc repro`", where=where)
         head = head.to(device)
-        predictions[variant] = predict(head, bank, where)
+        predictions[name], norms[name] = predict(head, known.plain, known.labels, where=where), weight_norms(head)
         if val is not None:
-            rejection[variant] = evaluate_open_set(head, whole, val, where)
-        norms[variant] = weight_norms(head)
+            rejection[name] = evaluate_open_set(*(_scored(head, bank, where) for bank in (test, val)))
 
-    reference = next((name for name, settings in params.rebalance.items() if settings.method == "joint"), None)
-    right = {variant: given.predicted == labels for variant, given in predictions.items()}
-    others = [variant for variant in predictions if variant != reference]
-    pairings = {name: metrics.mcnemar(right[name], right[reference]) for name in others} if reference else {}
-    adjusted = dict(zip(pairings, metrics.holm([pair.p_value for pair in pairings.values()]), strict=True))
-
-    intervals = metrics.bootstrap(labels, predictions, groups, resamples=params.evaluate.bootstrap, seed=params.seed)
+    right = {name: answers.predicted == labels for name, answers in predictions.items()}
+    comparisons = statistics.compare(right, joint)
+    intervals = statistics.bootstrap(labels, predictions, groups, resamples=resamples, seed=seed)
     results = {
         name: Result(
-            given, metrics.score(labels, given, groups), intervals[name],
-            pairings.get(name), adjusted.get(name), fitted[name], norms[name],
+            answers, score(labels, answers, groups), intervals[name], comparisons.get(name), fits[name], norms[name]
         )
-        for name, given in predictions.items()
-    }  # fmt: skip
-    rejected = None
+        for name, answers in predictions.items()
+    }
+    open_set = None
     if val is not None:
-        rejected = OpenSetReport(
-            rejection, champion, KnownAndUnknown.of(whole.labels.numpy()), KnownAndUnknown.of(val.labels.numpy())
-        )
-    on = selected_on(*(_paths(layout.split_list(split), len(names)) for split in ("val", "test")))
-    return Report(names, counts, groups, labels, results, champion, reference, openset=rejected, selected_on=on)
-
-
-def _paths(file: Path, classes: int) -> frozenset[str]:
-    from ltrec.data.image_lists import read_list
-
-    return frozenset(read_list(file, classes, unknown=True).paths)
-
-
-def selected_on(val: AbstractSet[str], test: AbstractSet[str]) -> SelectedOn:
-    """Which split chose epoch, hyper-parameters and champion: test, where val shares images with it."""
-    return "val" if val.isdisjoint(test) else "test"
-
-
-def weight_norms(head: Head) -> NDArray[np.float64] | None:
-    """‖w_j‖ of each class, scaled as the head scales its logits, (C,); None for a head without class weights."""
-    weight, scale = getattr(head, "weight", None), getattr(head, "scale", None)
-    if weight is None:
-        return None
-    norms = weight.detach().double().norm(dim=1)
-    return np.asarray((norms if scale is None else norms * scale.detach().abs()).cpu().numpy())
+        images = (KnownAndUnknown.of(bank.labels.numpy()) for bank in (test, val))
+        open_set = OpenSetReport(rejection, champion, *images)
+    val_paths, test_paths = (
+        frozenset(read_list(layout.split_list(split), len(names), unknown=True).paths) for split in ("val", "test")
+    )
+    return Report(
+        names, counts, groups, labels, results, champion, joint, open_set, selected_on(val_paths, test_paths)
+    )  # fmt: skip
 
 
 def _labels(bank: FeatureBank, classes: int, path: Path) -> NDArray[np.int64]:
@@ -154,11 +129,9 @@ def _labels(bank: FeatureBank, classes: int, path: Path) -> NDArray[np.int64]:
     return labels
 
 
-def _on_val(fitted: dict[str, Any], path: Path) -> Score:
-    from ltrec.rebalancing.selection import Score
-
+def _score_on_val(fit: dict[str, Any], path: Path) -> Score:
     try:
-        return Score(*(float(fitted["val"][name]) for name in Score._fields))
+        return Score(*(float(fit["val"][name]) for name in Score._fields))
     except (KeyError, TypeError, ValueError):
         raise UserError(
             f"has no numbers val.{' and val.'.join(Score._fields)}; delete it and run `ltrec rebalance` again",
@@ -166,57 +139,37 @@ def _on_val(fitted: dict[str, Any], path: Path) -> Score:
         ) from None
 
 
-def predict(head: Head, bank: FeatureBank, where: str = "") -> metrics.Predictions:
-    """What a head says to every image of a bank."""
-    parts = [
-        metrics.predictions(logits, bank.labels[some].to(logits.device)) for some, logits in _logits(head, bank, where)
-    ]
-    return metrics.Predictions(
-        np.concatenate([part.predicted for part in parts]), np.concatenate([part.in_top5 for part in parts])
-    )
+def _scored(head: Head, bank: FeatureBank, where: str) -> ScoredImages:
+    logits = (block.cpu().numpy() for _, block in finite_logits(head, bank.plain, where))
+    return score_images(logits, bank.labels.numpy())
 
 
-def evaluate_open_set(head: Head, test: FeatureBank, val: FeatureBank, where: str) -> dict[str, Any]:
-    """How well a head tells unknown images from known ones, with thresholds chosen on val."""
-    judged = (
-        openset.rejection_scores(
-            (logits.cpu().numpy() for _, logits in _logits(head, bank, where)), bank.labels.numpy()
-        )
-        for bank in (test, val)
-    )
-    return openset.figures(*judged)
-
-
-def _logits(head: Head, bank: FeatureBank, where: str) -> Iterator[tuple[slice, Tensor]]:
-    """Of all images of a bank, some at a time: which, and (n, C)."""
-    from ltrec.models.heads import logits_in_blocks
-    from ltrec.rebalancing.selection import all_finite
-
-    for some, logits in logits_in_blocks(head, bank.plain):
-        if not all_finite(logits):
-            raise UserError("a logit is not a finite number: the head is damaged; fit it again", where=where)
-        yield some, logits
+def _drop_unnamed(layout: Layout, named: Collection[str]) -> None:
+    """Remove what variants left that `params.yaml` no longer names; DVC hashes the folder as a whole."""
+    folder = layout.root / "rebalance"
+    for variant in sorted(folder.iterdir()) if folder.is_dir() else ():
+        ours = layout.head(variant.name).is_file() or layout.head_metrics(variant.name).is_file()
+        if ours and variant.name not in named and not variant.is_symlink():
+            shutil.rmtree(variant)
+            console.say(f"evaluate: removed {variant}: params.yaml has no variant of that name")
 
 
 def _write_plot_data(report: Report, folder: Path) -> None:
-    """CSV for `dvc plots`; a table without rows keeps its header, since DVC expects every file it was promised."""
-    from ltrec.evaluation import plot_rows
-
-    for name, (rows, header) in plot_rows.tables(report).items():
+    """Write CSV for `dvc plots`; a table without rows keeps its header, since DVC expects every file promised."""
+    for name, rows in plot_rows.tables(report).items():
         if rows:
             artifacts.write_csv(folder / f"{name}.csv", rows)
         else:
-            artifacts.write_text(folder / f"{name}.csv", header + "\n")
+            artifacts.write_text(folder / f"{name}.csv", plot_rows.HEADERS[name] + "\n")
 
 
 def _draw(settings: PlotSettings, tables: Path, folder: Path) -> None:
-    """All plots that the variants give something to draw for."""
     shutil.rmtree(folder, ignore_errors=True)
     for table in sorted(tables.glob("*.csv")):
         settings.draw(table, folder)
 
 
-def _track(params: Params, report: Report, layout: artifacts.Layout) -> None:
+def _record(params: Params, report: Report, layout: Layout) -> None:
     """Put each variant's figures on its own run, so that MLflow compares methods; the rest on the parent."""
     # A stage that DVC did not rerun in this state has not told it anything: its run is filled in here.
     with recording.stage_run(params, "represent") as run:

@@ -1,4 +1,4 @@
-"""What a stage records of itself in MLflow: the parameters are taken apart here for the tracking."""
+"""Runs in MLflow for the stages: the parameters are taken apart here for the tracking."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stage_run(params: Params, stage: str, variant: str | None = None) -> Abstrac
 
 
 def _pipeline(params: Params) -> tracking.Pipeline:
-    """The state: its key is a digest of the resolved parameters, the images and ltrec's code."""
+    """Return the pipeline's state; its key is a digest of the resolved parameters, the images and ltrec's code."""
     settings, dataset = params.model_dump(mode="json", exclude=_INDIFFERENT), _dataset()
     return tracking.Pipeline(
         key=artifacts.digest(settings, dataset, project.code_digest())[:16],
@@ -51,7 +51,7 @@ def _pipeline(params: Params) -> tracking.Pipeline:
 
 
 def _dataset() -> str | None:
-    """The images' digest. It is read from the file that Git keeps: DVC may have left the others out."""
+    """Return the images' digest from the file that Git keeps, since DVC may have left the others out."""
     try:
         return str(json.loads(artifacts.Layout().stats.read_text(encoding="utf-8"))["digest"])
     except (OSError, ValueError, KeyError, TypeError):

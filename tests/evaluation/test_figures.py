@@ -12,9 +12,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ltrec import artifacts
-from ltrec.evaluation import metrics, plot_rows
+from ltrec.evaluation import plot_rows
 from ltrec.evaluation.figures import PALETTES, TEMPLATES, PlotSettings, fill
+from ltrec.evaluation.metrics import score
+from ltrec.evaluation.predictions import Predictions
 from ltrec.evaluation.report import Report, Result
+from ltrec.evaluation.statistics import bootstrap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,14 +33,14 @@ def compared(classes: int, variants: tuple[str, ...] = ("joint", "ncm", "crt"), 
     groups = np.where(counts > 100, "many", np.where(counts < 20, "few", "medium"))
     labels = np.repeat(np.arange(classes), 4)
     given = {
-        name: metrics.Predictions(random.integers(0, classes, len(labels)), np.ones(len(labels), dtype=bool))
+        name: Predictions(random.integers(0, classes, len(labels)), np.ones(len(labels), dtype=bool))
         for name in variants
     }
-    intervals = metrics.bootstrap(labels, given, groups, resamples=9, seed=0)
+    intervals = bootstrap(labels, given, groups, resamples=9, seed=0)
     curve = [{"tau": 0, "val": 0.5}, {"tau": 1, "val": 0.9}, {"tau": 0.5, "val": 0.8}]
     results = {
         name: Result(
-            answers, metrics.score(labels, answers, groups), intervals[name], None, None,
+            answers, score(labels, answers, groups), intervals[name], None,
             {"val": {"balanced": 0.6}} | ({"curve": curve, "chosen": {"tau": 1}} if name == variants[-1] else {}),
             None if name == "ncm" else random.random(classes) + 1,
         )
@@ -50,7 +53,7 @@ def compared(classes: int, variants: tuple[str, ...] = ("joint", "ncm", "crt"), 
 
 def draw_all(settings: PlotSettings, folder: Path, report: Report) -> dict[str, bytes]:
     """Draw every plot; return the images by name."""
-    for name, (rows, _) in plot_rows.tables(report).items():
+    for name, rows in plot_rows.tables(report).items():
         artifacts.write_csv(folder / f"{name}.csv", rows)
         settings.draw(folder / f"{name}.csv", folder / "images")
     return {path.name: path.read_bytes() for path in (folder / "images").iterdir()}

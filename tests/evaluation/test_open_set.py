@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ltrec.evaluation import open_set as openset
-from ltrec.evaluation.open_set import Judged
+from ltrec.evaluation.open_set import ScoredImages
 
 # Six known images, of which the head takes the third and the last for another class, and four unknown ones:
 # score  .9 .8 .7 .6 .5 .4 .3 .2 .1 .1
@@ -24,21 +24,21 @@ RIGHT = np.array([True, True, False, True, True, False] + [False] * 4)
 def test_scores_by_hand() -> None:
     # Softmax of (log 6, log 3, log 1) is (.6, .3, .1), and the sum of the exponentials 10.
     logits = np.log(np.array([[6.0, 3.0, 1.0], [1.0, 1.0, 2.0]], dtype=np.float32))
-    given = openset.sureness(logits)
+    given = openset.confidence(logits)
     assert given["msp"] == pytest.approx([0.6, 0.5])
     assert given["energy"] == pytest.approx([math.log(10), math.log(4)])
     # Logits that exp cannot take; a constant added to all of an image's shows in the energy alone.
-    far = openset.sureness((logits.astype(np.float64) + 4096).astype(np.float32))
+    far = openset.confidence((logits.astype(np.float64) + 4096).astype(np.float32))
     assert far["msp"] == pytest.approx([0.6, 0.5], abs=1e-3)
     assert far["energy"] == pytest.approx([4096 + math.log(10), 4096 + math.log(4)], abs=1e-3)
 
 
-def test_judged_by_hand() -> None:
+def test_scored_images_by_hand() -> None:
     logits = np.array([[2, 0, 0], [0, 2, 0], [0, 0, 2], [2, 0, 0]], dtype=np.float32)
-    judged = openset.rejection_scores(iter([logits[:3], logits[3:]]), np.array([0, 2, -1, -1]))
-    assert judged.known.tolist() == [True, True, False, False]
-    assert judged.right.tolist() == [True, False, False, False]
-    assert judged.scores["energy"] == pytest.approx([math.log(math.exp(2) + 2)] * 4)
+    scored = openset.score_images(iter([logits[:3], logits[3:]]), np.array([0, 2, -1, -1]))
+    assert scored.known.tolist() == [True, True, False, False]
+    assert scored.right.tolist() == [True, False, False, False]
+    assert scored.scores["energy"] == pytest.approx([math.log(math.exp(2) + 2)] * 4)
 
 
 def test_auroc_by_hand() -> None:
@@ -107,31 +107,31 @@ def test_against_slow_loops(seed: int) -> None:
     logits = (random.normal(size=(count, 4)) * 2).round(seed % 3).astype(np.float32)  # with ties and without
     labels = random.integers(-1, 4, count)
     labels[:2] = [-1, 0]
-    judged = openset.rejection_scores([logits[:7], logits[7:]], labels)
+    scored = openset.score_images([logits[:7], logits[7:]], labels)
     probabilities = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(axis=1, keepdims=True)
     expected = {"msp": probabilities.max(axis=1), "energy": np.log(np.exp(logits.astype(np.float64)).sum(axis=1))}
     predicted = probabilities.argmax(axis=1).tolist()
-    for name, score in judged.scores.items():
+    for name, score in scored.scores.items():
         assert score == pytest.approx(expected[name], rel=1e-9)
         known, unknown = score[labels >= 0].tolist(), score[labels < 0].tolist()
         wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a in known for b in unknown]
-        assert openset.auroc(score, judged.known) == pytest.approx(sum(wins) / len(wins))
-        assert openset.fpr95(score, judged.known) == pytest.approx(slow_fpr95(known, unknown))
+        assert openset.auroc(score, scored.known) == pytest.approx(sum(wins) / len(wins))
+        assert openset.fpr95(score, scored.known) == pytest.approx(slow_fpr95(known, unknown))
         truth = list(zip(score.tolist(), labels.tolist(), predicted, strict=True))
         by_threshold = {value: slow_f_measure(value, truth) for value in sorted(set(score.tolist()))}
         for threshold, value in by_threshold.items():
-            assert openset.f_measure(score, judged.known, judged.right, threshold) == pytest.approx(value)
-        best = openset.best_threshold(score, judged.known, judged.right)
+            assert openset.f_measure(score, scored.known, scored.right, threshold) == pytest.approx(value)
+        best = openset.best_threshold(score, scored.known, scored.right)
         assert by_threshold[best] == pytest.approx(max(by_threshold.values()))
         assert all(value < by_threshold[best] - 1e-12 for at, value in by_threshold.items() if at < best)
 
 
 def test_the_threshold_is_chosen_on_val_and_reported_on_test() -> None:
-    val = Judged(KNOWN, RIGHT, {"msp": SCORE, "energy": 10 * SCORE})
-    test = Judged(
+    val = ScoredImages(KNOWN, RIGHT, {"msp": SCORE, "energy": 10 * SCORE})
+    test = ScoredImages(
         np.array([True, False]), np.array([True, False]), {"msp": np.array([0.25, 0.05]), "energy": SCORE[:2]}
     )
-    found = openset.figures(test, val)
+    found = openset.evaluate_open_set(test, val)
     # On val .3 is the best; on test it rejects both images, and the published .1 is perfect.
     assert found["msp"] == {"auroc": 1.0, "fpr95": 0.0, "f_measure": 0.0, "threshold": 0.3}
     assert found["f_measure_at_0.1"] == 1.0
@@ -140,9 +140,9 @@ def test_the_threshold_is_chosen_on_val_and_reported_on_test() -> None:
 
 
 def test_without_unknown_images_on_val_there_is_no_threshold() -> None:
-    test = Judged(KNOWN, RIGHT, {"msp": SCORE, "energy": SCORE})
-    val = Judged(KNOWN[:6], RIGHT[:6], {"msp": SCORE[:6], "energy": SCORE[:6]})
-    found = json.loads(json.dumps(openset.figures(test, val), allow_nan=False))
+    test = ScoredImages(KNOWN, RIGHT, {"msp": SCORE, "energy": SCORE})
+    val = ScoredImages(KNOWN[:6], RIGHT[:6], {"msp": SCORE[:6], "energy": SCORE[:6]})
+    found = json.loads(json.dumps(openset.evaluate_open_set(test, val), allow_nan=False))
     assert found["energy"] == {
         "auroc": pytest.approx(17.5 / 24), "fpr95": 1.0, "f_measure": None, "threshold": None,
     }  # fmt: skip

@@ -8,9 +8,12 @@ import io
 import numpy as np
 import pytest
 
-from ltrec.evaluation import metrics, plot_rows
+from ltrec.evaluation import plot_rows
+from ltrec.evaluation.metrics import score
 from ltrec.evaluation.plot_rows import running_mean, running_window
+from ltrec.evaluation.predictions import Predictions
 from ltrec.evaluation.report import Report, Result
+from ltrec.evaluation.statistics import bootstrap
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 COUNTS = np.array([50, 200, 5])
@@ -22,11 +25,11 @@ def compared(labels: np.ndarray = LABELS, reference: str | None = "joint") -> Re
     """Return a report on joint, NCM without norms, and τ-norm as the champion, with a curve."""
     results = {}
     for name, predicted in ANSWERS.items():
-        given = metrics.Predictions(np.array(predicted)[: len(labels)], np.ones(len(labels), dtype=bool))
+        given = Predictions(np.array(predicted)[: len(labels)], np.ones(len(labels), dtype=bool))
         curve = [{"tau": 0.0, "val": 0.5}, {"tau": 0.5, "val": 0.75}] if name == "tau_norm" else []
         results[name] = Result(
-            given, metrics.score(labels, given, GROUPS),
-            metrics.bootstrap(labels, {name: given}, GROUPS, resamples=20, seed=0)[name], None, None,
+            given, score(labels, given, GROUPS),
+            bootstrap(labels, {name: given}, GROUPS, resamples=20, seed=0)[name], None,
             {"val": {"balanced": 0.625}, "chosen": {"tau": 0.5} if curve else {}, "curve": curve},
             None if name == "ncm" else np.array([1.0, 2.0, 3.0]),
         )  # fmt: skip
@@ -104,7 +107,7 @@ def test_a_class_without_test_images_has_a_place_and_no_share() -> None:
 def test_a_variant_has_one_place_in_all_tables() -> None:
     looks = {
         name: {(row["variant"], row["place"], row["champion"]) for row in rows}
-        for name, (rows, _) in plot_rows.tables(compared()).items()
+        for name, rows in plot_rows.tables(compared()).items()
     }
     assert looks["accuracy_by_rank"] == {("joint", 0, 0), ("ncm", 1, 0), ("tau_norm", 2, 1)}
     assert looks["weight_norms"] == looks["confusion"] == {("joint", 0, 0), ("tau_norm", 2, 1)}
@@ -113,5 +116,5 @@ def test_a_variant_has_one_place_in_all_tables() -> None:
 
 
 def test_an_empty_table_keeps_the_header_of_a_full_one() -> None:
-    for rows, header in plot_rows.tables(compared()).values():
-        assert next(csv.reader(io.StringIO(header))) == list(rows[0])
+    for name, header in plot_rows.HEADERS.items():
+        assert next(csv.reader(io.StringIO(header))) == list(plot_rows.tables(compared())[name][0])

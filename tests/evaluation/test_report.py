@@ -11,8 +11,10 @@ import pytest
 from rich.console import Console
 
 from ltrec.data.shot_groups import shot_groups
-from ltrec.evaluation import metrics
-from ltrec.evaluation.report import Report, Result
+from ltrec.evaluation.metrics import score
+from ltrec.evaluation.predictions import Predictions
+from ltrec.evaluation.report import Report, Result, selected_on
+from ltrec.evaluation.statistics import bootstrap, compare
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 COUNTS = np.array([50, 200, 5])
@@ -24,18 +26,15 @@ ANSWERS = {"joint": [0, 1, 1, 1, 1, 1], "tau_norm": [0, 0, 1, 1, 2, 0]}
 @pytest.fixture
 def report() -> Report:
     results = {}
+    comparisons = compare({name: np.array(predicted) == LABELS for name, predicted in ANSWERS.items()}, "joint")
     for name, predicted in ANSWERS.items():
-        given = metrics.Predictions(np.array(predicted), np.ones(6, dtype=bool))
-        paired = (
-            None if name == "joint" else metrics.mcnemar(given.predicted == LABELS, np.array([1, 0, 1, 1, 0, 0]) == 1)
-        )
+        given = Predictions(np.array(predicted), np.ones(6, dtype=bool))
         curve = [] if name == "joint" else [{"tau": 0.0, "val": 0.5}, {"tau": 0.5, "val": 0.75}]
         results[name] = Result(
             given,
-            metrics.score(LABELS, given, GROUPS),
-            metrics.bootstrap(LABELS, {name: given}, GROUPS, resamples=20, seed=0)[name],
-            paired,
-            None if paired is None else paired.p_value,
+            score(LABELS, given, GROUPS),
+            bootstrap(LABELS, {name: given}, GROUPS, resamples=20, seed=0)[name],
+            comparisons.get(name),
             {"val": {"balanced": 0.5}, "chosen": {"tau": 0.5} if curve else {}, "curve": curve},
             np.array([1.0, 2.0, 3.0]),
         )
@@ -98,3 +97,9 @@ def test_markdown_escapes_and_says_what_it_shows(report: Report) -> None:
     assert lines[3].startswith("| tau_norm ★ | 100.0 (100–100) | 100.0 (100–100) |")
     assert lines[3].endswith("| 0.500 |")
     assert "Holm" in lines[-1]
+
+
+def test_selected_on_test_if_any_image_is_shared() -> None:
+    assert selected_on({"a.png", "b.png"}, {"c.png"}) == "val"
+    assert selected_on({"a.png", "b.png"}, {"b.png", "c.png"}) == "test"
+    assert selected_on(frozenset(), {"c.png"}) == "val"

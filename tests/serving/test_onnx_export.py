@@ -18,7 +18,7 @@ from ltrec.models import heads
 from ltrec.models.network import Network
 from ltrec.serving import onnx_export
 from ltrec.serving.model_card import ModelCard
-from ltrec.serving.onnx_export import OverflowedError, ParityError
+from ltrec.serving.parity import compare
 from ltrec.serving.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def test_every_head_gives_pytorchs_logits(kind: str, tmp_path: Path) -> None:
     network = make_network(kind)
     predictor = export(network, tmp_path / "model.onnx")
     for images in (IMAGES, NOISE):
-        parity = onnx_export.compare(predictor.run, network, images, LABELS[: len(images)])
+        parity = compare(predictor.run, network, images, LABELS[: len(images)])
         assert parity.logit_difference <= 1e-4
         assert parity.probability_difference <= 1e-5
         assert parity.agreement == 1
@@ -196,7 +196,7 @@ def test_the_same_bits_again_and_the_network_untouched(network: Network, exporte
 def test_other_opsets(network: Network, tmp_path: Path, opset: int) -> None:
     predictor = export(network, tmp_path / "model.onnx", opset=opset)
     assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == opset
-    assert onnx_export.compare(predictor.run, network, IMAGES, LABELS).logit_difference <= 1e-4
+    assert compare(predictor.run, network, IMAGES, LABELS).logit_difference <= 1e-4
 
 
 # A half-precision number is off by 2^-12 of itself at most, an int8 one by 2^-8 of the channel's largest.
@@ -208,7 +208,7 @@ def test_reduced_precision_halves_the_backbone_only(
 ) -> None:
     network = make_network(kind)
     predictor = export(network, tmp_path / "model.onnx", precision, calibration=IMAGES[50:])
-    parity = onnx_export.compare(predictor.run, network, IMAGES[:50], LABELS[:50])
+    parity = compare(predictor.run, network, IMAGES[:50], LABELS[:50])
     assert 1e-5 < parity.probability_difference < difference
     assert parity.agreement >= 0.9
     weights = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
@@ -233,47 +233,3 @@ class Large(nn.Module):
 def test_a_network_above_two_gigabytes_is_refused() -> None:
     with pytest.raises(UserError, match=r"represent.backbone: the network has 2\.4 GiB of weights; .* at most 2 GiB"):
         onnx_export.export(Large(), card(), opset=20)  # type: ignore[arg-type]
-
-
-class Constant(nn.Module):
-    """The same logits for every image."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([[1.0, 3.0, 2.0]]).expand(len(images), 3)
-
-
-def test_compare_counts_by_hand() -> None:
-    sizes = []
-
-    def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        sizes.append(len(images))
-        logits = np.tile(np.float32([1, 3, 2]), (len(images), 1))
-        logits[images[:, 0, 0, 0] == 1] += np.float32([0, 0, 1.5])  # the last class wins
-        return logits, torch.softmax(torch.from_numpy(logits), dim=1).numpy()
-
-    images = np.zeros((40, 2, 2, 3), np.uint8)
-    images[:10] = 1
-    labels = np.r_[np.full(5, 2), np.full(35, 1)].astype(np.int64)
-    parity = onnx_export.compare(run, Constant(), images, labels)  # type: ignore[arg-type]
-    assert sizes == [1, 2, 32, 5]
-    assert parity.logit_difference == 1.5
-    assert parity.agreement == 30 / 40
-    # PyTorch hits the 35 of class 1; the file the first 5, of class 2, and the last 30.
-    assert parity.accuracy == {"pytorch": 35 / 40, "onnx": 35 / 40}
-    e1, e2, e3, e35 = np.exp([1, 2, 3, 3.5])
-    assert parity.probability_difference == pytest.approx(e35 / (e1 + e3 + e35) - e2 / (e1 + e2 + e3), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "error", "message"),
-    [
-        (np.full((1, 3), np.nan, np.float32), OverflowedError, "a batch of 1 gives logits that are not finite"),
-        (np.zeros((1, 4), np.float32), ParityError, r"gives logits of shape \(1, 4\), not \(1, 3\)"),
-    ],
-)
-def test_compare_refuses_other_shapes_and_what_is_not_finite(
-    wrong: NDArray[np.float32], error: type[Exception], message: str
-) -> None:
-    images = np.zeros((1, 2, 2, 3), np.uint8)
-    with pytest.raises(error, match=message):
-        onnx_export.compare(lambda _: (wrong, wrong), Constant(), images, np.zeros(1, np.int64))  # type: ignore[arg-type]

@@ -160,12 +160,6 @@ def test_a_val_of_test_images_is_marked_wherever_figures_go(
         assert recorder.of("tags", "rebalance", variant) == [{"selected_on": "val"}, {"selected_on": "test"}]
 
 
-def test_selected_on_test_if_any_image_is_shared() -> None:
-    assert evaluate.selected_on({"a.png", "b.png"}, {"c.png"}) == "val"
-    assert evaluate.selected_on({"a.png", "b.png"}, {"b.png", "c.png"}) == "test"
-    assert evaluate.selected_on(frozenset(), {"c.png"}) == "val"
-
-
 def test_without_joint_nothing_is_compared() -> None:
     found = run("crt", "ncm")
     assert found["crt"]["p_value_against_joint"] is None

@@ -20,8 +20,8 @@ from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.models import heads, network
 from ltrec.models.backbones import CifarResNetBackbone
-from ltrec.serving import onnx_export
-from ltrec.serving.onnx_export import OverflowedError, Parity, ParityError
+from ltrec.serving import onnx_export, parity
+from ltrec.serving.parity import OverflowedError, Parity, ParityError
 from ltrec.serving.predictor import Predictor
 from ltrec.stages import export as stage
 
@@ -126,7 +126,7 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray[Any, Any] | Non
         return Model()
 
     monkeypatch.setattr(onnx_export, "export", export)
-    monkeypatch.setattr(onnx_export, "compare", lambda *_: GOOD)
+    monkeypatch.setattr(parity, "compare", lambda *_: GOOD)
     monkeypatch.setattr("ltrec.serving.predictor.Predictor", lambda _: SimpleNamespace(run=None))
     return given
 
@@ -228,40 +228,21 @@ def test_calibration_sees_train_and_only_int8_does(
 def test_unknown_images_of_val_are_not_asked(project: Layout) -> None:
     known = project.split_list("val").read_text(encoding="utf-8")
     artifacts.write_text(project.split_list("val"), known + "nowhere/unknown.png -1\n")
-    _, labels = stage._images(make_params(), project, "val", 100, Geometry(size=16, resize=18), len(CLASSES))
-    assert labels.tolist() == [0] * VAL + [1] * VAL + [2] * VAL
+    stage.run(make_params())
     artifacts.write_text(project.split_list("train"), known + "nowhere/unknown.png -1\n")
-    with pytest.raises(UserError, match="label -1 is out of range"):
-        stage._images(make_params(), project, "train", 100, Geometry(size=16, resize=18), len(CLASSES))
+    assert "label -1 is out of range" in refusal(make_params(precision="int8")).what
 
 
 def test_an_earlier_good_file_stays_when_the_check_fails(project: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.run(make_params())
     project.onnx.write_bytes(b"good")
     before = project.onnx_check.read_bytes()
-    monkeypatch.setattr(onnx_export, "compare", lambda *_: Parity(100, 0.5, 0.1, 0.97, {"pytorch": 0.9, "onnx": 0.8}))
+    monkeypatch.setattr(parity, "compare", lambda *_: Parity(100, 0.5, 0.1, 0.97, {"pytorch": 0.9, "onnx": 0.8}))
     with pytest.raises(ParityError, match=r"97\.0% of 100 val images, largest logit difference 5\.00e-01"):
         stage.run(make_params())
     assert project.onnx.read_bytes() == b"good"
     assert project.onnx_check.read_bytes() == before
     assert left_over(project.onnx.parent) == ["check.json", "model.onnx"]
-
-
-@pytest.mark.parametrize(
-    ("parity", "settings", "error"),
-    [
-        (GOOD, {}, None),
-        (Parity(100, 1.1e-4, 0, 1, {}), {}, ParityError),
-        (Parity(100, 1.1e-4, 0, 1, {}), {"max_logit_difference": 1e-3}, None),
-        (Parity(100, 1e-6, 0, 0.99, {}), {}, ParityError),
-        (Parity(100, 0.3, 0.1, 0.95, {}), {"precision": "int8"}, None),
-        (Parity(100, 0.3, 0.1, 0.94, {"pytorch": 0.9, "onnx": 0.8}), {"precision": "int8"}, UserError),
-        (Parity(100, 0.3, 0.1, 0.94, {}), {"precision": "fp16", "min_agreement": 0.9}, None),
-    ],
-)
-def test_what_is_good_enough(parity: Parity, settings: dict[str, Any], error: type[Exception] | None) -> None:
-    with pytest.raises(error) if error else contextlib.nullcontext():
-        stage._judge(parity, ExportSettings(**settings))
 
 
 @pytest.mark.usefixtures("untraced", "project")
@@ -270,7 +251,7 @@ def test_numbers_that_are_not_finite(precision: str, error: type[Exception], mon
     def compare(*_: Any) -> Parity:
         raise OverflowedError("a batch of 1 gives logits that are not finite")
 
-    monkeypatch.setattr(onnx_export, "compare", compare)
+    monkeypatch.setattr(parity, "compare", compare)
     with pytest.raises(error, match="not finite"):
         stage.run(make_params(precision=precision))
 

@@ -33,7 +33,7 @@ class Aim:
 
     choice: Choice
     figures: Mapping[str, float]
-    """By method."""
+    """The accuracy of each method."""
     source: str
 
 
@@ -52,32 +52,26 @@ class Recipe:
     aims: tuple[Aim, ...] = ()
 
     def text(self, choice: Choice) -> str:
-        """The params file for a choice of options; what is not chosen takes its default.
+        """Return the params file for a choice of options; what is not chosen takes its default.
 
         Raises:
-            UserError: an option that the recipe does not have, or a value that it does not allow.
+            UserError: The choice has an option that the recipe does not have, or a value that it does not allow.
         """
         for option, value in choice.items():
-            where = f"--{option.replace('_', '-')}"
             if option not in self.options:
-                known = ", ".join(f"--{name.replace('_', '-')}" for name in self.options) or "none"
-                raise UserError(f"the recipe {self.name} has no such option; allowed: {known}", where=where)
+                known = ", ".join(map(_flag, self.options)) or "none"
+                raise UserError(f"the recipe {self.name} has no such option; allowed: {known}", where=_flag(option))
             if value not in self.options[option]:
-                raise UserError(
-                    f"{value} is nothing that the recipe {self.name} has; allowed: {', '.join(self.options[option])}",
-                    where=where,
-                )
-        defaults = {option: allowed[0] for option, allowed in self.options.items()}
+                allowed = ", ".join(self.options[option])
+                what = f"{value} is nothing that the recipe {self.name} has; allowed: {allowed}"
+                raise UserError(what, where=_flag(option))
+        defaults = {option: values[0] for option, values in self.options.items()}
         template = resources.files(__name__).joinpath(self.template).read_text(encoding="utf-8")
         return _Template(template).substitute({**self.fixed, **defaults, **choice})
 
 
 RECIPES = (
-    Recipe(
-        "digits",
-        "handwritten digits cut to a long tail, in a minute on a CPU",
-        "digits.yaml",
-    ),
+    Recipe("digits", "handwritten digits cut to a long tail, in a minute on a CPU", "digits.yaml"),
     Recipe("folder", "your own photographs, with a pretrained ResNet-50", "folder.yaml"),
     Recipe(
         "cifar10-lt",
@@ -137,23 +131,22 @@ RECIPES = (
 
 
 def find(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises:
-        UserError: there is none.
+        UserError: There is none.
     """
-    for recipe in RECIPES:
-        if recipe.name == name:
-            return recipe
-    allowed = ", ".join(recipe.name for recipe in RECIPES)
-    raise UserError(f"no recipe of that name: {name}; allowed: {allowed}", where="init")
+    by_name = {recipe.name: recipe for recipe in RECIPES}
+    if name not in by_name:
+        raise UserError(f"no recipe of that name: {name}; allowed: {', '.join(by_name)}", where="init")
+    return by_name[name]
 
 
 def write(recipe: Recipe, choice: Choice, file: Path) -> None:
     """Write a recipe as a new params file.
 
     Raises:
-        UserError: the file exists; or as `Recipe.text`.
+        UserError: The file exists, or the recipe does not allow the choice.
     """
     text = recipe.text(choice)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -167,15 +160,19 @@ def write(recipe: Recipe, choice: Choice, file: Path) -> None:
 
 
 def table() -> Table:
-    """All recipes with their options, the default first, and the figures that they aim at."""
+    """Return all recipes with their options, the default first, and the figures that they aim at."""
     from rich.table import Table
 
     shown = Table.grid(padding=(0, 2, 1, 0))
     for recipe in RECIPES:
-        options = [f"--{option.replace('_', '-')} {' | '.join(allowed)}" for option, allowed in recipe.options.items()]
+        options = [f"{_flag(option)} {' | '.join(allowed)}" for option, allowed in recipe.options.items()]
         aims = [f"published top-1: {_aim(aim)}" for aim in recipe.aims]
         shown.add_row(f"[bold]{recipe.name}[/bold]", "\n".join([recipe.about, *options, *aims]))
     return shown
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
 
 
 def _aim(aim: Aim) -> str:

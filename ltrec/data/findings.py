@@ -1,0 +1,107 @@
+"""What the user is told of the data before anything is learnt from it: counts by class, and what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ltrec import console
+from ltrec.artifacts import SPLITS
+from ltrec.data.shot_groups import shot_groups
+from ltrec.data.sources.scanning import is_text
+from ltrec.errors import UserError, some
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ltrec.artifacts import Split
+    from ltrec.data.contents import Contents
+    from ltrec.data.image_lists import ImageList
+    from ltrec.data.shot_groups import ShotSettings
+    from ltrec.data.sources.collection import Collection
+
+    Splits = Mapping[Split, ImageList]
+
+
+def class_statistics(splits: Splits, collection: Collection, shots: ShotSettings) -> dict[str, Any]:
+    """Return each class's images by split and its shot group, the totals and the imbalance factor, as JSON."""
+    counts = {split: splits[split].counts(len(collection.classes)) for split in SPLITS}
+    groups = shot_groups(counts["train"], shots.many_above, shots.few_below)
+    supercategories = collection.supercategories
+    return {
+        "classes": [
+            {
+                "name": name,
+                **({"supercategory": supercategories[label]} if supercategories else {}),
+                **{split: int(counts[split][label]) for split in SPLITS},
+                "shot": str(groups[label]),
+            }
+            for label, name in enumerate(collection.classes)
+        ],
+        "images": {split: int(counts[split].sum()) for split in SPLITS},
+        "imbalance_factor": float(counts["train"].max() / counts["train"].min()),
+    }
+
+
+def require_listable_names(collection: Collection, root: Path) -> None:
+    """Refuse names that a list of classes, one a line, cannot hold.
+
+    Raises:
+        UserError: A name is no text in one line, or two classes have the same.
+    """
+    unfit = [
+        name
+        for name in (*collection.classes, *filter(None, collection.supercategories))
+        if not name.strip() or not is_text(name) or re.search(r"[\r\n]", name)
+    ]
+    if unfit:
+        raise UserError(
+            f"a class name must be UTF-8 text in one line, got {some([f'{name!a}' for name in unfit])}", where=str(root)
+        )
+    twice = [f"'{name}'" for name, times in Counter(collection.classes).items() if times > 1]
+    if twice:
+        raise UserError(f"classes must have different names; more than one is called {some(twice)}", where=str(root))
+
+
+def warn_skipped(collection: Collection, stats: Path) -> None:
+    """Say what was skipped, and that `stats` lists it all."""
+    if collection.skipped:
+        listed = some([f"{skip.path} ({skip.reason})" for skip in collection.skipped])
+        console.warn(f"prepare: skipped {len(collection.skipped)}: {listed}; all are listed in {stats}")
+
+
+def warn_untested(splits: Splits, classes: Sequence[str]) -> None:
+    """Say which classes have no image in a split."""
+    for split, images in splits.items():
+        absent = [f"'{classes[label]}'" for label in np.flatnonzero(images.counts(len(classes)) == 0).tolist()]
+        if absent:
+            console.warn(f"prepare: {len(absent)} of {len(classes)} classes have no {split} image: {some(absent)}")
+
+
+def warn_short(train: ImageList, classes: Sequence[str], asked: NDArray[np.int64], carved: Mapping[Split, int]) -> None:
+    """Say which classes have fewer training images than a long tail asks of them, (C,), and what was carved before."""
+    has = train.counts(len(classes))
+    short = [f"'{classes[label]}' ({has[label]} of {asked[label]})" for label in np.flatnonzero(has < asked).tolist()]
+    if short:
+        gone = "".join(f"; {split} took {number:,} of each class before" for split, number in carved.items())
+        console.warn(
+            f"prepare: {len(short)} of {len(classes)} classes have fewer training images than"
+            f" prepare.long_tail asks, and keep what they have: {some(short)}{gone}"
+        )
+
+
+def count_leaks(splits: Splits, contents: Contents) -> int:
+    """Return how many contents lie in more than one split; it is said, since they make test figures too good."""
+    leaks = contents.leaks(splits)
+    if leaks:
+        how = "byte for byte " if contents.digests is not None else ""
+        console.warn(
+            f"prepare: {len(leaks)} image(s) lie {how}in more than one split, which flatters the figures: {some(leaks)}"
+        )
+    return len(leaks)

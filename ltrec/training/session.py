@@ -1,0 +1,129 @@
+"""A training that is validated, saved after each epoch, and goes on from its last finished one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ltrec import console, profiling
+from ltrec.compute.device import require_finite
+from ltrec.training import loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import nn
+    from torch.optim.swa_utils import AveragedModel
+
+    from ltrec.compute.distributed import World
+    from ltrec.models.network import Network
+    from ltrec.training.labelled_loader import LabelledLoader
+    from ltrec.training.resume import ResumeFolder
+    from ltrec.training.samplers import Sampler
+    from ltrec.training.step import ComputeConfig
+
+    Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is trained, by what, and how; `loop.train` says what each is."""
+
+    network: Network
+    loss: nn.Module
+    sampler: Sampler
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    gradient_scaler: torch.amp.GradScaler
+    average: AveragedModel | None
+    epochs: int
+    batch_size: int
+    steps: int
+    """Updates an epoch."""
+    seed: int
+    clip_norm: float | None
+    mixup: float | None
+    compute: ComputeConfig
+    world: World
+
+    @property
+    def kept(self) -> Network:
+        """Return what is validated and kept: the average of the weights where there is one, else the network."""
+        return self.network if self.average is None else self.average.module  # type: ignore[return-value]
+
+    def run(
+        self,
+        train: LabelledLoader,
+        val: LabelledLoader,
+        *,
+        resume: ResumeFolder | None,
+        on_rows: Callable[[list[Row]], None],
+    ) -> list[Row]:
+        """Train in place, from the last finished epoch on, and return the history, a row an epoch.
+
+        Args:
+            train: Augmented images.
+            val: The images that each epoch is validated on.
+            resume: Where the state is kept; None on all ranks but the first.
+            on_rows: Called with the rows of the epochs that were finished before, then with each new one.
+        """
+        history = self._load(resume)
+        on_rows(history)
+
+        def on_epoch(report: loop.EpochReport) -> None:
+            row = self._validated(report, val)
+            history.append(row)
+            with profiling.span("tracking"):
+                if resume is not None:
+                    states = {name: part.state_dict() for name, part in self._parts().items()}
+                    resume.save(states | {"history": history})
+                on_rows([row])
+            advance(1, f"loss {row['loss']:.3f}  val {row['val']:.1%}")
+
+        with console.progress("represent: epoch", self.epochs, done=len(history)) as advance:
+            loop.train(
+                self.network, self.loss, lambda epoch: train.epoch(self.sampler.epoch(epoch), (self.seed, epoch)),
+                self.optimizer, self.schedule,
+                epochs=range(len(history), self.epochs), batch_size=self.batch_size, seed=self.seed, on_epoch=on_epoch,
+                clip_norm=self.clip_norm, mixup=self.mixup, average=self.average, compute=self.compute,
+                gradient_scaler=self.gradient_scaler, world=self.world,
+            )  # fmt: skip
+        return history
+
+    def _parts(self) -> dict[str, Any]:
+        """Return what has a state that decides how the training goes on."""
+        parts = {
+            "network": self.network, "optimizer": self.optimizer, "schedule": self.schedule, "sampler": self.sampler,
+            "scaler": self.gradient_scaler,
+        }  # fmt: skip
+        return parts if self.average is None else parts | {"average": self.average}
+
+    def _load(self, resume: ResumeFolder | None) -> list[Row]:
+        state = self.world.from_first(None if resume is None else resume.load())
+        if not state:
+            return []
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        history: list[Row] = state["history"]
+        if len(history) == self.epochs:
+            console.say("represent: this training is already finished; taking its result")
+        else:
+            console.say(f"represent: going on after epoch {len(history)}/{self.epochs}")
+        return history
+
+    def _validated(self, report: loop.EpochReport, val: LabelledLoader) -> Row:
+        with profiling.span("validation"):
+            for module in dict.fromkeys((self.network, self.kept)):
+                self.world.share_buffers(module)
+            balanced, largest = loop.validate(
+                self.kept, val.once(), self.network.head.classes, precision=self.compute.precision, world=self.world
+            )
+        # No loss tells of the epoch's last update; what is saved must be fit to go on from.
+        require_finite(
+            largest, "the largest logit on val", epoch=report.epoch, step=self.steps - 1, lr=report.lr, where=loop.LR
+        )
+        return {
+            "epoch": report.epoch + 1, "loss": report.loss, "accuracy": report.accuracy, "val": balanced,
+            "lr": report.lr,
+        }  # fmt: skip

@@ -1,0 +1,35 @@
+"""Samples spread evenly over a list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltrec.data.image_lists import make_list
+from ltrec.data.images.decoding import Geometry
+from ltrec.errors import UserError
+from ltrec.serving.sample import sample
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GEOMETRY = Geometry(size=2, resize=2)
+LISTED = make_list([(f"{n}.png", n // 2) for n in range(5)])
+
+
+def test_first_middle_and_last(tmp_path: Path) -> None:
+    for n in (0, 2, 4):  # the others are not opened
+        Image.new("RGB", (2, 2), (n, 0, 0)).save(tmp_path / f"{n}.png")
+    images, labels = sample(LISTED, 3, tmp_path, GEOMETRY)
+    assert images.shape == (3, 2, 2, 3)
+    assert images.dtype == np.uint8
+    assert images[:, 0, 0, 0].tolist() == [0, 2, 4]
+    assert labels.tolist() == [0, 1, 2]
+
+
+def test_an_image_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"0\.png: cannot be read .*has the data changed since `prepare`"):
+        sample(LISTED, 1, tmp_path, GEOMETRY)
