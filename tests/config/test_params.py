@@ -177,7 +177,7 @@ def test_a_mistake_is_one_line_with_its_place(old: str, new: str, place: str, wo
 
 
 @pytest.mark.parametrize(
-    "value", ["&loop [*loop]", "\x07", "[" * 4000, "9" * 5000, "!!binary aGk=", "!!bool x", "!!int ''"]
+    "value", ["&loop [*loop]", "\x07", "[" * 1500, "9" * 5000, "!!binary aGk=", "!!bool x", "!!int ''"]
 )
 def test_what_python_cannot_hold_is_a_line(value: str) -> None:
     with pytest.raises(UserError, match=r"^params.yaml: not YAML: .*$"):

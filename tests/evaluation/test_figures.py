@@ -112,6 +112,7 @@ def test_png_opens_at_the_resolution_asked_for(tmp_path: Path) -> None:
     assert width / 72 == pytest.approx(8, abs=0.5)
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_single_ones_and_many_variants(tmp_path: Path) -> None:
     many = ("joint", *(f"v{number}" for number in range(29)))
     for report in (compared(1), compared(2), compared(1000), compared(3, many, "v3"), compared(3, ("crt",))):

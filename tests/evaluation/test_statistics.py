@@ -29,6 +29,7 @@ def intervals(labels: Integers, given: Predictions, *, resamples: int, seed: int
     return bootstrap(labels, {"one": given}, GROUPS, resamples=resamples, seed=seed)["one"]
 
 
+@pytest.mark.slow
 def test_bootstrap_against_a_slow_one() -> None:
     random = np.random.default_rng(3)
     labels = np.repeat(np.arange(6), [40, 40, 30, 20, 20, 10])

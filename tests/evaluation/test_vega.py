@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pytest
 
 
+@pytest.mark.slow
 def test_bundle_is_written_once_and_renewed(tmp_path: Path) -> None:
     file = tmp_path / ".ltrec" / "vega.js"
     vega.provide(file.parent)

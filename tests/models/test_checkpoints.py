@@ -127,6 +127,7 @@ def test_damaged_checkpoints(data: tuple[str, bytes], tmp_path: Path) -> None:
     assert "weights_only" not in str(told.value), "nobody is told to trust it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_a_file_with_changed_bytes_is_read_or_refused_in_one_line(zipped: bool, tmp_path: Path) -> None:
     file, refused = tmp_path / "model.pth", 0

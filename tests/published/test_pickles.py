@@ -94,6 +94,7 @@ def test_damaged_pickles(data: bytes, file: Path) -> None:
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_file_with_changed_bytes_is_read_or_refused_in_one_line(protocol: int, file: Path) -> None:
     data, refused = pickle.dumps(ARRAYS, protocol), 0

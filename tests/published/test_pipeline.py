@@ -50,6 +50,7 @@ def research_network() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     return backbone, {"scales": torch.tensor([1.0, 1.5, 2.0]), "fc.weight": weight, "fc.bias": torch.ones(CLASSES)}
 
 
+@pytest.mark.slow
 def test_the_published_result_comes_out(params: Build, write: Write) -> None:
     backbone, classifier = research_network()
     parts = {"feat_model": backbone.state_dict(), "classifier": classifier}

@@ -233,6 +233,7 @@ def test_unknown_images_of_val_are_not_asked(project: Layout) -> None:
     assert "label -1 is out of range" in refusal(make_params(precision="int8")).what
 
 
+@pytest.mark.slow
 def test_an_earlier_good_file_stays_when_the_check_fails(project: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.run(make_params())
     project.onnx.write_bytes(b"good")
