@@ -117,6 +117,7 @@ def of_resident(folder: Path) -> dict[str, Any]:
         return [(images, labels[index]) for images, index in loader.epoch(order, (0, 0), drop_last=True)]
 
     network = networks.build(CifarResNetBackbone(name="cifar_resnet32"), geometry, MEAN, STD, 10)
+    loss = CrossEntropy().build(np.ones(10, dtype=np.int64))
     optimizer = Sgd().build(network.backbone.parameters(), network.head.parameters())
     schedule = CosineSchedule().build(optimizer, epochs=1000, steps=len(resident))
     loss = CrossEntropy().build(np.bincount(labels))

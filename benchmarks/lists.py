@@ -42,9 +42,9 @@ labels = np.load("labels.npy")
 """
 _EPOCH = """
 from pydantic import TypeAdapter
-from ltrec.feeding import crop_seeds
-from ltrec.loading import _Order
-from ltrec.samplers import SamplerSettings
+from ltrec.data.images.dataset import _Order
+from ltrec.data.images.device_loader import crop_seeds
+from ltrec.training.samplers import SamplerSettings
 sampler = TypeAdapter(SamplerSettings).validate_python({"name": sys.argv[1]}).build(labels, seed=0, epochs=2)
 order = _Order()
 begin = time.perf_counter()

@@ -38,7 +38,7 @@ seconds = []
 """
 _OURS = """
 from pydantic import TypeAdapter
-from ltrec.samplers import SamplerSettings
+from ltrec.training.samplers import SamplerSettings
 sampler = TypeAdapter(SamplerSettings).validate_python(settings).build(labels, seed=0, epochs=repeats)
 for epoch in range(repeats):
     start = time.perf_counter()

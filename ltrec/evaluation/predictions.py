@@ -42,14 +42,15 @@ def predict(head: Head, features: Tensor, labels: Tensor, *, where: str = "") ->
         UserError: A logit is not a finite number; `where` names the head.
     """
     blocks = [
-        predictions_of(logits, labels[rows].to(logits.device)) for rows, logits in finite_logits(head, features, where)
+        predictions_from_logits(logits, labels[rows].to(logits.device))
+        for rows, logits in finite_logits(head, features, where)
     ]
     return Predictions(
         np.concatenate([block.predicted for block in blocks]), np.concatenate([block.in_top5 for block in blocks])
     )
 
 
-def predictions_of(logits: Tensor, labels: Tensor) -> Predictions:
+def predictions_from_logits(logits: Tensor, labels: Tensor) -> Predictions:
     """Return the predictions that finite logits (N, C) make, given the labels (N,).
 
     Among equal logits the lower class comes first, in the prediction and in the top five alike.

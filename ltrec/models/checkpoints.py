@@ -1,8 +1,8 @@
 """Checkpoints of others, read without running what is in them.
 
-A pickle names functions and has them called. PyTorch's weights-only reader knows those that put tensors together;
-NumPy's, which training scripts' scores and class centres bring along, get stand-ins here: its own dtypes believe a
-pickle that tells them to take bytes for pointers.
+A pickle names functions and has them called. PyTorch's weights-only reader knows those that put tensors together.
+NumPy's, which come along with training scripts' scores and class centres, get stand-ins here: NumPy's own dtypes
+believe a pickle that tells them to take bytes for pointers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch.serialization import safe_globals
 
 from ltrec.artifacts import present
 from ltrec.errors import UserError
@@ -30,20 +32,17 @@ _FORBIDDEN = re.compile(r"GLOBAL (?P<name>[\w.]+)")
 
 
 def read_checkpoint(path: Path) -> object:
-    """Read what `torch.save` wrote, in either of its formats.
+    """Return what `torch.save` wrote, in either of its formats.
 
-    Returns:
-        Tensors on the CPU, numbers, text, lists and dicts; NumPy's arrays as something that `numpy.asarray` takes.
+    It may hold tensors, which come to the CPU, numbers, text, lists, dicts, and NumPy's arrays, which come as something
+    that `numpy.asarray` takes.
 
     Raises:
         UserError: The file is missing or damaged, or has anything else in it.
     """
-    import torch
-    from torch.serialization import safe_globals
-
     known: list[Any] = [(function, name) for name, function in numpy_stand_ins().items()]
     with present(path).open("rb") as file, warnings.catch_warnings(), safe_globals(known):
-        warnings.simplefilter("ignore")  # of pickle protocols and of storages' old names
+        warnings.simplefilter("ignore")  # They are about pickle protocols and storages' old names.
         try:
             _refuse_compressed(path)
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -55,14 +54,14 @@ def is_sound(tensor: Tensor) -> bool:
     """Return whether a tensor is dense, of real numbers, and as large in the file as its shape says."""
     return (
         tensor.device.type == "cpu"
-        and str(tensor.layout) == "torch.strided"
+        and tensor.layout == torch.strided
         and str(tensor.dtype).removeprefix("torch.") in _REAL
         and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
     )
 
 
 def refusal(error: Exception, path: Path, wanted: str, allowed: str) -> UserError:
-    """Return what to say of a file that is not `wanted`, or that names what is not `allowed`."""
+    """Return the error that says of a file that it is not `wanted`, or that it names what is not `allowed`."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         what = error.what
@@ -70,14 +69,14 @@ def refusal(error: Exception, path: Path, wanted: str, allowed: str) -> UserErro
         only = f"only {allowed}, numbers, text, lists and dicts are read"
         what = f"refused before any code of it ran: it names {named['name']}; {only}"
     else:
-        # The first sentence; of torch's advice to trust the file and run its code nothing is passed on.
-        said = re.split(r"\. | Check the doc", text.rpartition("WeightsUnpickler error: ")[2])[0][:120]
-        what = f"damaged or not {wanted} ({': '.join(filter(None, (type(error).__name__, said)))})"
+        # The first sentence alone: torch goes on with the advice to trust the file and run its code.
+        reason = re.split(r"\. | Check the doc", text.rpartition("WeightsUnpickler error: ")[2])[0][:120]
+        what = f"damaged or not {wanted} ({': '.join(filter(None, (type(error).__name__, reason)))})"
     return UserError(what, where=str(path))
 
 
 def numpy_stand_ins() -> dict[str, Any]:
-    """Return what to call for the names in pickles of arrays; anew each time, since a pickle may set attributes."""
+    """Return what stands for each name in pickles of arrays; made anew each time, since a pickle may change it."""
 
     def reconstruct(array: type[_Array], *_: object) -> _Array:
         return array()

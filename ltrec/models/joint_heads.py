@@ -23,4 +23,4 @@ class LinearJointHead(Settings):
 
 
 JointHeadSettings = LinearJointHead
-"""The one kind so far; a union with `name` as its discriminator when there are several."""
+"""The one kind so far; with a second it becomes a union whose discriminator is `name`."""

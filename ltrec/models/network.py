@@ -31,9 +31,12 @@ class Network(nn.Module):
         backbone: Normalised images (N, 3, H, W) → features (N, D).
         head: Features (N, D) → logits (N, C).
         geometry: The square that the images must have.
-        mean: Of the channels, in 0…1.
-        std: Of the channels, in 0…1.
+        mean: The mean of each colour channel, in 0…1.
+        std: The standard deviation of each, likewise.
     """
+
+    _gain: Tensor
+    _shift: Tensor
 
     def __init__(
         self, backbone: nn.Module, head: heads.Head, geometry: Geometry, mean: Sequence[float], std: Sequence[float]
@@ -48,23 +51,21 @@ class Network(nn.Module):
         # (x/255 − mean)/std as one multiplication and one addition.
         self.register_buffer("_gain", (1 / (255 * torch.tensor(std))).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("_shift", (-torch.tensor(mean) / torch.tensor(std)).reshape(1, 3, 1, 1), persistent=False)
-        self._gain: Tensor
-        self._shift: Tensor
 
     def freeze(self, frozen: list[str]) -> None:
-        """Hold parts of the backbone still, by name: no gradient, and evaluation mode whatever the network's."""
+        """Hold the named parts of the backbone still: they get no gradient and stay in evaluation mode."""
         self._frozen = frozen
         freezing.freeze(self.backbone, frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As torch's, but for what is frozen: its batch norms' statistics stay, its dropout rests."""
+        """Set the mode of all but what is frozen, whose batch norms keep their statistics and whose dropout rests."""
         super().train(mode)
         freezing.hold_still(self.backbone, self._frozen)
         return self
 
     def features(self, images: Tensor) -> Tensor:
-        """uint8 (N, H, W, 3) → float (N, D)."""
+        """Return the features (N, D) of uint8 images (N, H, W, 3)."""
         # Permuted, not copied: the pixels stay channels-last in memory, as convolutions on a GPU want them.
         pixels = images.permute(0, 3, 1, 2).to(self._gain.dtype)
         return self.backbone(pixels * self._gain + self._shift)  # type: ignore[no-any-return]
@@ -88,15 +89,15 @@ def build(
 
 
 def on_device(network: Network, device: torch.device) -> Network:
-    """The network, moved; its convolutions' weights lie channels-last, as the pixels do."""
+    """Move the network and return it; its convolutions' weights lie channels-last, as the pixels do."""
     return network.to(device).to(memory_format=torch.channels_last)
 
 
 def synchronised(network: Network) -> Network:
-    """The network with batch norms that take their statistics over the batches of all ranks.
+    """Return the network with batch norms that take their statistics over the batches of all ranks.
 
     Raises:
-        UserError: it is not on a GPU.
+        UserError: The network is not on a GPU.
     """
     if not next(network.parameters()).is_cuda:
         raise UserError(
@@ -107,7 +108,7 @@ def synchronised(network: Network) -> Network:
 
 
 def save(network: Network, path: Path, *, backbone: BackboneSettings, header: dict[str, Any]) -> None:
-    """Write the network, how to rebuild it, and what else `header` tells."""
+    """Write the network, how to rebuild it, and whatever else `header` tells of it."""
     content = {
         "version": __version__,
         "backbone": backbone.model_dump(),
@@ -121,20 +122,18 @@ def save(network: Network, path: Path, *, backbone: BackboneSettings, header: di
 
 
 def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -> Network:
-    """Read what `save` wrote, in evaluation mode.
+    """Return the network that `save` wrote, in evaluation mode.
 
     Args:
-        path: Where it lies.
+        path: The network's file.
         classes: The list of classes that it must have been trained on.
-        head: One that was fitted on its features, in place of its own.
+        head: The file of a head that was fitted on its features; it takes the place of the joint head.
 
     Raises:
-        UserError: missing, damaged, no network, tensors that do not fit the network it names, other classes, or a head
-            for another network.
+        UserError: A file is missing or damaged, the first is no network, its tensors do not fit what its header names,
+            it was trained on other classes, or the head is for another network.
     """
-    tensors, header = artifacts.load_tensors(path)
-    if "backbone" not in header:
-        raise UserError("is an artifact of ltrec's, but no network", where=str(path))
+    tensors, header = _read(path)
     try:
         settings = TypeAdapter[Any](BackboneSettings).validate_python(header["backbone"])
         geometry = Geometry(**header["geometry"])
@@ -143,18 +142,18 @@ def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -
         raise UserError(
             f"its header names no network that this ltrec builds: {one_line(error)}", where=str(path)
         ) from None
-    own = _head(tensors, header, path)
-    body = settings.build(geometry.size, pretrained=False)
+    joint = _joint_head(tensors, header, path)
+    backbone = settings.build(geometry.size, pretrained=False)
     try:
-        network = Network(body, own, geometry, mean, std)
+        network = Network(backbone, joint, geometry, mean, std)
         network.load_state_dict(tensors)
     except (RuntimeError, TypeError) as error:
         raise UserError(f"does not fit the network that its header names: {one_line(error)}", where=str(path)) from None
     if classes is not None:
         artifacts.require_made_from(path, header, classes=classes)
-        if (named := len(read_classes(classes))) != own.classes:
+        if (listed := len(read_classes(classes))) != joint.classes:
             raise UserError(
-                f"knows {own.classes} classes, but {classes} names {named}: another dataset", where=str(path)
+                f"knows {joint.classes} classes, but {classes} names {listed}: another dataset", where=str(path)
             )
     if head is not None:
         network.head = heads.load(head, representation=artifacts.digest(path))
@@ -162,24 +161,28 @@ def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -
 
 
 def load_head(path: Path) -> heads.Head:
-    """The head alone of what `save` wrote; the backbone is neither built nor read.
+    """Return the joint head of a network that `save` wrote; its backbone is not built.
 
     Raises:
-        UserError: missing, damaged, or no network.
+        UserError: The file is missing, damaged, or no network.
     """
+    return _joint_head(*_read(path), path)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, header = artifacts.load_tensors(path)
     if "backbone" not in header:
         raise UserError("is an artifact of ltrec's, but no network", where=str(path))
-    return _head(tensors, header, path)
+    return tensors, header
 
 
-def _head(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path) -> heads.Head:
-    own = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
-    return heads.from_state(own, header, where=str(path))
+def _joint_head(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path) -> heads.Head:
+    state = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    return heads.from_state(state, header, where=str(path))
 
 
 @torch.inference_mode()
 def predict_features(network: Network, images: Tensor, precision: Precision = "fp32") -> Tensor:
-    """Features (b, D) of images (b, H, W, 3), float32, on the network's device, where the images are, too."""
+    """Return the float32 features (b, D) of images (b, H, W, 3) on the network's device."""
     with autocast(precision, images.device):
         return network.features(images).float()

@@ -1,4 +1,4 @@
-"""Says which tensors do not fit a network: all of them, in a line that can still be read."""
+"""Says which tensors do not fit a network: all of them, in one line that can still be read."""
 
 from __future__ import annotations
 
@@ -13,42 +13,46 @@ if TYPE_CHECKING:
     Row = tuple[tuple[str, ...], ...]
 
 COUNTER = "num_batches_tracked"
+"""How the names of batch norm's counters end."""
 
 
-def tensor_mismatches(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """Return a line of what is missing, unexpected or of another shape; empty where all fits.
+def tensor_mismatches(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """Return a line of what is missing, unexpected or of another shape; it is empty where all fits.
 
     Batch norm's counters may be missing: PyTorch before 0.4.1 wrote none, and nothing here reads them.
     """
-    shapes: dict[str, list[str]] = {}
-    for name in wanted:
-        if name in given and given[name].shape != wanted[name].shape:
-            shapes.setdefault(f"{tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}", []).append(name)
-    missing = [name for name in wanted if name not in given and not name.endswith(COUNTER)]
-    unexpected = [name for name in given if name not in wanted]
-    said = [
+    missing = [name for name in expected if name not in tensors and not name.endswith(COUNTER)]
+    unexpected = [name for name in tensors if name not in expected]
+    by_shapes: dict[str, list[str]] = {}
+    for name in expected:
+        if name in tensors and tensors[name].shape != expected[name].shape:
+            shapes = f"{tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+            by_shapes.setdefault(shapes, []).append(name)
+    parts = [
         f"{len(names)} {what}: {compact(names)}"
         for what, names in (("missing", missing), ("unexpected", unexpected))
         if names
     ]
-    if shapes:
-        count = sum(map(len, shapes.values()))
-        said.append(f"{count} of another shape: {', '.join(f'{compact(of)} {shape}' for shape, of in shapes.items())}")
-    return "; ".join(said)
+    if by_shapes:
+        count = sum(map(len, by_shapes.values()))
+        listed = ", ".join(f"{compact(names)} {shapes}" for shapes, names in by_shapes.items())
+        parts.append(f"{count} of another shape: {listed}")
+    return "; ".join(parts)
 
 
 def compact(names: Iterable[str]) -> str:
-    """Return dotted names with those drawn together that differ in one place: `layer1.{0-2}.{bn1,bn2}.weight`."""
+    """Return dotted names in short: those that differ in one part are one, as `layer1.{0-2}.{bn1,bn2}.weight`."""
     rows: list[Row] = [tuple((part,) for part in name.split(".")) for name in names]
-    for place in reversed(range(max(map(len, rows), default=0))):
-        together: dict[tuple[Row, Row | None], list[str]] = {}
+    for column in reversed(range(max(map(len, rows), default=0))):
+        # What stands in this column, by all that stands before and after it; names that end before it stay alone.
+        merged: dict[tuple[Row, Row | None], list[str]] = {}
         for row in rows:
-            if place < len(row):
-                together.setdefault((row[:place], row[place + 1 :]), []).extend(row[place])
+            if column < len(row):
+                merged.setdefault((row[:column], row[column + 1 :]), []).extend(row[column])
             else:
-                together[row, None] = []
+                merged[row, None] = []
         rows = [
-            before if after is None else (*before, tuple(parts), *after) for (before, after), parts in together.items()
+            before if after is None else (*before, tuple(parts), *after) for (before, after), parts in merged.items()
         ]
     return ", ".join(".".join(_alternatives(parts) for parts in row) for row in rows)
 
@@ -59,6 +63,6 @@ def _alternatives(parts: tuple[str, ...]) -> str:
     if not all(part.isdecimal() for part in parts):
         return f"{{{','.join(parts)}}}"
     numbers = sorted(map(int, parts))
-    # Neighbours keep their distance to their place in the row.
+    # Within a run of neighbours a number less its index stays the same.
     runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
     return f"{{{','.join(str(run[0]) if len(run) == 1 else f'{run[0]}-{run[-1]}' for run in runs)}}}"

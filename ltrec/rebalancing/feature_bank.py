@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 
 from ltrec import artifacts
 from ltrec.errors import UserError
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
 
-# Seeds of the views drawn: apart from those of the sampler's draws.
+# A part of the seed that keeps the views drawn apart from the sampler's draws.
 _VIEW_STREAM = 0x71E5
-# Of a GPU's free memory, what a bank may take.
+# The share of a GPU's free memory that a bank may take.
 _DEVICE_SHARE = 0.5
 
 
@@ -37,27 +37,23 @@ class FeatureBank:
     """One split's features.
 
     Attributes:
-        features: float32 (V, N, D); row i is line i of the split's list.
+        features: float32 (V, N, D); row i is that of line i of the split's list.
         labels: int64 (N,); -1 for an image of no class of the task.
-        header: What wrote it, and from which inputs.
+        header: What wrote the bank, and from which inputs.
     """
 
     features: Tensor
     labels: Tensor
     header: dict[str, Any]
     precomputed: ClassVar[bool] = True
-    """Whether what is trained on is `features` itself."""
+    """Whether training takes `features` themselves."""
 
     @classmethod
     def open(cls, path: Path, **made_from: str | Path) -> FeatureBank:
-        """Map a bank into memory.
-
-        Args:
-            path: Where it lies.
-            made_from: What it must belong to, as `artifacts.require_made_from` takes it.
+        """Return the bank in a file, mapped into memory; `made_from` goes to `artifacts.require_made_from`.
 
         Raises:
-            UserError: missing, damaged, no feature bank, or one that belongs to something else.
+            UserError: The file is missing, damaged, no feature bank, or one that belongs to something else.
         """
         tensors, header = artifacts.load_tensors(path)
         if set(tensors) != {"features", "labels"}:
@@ -66,47 +62,31 @@ class FeatureBank:
         return cls(tensors["features"], tensors["labels"], header)
 
     def to(self, device: torch.device) -> FeatureBank:
-        """The same bank on a device; features that a GPU has no room for stay, and are sent as they are wanted."""
-        import torch
-
+        """Return the bank on a device; features that a GPU has no room for stay, and are sent batch by batch."""
         fits = device.type != "cuda" or self.features.nbytes <= _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
         return FeatureBank(self.features.to(device) if fits else self.features, self.labels.to(device), self.header)
 
     def known(self) -> FeatureBank:
-        """The images of the task's classes; the bank itself if it holds no others."""
+        """Return the bank of the images that are of a class of the task."""
         known = self.labels != artifacts.UNKNOWN
         return self if known.all() else FeatureBank(self.features[:, known], self.labels[known], self.header)
 
     @property
     def plain(self) -> Tensor:
-        """The features of the evaluation transform, (N, D)."""
+        """Return the features of the evaluation transform, (N, D)."""
         return self.features[0]
 
     @property
-    def dim(self) -> int:
-        """D."""
-        return self.features.shape[2]
-
-    @property
     def views(self) -> int:
-        """V."""
+        """Return V."""
         return self.features.shape[0]
 
     def batches(self, drawn: NDArray[np.int64], size: int, *, epoch: int, seed: int) -> Iterator[Tensor]:
-        """The features that an epoch trains on: of each image drawn, those of a random view.
+        """Yield an epoch's batches of features (size, D): of each image drawn, by its row, those of a random view.
 
-        Args:
-            drawn: Which images, (M,).
-            size: B, images a batch; what is left over fills none and is left out.
-            epoch: Counted from 0.
-            seed: Of the views.
-
-        Yields:
-            Features (B, D) of B images at a time, in the order drawn.
+        A last batch that is smaller is left out. Epoch and seed decide on the views.
         """
-        import torch
-
-        device = self.features.device  # perhaps not that of the labels
+        device = self.features.device  # It may be another than that of the labels.
         views = np.random.default_rng([seed, epoch, _VIEW_STREAM]).integers(self.views, size=len(drawn))
         rows, flat = torch.from_numpy(views * len(self.labels) + drawn).to(device), self.features.flatten(0, 1)
         for start in range(0, len(drawn) - size + 1, size):
@@ -117,9 +97,9 @@ class FeatureBank:
 def writing(
     path: Path, labels: NDArray[np.int64], *, views: int, dim: int, header: Mapping[str, object]
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield a memory-mapped float32 array (V, N, D) to fill; the file takes its place when the block ends.
+    """Yield the float32 array (V, N, D) to fill of a new bank; the file takes its place when the block ends.
 
-    The features go to disk as they come, so that a bank may be larger than memory.
+    The array is mapped to disk, so that a bank may be larger than memory.
     """
     shape = (views, len(labels), dim)
     label_bytes = 8 * len(labels)
@@ -130,7 +110,7 @@ def writing(
         "features": {"dtype": "F32", "shape": shape, "data_offsets": (label_bytes, end)},
     }
     # The safetensors format: length of the header, the header as JSON padded to 8 bytes, the tensors. The labels come
-    # first: behind an odd number of features their eight bytes would not be aligned.
+    # first: after an odd number of features their eight bytes would not be aligned.
     text = json.dumps(layout).encode()
     text += b" " * (-len(text) % 8)
     with artifacts.replacing(path) as temporary:
@@ -143,7 +123,7 @@ def writing(
 
 
 def _reserve(file: int, size: int) -> None:
-    """Make a file so large that writing to its mapping cannot find the disk full: that would kill the process."""
+    """Give a file its size at once: a disk found full while its mapping is written would kill the process."""
     if hasattr(os, "posix_fallocate"):  # not on macOS
         os.posix_fallocate(file, 0, size)
     else:

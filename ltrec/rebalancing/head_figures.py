@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ltrec.models.heads import logits_of, predictions_of
-from ltrec.rebalancing.selection import calibrated, mean_recall
+from ltrec.rebalancing.selection import fit_temperature, mean_recall
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ def head_figures(head: Head, train: FeatureBank, val: FeatureBank) -> dict[str, 
     """
     val_logits, train_predictions = logits_of(head, val.plain), predictions_of(head, train.plain)
     val_labels, train_labels = (bank.labels.to(val_logits.device) for bank in (val, train))
-    log_likelihood = -calibrated(val_logits, val_labels)[1]
+    log_likelihood = -fit_temperature(val_logits, val_labels)[1]
     return {
         "val": _accuracy(val_logits.argmax(dim=1), val_labels) | {"log_likelihood": log_likelihood},
         "train": _accuracy(train_predictions, train_labels),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ltrec.data.images.device_loader import DeviceLoader
     from ltrec.models.network import Network
 
-# Seeds of these views: apart from those of the representation's epochs and of the feature bank's views.
+# A part of the seed that keeps these views apart from those of the representation's epochs and of the feature bank.
 _VIEW_STREAM = 2 << 32
 
 
@@ -28,9 +28,9 @@ class ImageFeatures(FeatureBank):
     """A feature bank that is not trained on: its batches come from the images themselves.
 
     Attributes:
-        network: In evaluation mode, so that batch norm takes and keeps the statistics of the representation's training.
-        loader: Augmented images; row i of the bank is image i.
-        precision: Of the network's arithmetic.
+        network: The frozen network, in evaluation mode, so that batch norm keeps and uses its statistics.
+        loader: Augmented images by the bank's rows, as many at a time as the head is trained with.
+        precision: The precision of the network's arithmetic.
         on_images: Called with the number of images done.
     """
 
@@ -51,27 +51,19 @@ class ImageFeatures(FeatureBank):
         precision: Precision = "fp32",
         on_images: Callable[[int], None],
     ) -> ImageFeatures:
-        """The images behind a bank.
-
-        Args:
-            bank: On any device; its features stay there.
-            network: On the device where the head is trained, in evaluation mode.
-            loader: Of the bank's images, to that device, as many at a time as the head is trained with.
-            precision: Of the network's arithmetic.
-            on_images: Called with the number of images done.
-        """
+        """Return the images behind a bank on any device; its labels are moved to the network's, its features stay."""
         assert not network.training, "a frozen network is in evaluation mode"
         labels = bank.labels.to(next(network.parameters()).device)
         return cls(bank.features, labels, bank.header, network, loader, precision, on_images)
 
     def batches(self, drawn: NDArray[np.int64], size: int, *, epoch: int, seed: int) -> Iterator[Tensor]:
-        """As the bank's, but of a new random view of each image drawn.
+        """Yield features as the bank does, but of a new random view of each image drawn.
 
         Raises:
-            UserError: an image cannot be read.
+            UserError: An image cannot be read.
         """
-        for images, index in self.loader.epoch(drawn, (seed, _VIEW_STREAM + epoch), drop_last=True):
-            assert len(index) == size, "the feed's batches are those of the training"
-            # What inference mode made cannot be trained on.
+        for images, rows in self.loader.epoch(drawn, (seed, _VIEW_STREAM + epoch), drop_last=True):
+            assert len(rows) == size, "the loader's batches are those of the training"
+            # Inference mode made them, and such tensors cannot be trained on.
             yield networks.predict_features(self.network, images, self.precision).clone()
             self.on_images(size)

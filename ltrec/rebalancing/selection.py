@@ -1,4 +1,4 @@
-"""How anything is chosen on the validation split: one score, one rule for ties."""
+"""How anything is chosen on the validation split: one score, one rule for ties. N images, C classes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _IMAGES_AT_ONCE = 1024
+# The search for a temperature: bounds of the logits' spread over T, relative tolerance, and number of steps.
 _SHARPNESS = math.exp(-4), math.exp(6)
 _TOLERANCE, _MOST_STEPS = 1e-4, 60
 
 
 class Score(NamedTuple):
-    """Ordered: balanced accuracy first, then the likelihood of the labels under the best temperature."""
+    """What a head reaches on val; the larger is the better, by balanced accuracy first."""
 
     balanced: float
     log_likelihood: float
+    """The labels' mean log-likelihood at the temperature that fits them best."""
 
 
-class Candidate:
-    """Logits (N, C) against labels (N,), ordered as `Score`; those that are not finite are right nowhere and come last.
+class ScoredLogits:
+    """Logits (N, C) with labels (N,), compared by their `Score`; logits that are not finite come last.
 
-    The likelihood takes several passes over the logits, so that it is fitted only where accuracies are equal.
+    The log-likelihood takes several passes over the logits, and is computed only where accuracies are equal.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor) -> None:
@@ -41,76 +43,80 @@ class Candidate:
 
     @cached_property
     def log_likelihood(self) -> float:
-        return -calibrated(self._logits, self._labels)[1] if self._finite else -math.inf
+        return -fit_temperature(self._logits, self._labels)[1] if self._finite else -math.inf
 
-    def __gt__(self, other: Candidate) -> bool:
+    def __gt__(self, other: ScoredLogits) -> bool:
         if self.balanced != other.balanced:
             return self.balanced > other.balanced
         return self.log_likelihood > other.log_likelihood
 
 
-def best(
+def choose_on_val(
     candidates: Callable[[Tensor], Iterable[Tensor]], count: int, features: Tensor, labels: Tensor
 ) -> tuple[int, list[float]]:
-    """Which of K candidates is the best on val, the first of equals, and the balanced accuracy of each.
+    """Return which of K candidates has the highest score, the first of equals, and each one's balanced accuracy.
 
     Args:
-        candidates: From some features (n, D) to the logits (n, C) of each candidate, always in the same order. What
-            they share is computed once, and no candidate's logits of all images are held but to break a tie.
+        candidates: Gives each candidate's logits (n, C) for some features (n, D), always in the same order. What
+            candidates share is computed once, and logits of all images are held to break a tie only.
         count: K.
-        features: Of val, (N, D), perhaps not on the device of the labels.
-        labels: Of val, (N,).
+        features: Val's features (N, D), on any device.
+        labels: Val's labels (N,), on the device to compute on.
     """
     blocks = torch.split(features, _IMAGES_AT_ONCE)
     predicted = torch.empty((count, len(labels)), dtype=torch.int64, device=labels.device)
     finite = torch.ones(count, dtype=torch.bool, device=labels.device)
-    for of_block, block in zip(torch.split(predicted, _IMAGES_AT_ONCE, dim=1), blocks, strict=True):
-        for place, logits in enumerate(candidates(block.to(labels.device))):
-            of_block[place] = logits.argmax(dim=1)
-            finite[place] &= all_finite(logits)
-    recalls = (mean_recall(answers, labels) for answers in predicted)
-    balanced = [recall if sound else 0.0 for recall, sound in zip(recalls, finite.tolist(), strict=True)]
-    tied = [place for place, reached in enumerate(balanced) if reached == max(balanced)]
-    if len(tied) == 1:
-        return tied[0], balanced
+    for block, block_predicted in zip(blocks, torch.split(predicted, _IMAGES_AT_ONCE, dim=1), strict=True):
+        for index, logits in enumerate(candidates(block.to(labels.device))):
+            block_predicted[index] = logits.argmax(dim=1)
+            finite[index] &= all_finite(logits)
+    balanced = [
+        mean_recall(row, labels) if is_finite else 0.0
+        for row, is_finite in zip(predicted, finite.tolist(), strict=True)
+    ]
+    tied = [index for index, accuracy in enumerate(balanced) if accuracy == max(balanced)]
 
-    def log_likelihood(place: int) -> float:
-        logits = [next(itertools.islice(candidates(block.to(labels.device)), place, None)) for block in blocks]
-        return Candidate(torch.cat(logits), labels).log_likelihood
+    def log_likelihood(index: int) -> float:
+        logits = [next(itertools.islice(candidates(block.to(labels.device)), index, None)) for block in blocks]
+        return ScoredLogits(torch.cat(logits), labels).log_likelihood
 
-    return max(tied, key=log_likelihood), balanced
+    return tied[0] if len(tied) == 1 else max(tied, key=log_likelihood), balanced
 
 
 def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Of the largest logit of each image, (N, C) and (N,)."""
+    """Return the balanced accuracy of the largest logits, for logits (N, C) and labels (N,)."""
     return mean_recall(logits.argmax(dim=1), labels)
 
 
-def all_finite(values: Tensor) -> Tensor:
-    """Whether none is NaN or infinite, (); looks at the extremes, which takes a sixth of looking at each."""
-    return torch.stack(values.aminmax()).isfinite().all()
-
-
 def mean_recall(predicted: Tensor, labels: Tensor) -> float:
-    """Balanced accuracy: the mean over the classes present of their accuracies, (N,) and (N,)."""
+    """Return the balanced accuracy, the mean of the present classes' recalls, for predictions and labels (N,)."""
     counts = torch.bincount(labels)
     hits = torch.bincount(labels[predicted == labels], minlength=len(counts))
     return float((hits[counts > 0].double() / counts[counts > 0]).mean())
 
 
-def calibrated(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The temperature that fits the labels best, and the mean negative log-likelihood under it.
+def all_finite(values: Tensor) -> Tensor:
+    """Return whether no value is NaN or infinite, (); the extremes tell in a sixth of the time."""
+    return torch.stack(values.aminmax()).isfinite().all()
 
-    Temperature scaling after Guo et al. 2017; it changes probabilities, never the class that wins. The likelihood is
-    convex in 1/T: Newton's method, kept between bounds that close in, takes a few passes over the logits.
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return the temperature T at which logits/T fit the labels best, and the mean negative log-likelihood there.
+
+    Temperature scaling after Guo et al. 2017: it changes probabilities, never the class that wins. The negative
+    log-likelihood is convex in 1/T: Newton's method between bounds that close in takes a few passes over the logits.
+
+    Args:
+        logits: (N, C).
+        labels: (N,).
 
     Raises:
-        UserError: the logits are not finite.
+        UserError: The logits are not finite.
     """
     if not all_finite(logits):
         raise UserError("the logits on val are not finite: weights or features are too small or too large")
     spread = float(logits.std()) or 1.0
-    # Of spread/T. Where val is told apart without a mistake, or not at all, a bound is what is found.
+    # Sharpness is spread/T. Where val is told apart without a mistake, or not at all, it ends at a bound.
     low, high = _SHARPNESS
     sharpness = 1.0
     for _ in range(_MOST_STEPS):
@@ -128,18 +134,18 @@ def calibrated(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def _likelihood(logits: Tensor, labels: Tensor, factor: float) -> tuple[float, float, float]:
-    """Mean negative log-likelihood of the labels under logits times a factor; its first and second derivatives by it.
+    """Return the mean negative log-likelihood under logits times a factor, and its two derivatives by the factor.
 
-    They are E_p[z] − z_y and Var_p[z], averaged over the images, for p = softmax(factor·z).
+    For logits z of an image and p = softmax(factor·z) they are E_p[z] − z_y and Var_p[z].
     """
     sums = torch.zeros(3, dtype=torch.float64, device=logits.device)
-    for z, own in zip(torch.split(logits, _IMAGES_AT_ONCE), torch.split(labels, _IMAGES_AT_ONCE), strict=True):
+    for z, y in zip(torch.split(logits, _IMAGES_AT_ONCE), torch.split(labels, _IMAGES_AT_ONCE), strict=True):
         p = (z * factor).softmax(dim=1)
         mean = torch.linalg.vecdot(p, z)
         from_mean = z - mean[:, None]
         variance = torch.linalg.vecdot(p * from_mean, from_mean)
-        right = z.gather(1, own[:, None])[:, 0]
-        nll = torch.logsumexp(z * factor, dim=1) - factor * right
-        sums += torch.stack([nll.sum(), (mean - right).sum(), variance.sum()]).double()
+        z_y = z.gather(1, y[:, None])[:, 0]
+        nll = torch.logsumexp(z * factor, dim=1) - factor * z_y
+        sums += torch.stack([nll.sum(), (mean - z_y).sum(), variance.sum()]).double()
     nll, slope, curvature = (sums / len(labels)).tolist()
     return nll, slope, curvature

@@ -12,7 +12,7 @@ from ltrec.compute.device import require_finite
 from ltrec.compute.distributed import SINGLE_PROCESS
 from ltrec.compute.precision import autocast
 from ltrec.errors import UserError
-from ltrec.training.mixing import blend
+from ltrec.training.mixing import mixed_batches
 from ltrec.training.step import ComputeConfig, Gradients, compiler_explained
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     Batch = tuple[Tensor, Tensor]
 
 LR = "params.yaml: represent.optimizer.lr"
-# Steps after which the losses are looked at: each look waits for the device.
-_LOOK_EVERY = 50
+# Losses are fetched so many steps at a time: each time waits for the device.
+_FETCH_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,16 @@ class EpochReport:
     """What an epoch did, on all ranks together.
 
     Attributes:
-        epoch: Counted from 0.
-        loss: Mean training loss over the images shown.
-        accuracy: Fraction of the images shown that were classified right while training.
-        lr: Learning rate at the epoch's first step; the backbone's, if the head has its own.
-        images: How many were shown.
+        epoch: The epoch, counted from 0.
+        loss: The mean training loss over the images shown.
+        accuracy: The fraction of them that was classified right while training; mixed ones count as their larger part.
+        lr: The learning rate at the epoch's first step; the backbone's, if the head has its own.
     """
 
     epoch: int
     loss: float
     accuracy: float
     lr: float
-    images: int
 
 
 def train(
@@ -69,28 +67,27 @@ def train(
     gradient_scaler: torch.amp.GradScaler | None = None,
     world: World = SINGLE_PROCESS,
 ) -> None:
-    """Train epoch after epoch.
+    """Train the network in place, epoch after epoch.
 
     Args:
         network: Images (b, H, W, 3) → logits (b, C), on its device.
-        loss: Logits (b, C) and targets → the sum of the images' losses, on that device.
+        loss: Logits (b, C) and targets (b,) → the sum of the images' losses, on that device.
         batches: Gives this rank's part of an epoch's batches: images and labels (b,), on the network's device.
-        optimizer: Over the network's parameters.
-        schedule: Stepped after each update.
-        epochs: Those still to do; random layers repeat epoch by epoch, so that a resume changes nothing.
-        batch_size: B, images an update, of all ranks together.
-        seed: Of the random layers.
+        optimizer: The optimizer of the network's parameters.
+        schedule: The learning rate's schedule, stepped after each update.
+        epochs: The epochs still to do; each seeds random layers anew, so that a resume changes nothing.
+        batch_size: B, the images of an update on all ranks together.
+        seed: The seed of random layers and of mixup.
         on_epoch: Called after each epoch, with the network in training mode.
-        clip_norm: Largest norm that an update's gradient, all parameters' together, keeps.
-        mixup: α of the Beta(α, α) that says how much of each image another of its batch replaces, pixels and target
-            alike (Zhang et al. 2018); None: nothing. The accuracy reported is that of the larger parts.
-        average: Of the network's weights, brought up to date after each update.
-        compute: How it computes.
-        gradient_scaler: Of fp16's gradients, perhaps that of a training that goes on; None: a new one.
-        world: Who trains together.
+        clip_norm: The largest norm that the gradient of all parameters together may have; None: any.
+        mixup: α of mixup, with which images and targets are mixed; None: they are not.
+        average: A moving average of the network, updated after each update.
+        compute: How the training computes.
+        gradient_scaler: The scaler of fp16's gradients in a training that is resumed; None: a new one.
+        world: The ranks that train together.
 
     Raises:
-        UserError: a loss is no longer finite, or the gradients of all batches overflow; the epoch is given up.
+        UserError: A loss is no longer finite, or the gradients of all updates overflow.
     """
     device, compute = next(network.parameters()).device, compute or ComputeConfig()
     gradients = Gradients(network, loss, batch_size, compute, gradient_scaler=gradient_scaler, world=world)
@@ -98,10 +95,10 @@ def train(
     network.train()
     for epoch in epochs:
         torch.manual_seed((seed * 1_000_003 + epoch) * world.size + world.rank)
-        given = batches(epoch)
-        shown: Iterable[tuple[Tensor, Targets]] = given
-        if mixup is not None:
-            shown = blend(given, mixup, (seed, epoch, world.rank))
+        plain = batches(epoch)
+        shown: Iterable[tuple[Tensor, Targets]] = (
+            plain if mixup is None else mixed_batches(plain, mixup, (seed, epoch, world.rank))
+        )
         lr = float(optimizer.param_groups[0]["lr"])
         tally = _Tally(device, world, epoch, lr)
         with compiler_explained(compute.compiled):
@@ -128,7 +125,7 @@ def train(
 
 
 def _require_an_update(scaler: torch.amp.GradScaler, before: float, updates: int) -> None:
-    """An update whose gradients overflow in fp16 is left out, and the scale halved: not all of them may be."""
+    """Raise UserError if no update was made: fp16 leaves out those whose gradients overflow, and halves the scale."""
     if scaler.is_enabled() and scaler.get_scale() <= before * scaler.get_backoff_factor() ** updates:
         raise UserError(
             f"in fp16 the gradients of all {updates} updates overflowed: nothing was learnt; allowed here: fp32, and"
@@ -138,23 +135,22 @@ def _require_an_update(scaler: torch.amp.GradScaler, before: float, updates: int
 
 
 class _Tally:
-    """Losses and hits of an epoch, left on the device for some steps at a time."""
+    """Adds up an epoch's losses and hits, which stay on the device for some steps at a time."""
 
     def __init__(self, device: torch.device, world: World, epoch: int, lr: float) -> None:
         self._world, self._epoch, self._lr = world, epoch, lr
-        self._losses: list[Tensor] = []
+        self._losses: list[Tensor] = []  # those not fetched yet
         self._hits = torch.zeros((), dtype=torch.int64, device=device)
-        self._shown = 0
-        self._steps, self._loss = 0, 0.0
+        self._steps, self._shown, self._loss = 0, 0, 0.0
 
     def add(self, loss: Tensor, hits: Tensor, shown: int) -> None:
         self._losses.append(loss)
         self._hits += hits
         self._shown += shown
-        if len(self._losses) == _LOOK_EVERY:
-            self._look()
+        if len(self._losses) == _FETCH_EVERY:
+            self._fetch()
 
-    def _look(self) -> None:
+    def _fetch(self) -> None:
         if not self._losses:
             return
         losses = torch.stack(self._losses).double()
@@ -166,18 +162,17 @@ class _Tally:
         self._losses.clear()
 
     def report(self) -> EpochReport:
-        self._look()
+        self._fetch()
         counts = torch.stack([self._hits, torch.full_like(self._hits, self._shown)])
         self._world.sum(counts)
         hits, shown = counts.tolist()
-        return EpochReport(self._epoch, self._loss / shown, hits / shown, self._lr, shown)
+        return EpochReport(self._epoch, self._loss / shown, hits / shown, self._lr)
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network that `train` keeps as an exponential moving average of its weights.
+    """Return a copy of the network that `train` keeps as an exponential moving average of its weights.
 
-    Buffers are averaged like weights: batch-norm statistics of the last network would not be those of the
-    activations that averaged weights give.
+    Buffers are averaged too: averaged weights give other activations, and so other batch-norm statistics.
     """
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -194,17 +189,16 @@ def validate(
     precision: Precision = "fp32",
     world: World = SINGLE_PROCESS,
 ) -> tuple[float, float]:
-    """How well a network does, in evaluation mode; its own mode is restored.
+    """Return a network's balanced accuracy, and its largest absolute logit, infinite if one is not finite.
+
+    The network computes in evaluation mode; its own mode is restored.
 
     Args:
         network: Images (b, H, W, 3) → logits (b, C), on its device.
-        batches: This rank's images and labels (b,), on that device; all ranks' together are what is judged.
+        batches: This rank's images and labels (b,), on that device; the figures are those of all ranks' images.
         classes: C.
-        precision: Of the arithmetic.
-        world: Who judges together.
-
-    Returns:
-        Balanced accuracy, and the largest absolute logit, infinite if one is not finite.
+        precision: The precision of the arithmetic.
+        world: The ranks that compute together.
     """
     device, training = next(network.parameters()).device, network.training
     network.eval()

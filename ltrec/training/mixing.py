@@ -11,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Keeps its random numbers apart from those of crops and draws.
+# A part of the seed that keeps these random numbers apart from those of crops and draws.
 _STREAM = 0xB1E7D
 
 
@@ -19,35 +19,29 @@ class MixedTargets(NamedTuple):
     """The targets of images that others were blended into."""
 
     labels: Tensor
-    """Of the images themselves, (B,)."""
+    """The images' own labels, (B,)."""
     others: Tensor
-    """Of what was blended into each, (B,)."""
+    """The labels of the images that were blended in, (B,)."""
     shares: Tensor
-    """What each image kept of itself, in 0…1, (B,)."""
+    """How much each image kept of itself, in 0…1, (B,)."""
 
 
 Targets = Tensor | MixedTargets
-"""Labels (B,), or those of mixed images."""
+"""Labels (B,), or the targets of mixed images."""
 
 
-def blend(
-    batches: Iterable[tuple[Tensor, Tensor]], alpha: float, key: tuple[int, ...]
+def mixed_batches(
+    batches: Iterable[tuple[Tensor, Tensor]], alpha: float, seed: tuple[int, ...]
 ) -> Iterator[tuple[Tensor, MixedTargets]]:
-    """Blend each image with its opposite in the batch, with a share of its own from Beta(α, α).
-
-    Args:
-        batches: Images (B, …) and labels (B,).
-        alpha: α.
-        key: Of the random numbers.
-    """
-    random = np.random.default_rng([*key, _STREAM])
+    """Yield the batches, images (B, …) and labels (B,), each image mixed with a share drawn from Beta(α, α)."""
+    random = np.random.default_rng([*seed, _STREAM])
     for images, labels in batches:
         shares = torch.from_numpy(random.beta(alpha, alpha, size=len(images)).astype(np.float32))
-        yield blended(images, labels, shares.to(images.device, non_blocking=True))
+        yield mix(images, labels, shares.to(images.device, non_blocking=True))
 
 
-def blended(images: Tensor, labels: Tensor, shares: Tensor) -> tuple[Tensor, MixedTargets]:
-    """Return s·x_i + (1 − s)·x_{B−1−i} for each image's share s of (B,), and the targets."""
+def mix(images: Tensor, labels: Tensor, shares: Tensor) -> tuple[Tensor, MixedTargets]:
+    """Return s_i·x_i + (1 − s_i)·x_{B−1−i} for images x (B, …) and shares s (B,), and the targets."""
     mixed = torch.lerp(images.flip(0).float(), images.float(), shares.view(-1, *[1] * (images.ndim - 1)))
     return mixed, MixedTargets(labels, labels.flip(0), shares)
 
@@ -60,7 +54,7 @@ def main_labels(targets: Targets) -> Tensor:
 
 
 def split_targets(targets: Targets, parts: int) -> list[Targets]:
-    """Return the targets in so many parts, one after another, as `torch.tensor_split` cuts the images."""
+    """Return the targets in `parts` parts, as `torch.tensor_split` cuts the images."""
     if not isinstance(targets, MixedTargets):
         return list(targets.tensor_split(parts))
     return [MixedTargets(*part) for part in zip(*(tensor.tensor_split(parts) for tensor in targets), strict=True)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-# Each within what a float32 holds.
+# Within what a float32 holds.
 LearningRate = Annotated[float, Field(gt=0, le=1e38)]
 WeightDecay = Annotated[float, Field(ge=0, le=1e38)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -27,7 +27,7 @@ class SgdRecipe(Settings):
     """The figures of stochastic gradient descent with momentum."""
 
     lr: LearningRate = 0.1
-    """Learning rate at its highest, at the first step unless a warm-up comes before."""
+    """The highest learning rate: that of the first step, or that at the end of the warm-up."""
     momentum: Momentum = 0.9
     weight_decay: WeightDecay = 5e-4
 
@@ -48,7 +48,7 @@ class Sgd(SgdRecipe):
         return self
 
     def build(self, backbone: Iterable[Parameter], head: Iterable[Parameter]) -> Optimizer:
-        """Over the parameters that require a gradient."""
+        """Return the optimizer of those parameters that require a gradient."""
         import torch
 
         parameters = groups(backbone, head, self.lr, self.head_lr)
@@ -58,7 +58,7 @@ class Sgd(SgdRecipe):
             nesterov=self.nesterov, fused=_on_gpu(parameters),
         )  # fmt: skip
         if self.momentum:
-            # The fused kernel leaves what it made without content where fp16 skips the first update.
+            # The fused kernel makes the buffers, but leaves them unfilled where fp16 skips the first update.
             for parameter in (parameter for group in parameters for parameter in group["params"]):
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
@@ -76,7 +76,7 @@ class AdamW(Settings):
     weight_decay: WeightDecay = 1e-2
 
     def build(self, backbone: Iterable[Parameter], head: Iterable[Parameter]) -> Optimizer:
-        """Over the parameters that require a gradient."""
+        """Return the optimizer of those parameters that require a gradient."""
         import torch
 
         parameters = groups(backbone, head, self.lr, self.head_lr)
@@ -91,9 +91,9 @@ OptimizerSettings = Annotated[Sgd | AdamW, Field(discriminator="name")]
 def groups(
     backbone: Iterable[Parameter], head: Iterable[Parameter], lr: float, head_lr: float | None
 ) -> list[dict[str, Any]]:
-    """Parameter groups of an optimizer: the backbone's first; one of both where they share a learning rate.
+    """Return an optimizer's parameter groups: one for backbone and head or, with `head_lr`, one for each.
 
-    Parameters that require no gradient are in none: weight decay would move them, too.
+    Parameters that require no gradient are left out: weight decay would move them, too.
     """
     body, top = ([parameter for parameter in part if parameter.requires_grad] for part in (backbone, head))
     if head_lr is None:
@@ -102,15 +102,15 @@ def groups(
 
 
 def _on_gpu(parameters: list[dict[str, Any]]) -> bool:
-    """Where one fused kernel makes the whole update; on a CPU it brings nothing."""
+    """Return whether all parameters are on a GPU, where a fused kernel is faster; on a CPU it is not."""
     return all(parameter.is_cuda for group in parameters for parameter in group["params"])
 
 
 class _Schedule(Settings):
-    """A factor on each group's learning rate, linear from 0 in the warm-up, stepped after every update."""
+    """A factor on each group's learning rate, set anew after every update; in the warm-up it rises linearly from 0."""
 
     warmup_epochs: Count = 0
-    """Epochs of a linear rise to the learning rate before."""
+    """Epochs of a linear rise to the learning rate, before the schedule proper."""
 
     def check(self, epochs: int) -> None:
         """Raise ValueError if a training of `epochs` epochs is too short for it."""
@@ -118,16 +118,16 @@ class _Schedule(Settings):
             raise ValueError(f"warms up for {self.warmup_epochs} epochs; warmup_epochs must be below epochs ({epochs})")
 
     def shape(self, step: int, *, epochs: int, steps: int) -> float:
-        """The factor at an update after the warm-up, counted from the training's first."""
+        """Return the factor at an update after the warm-up; `step` counts from the training's first."""
         raise NotImplementedError
 
     def factor(self, step: int, *, epochs: int, steps: int) -> float:
-        """The factor at an update counted from 0, of `epochs` epochs of `steps` updates each."""
+        """Return the factor at an update, counted from 0, of `epochs` epochs of `steps` updates each."""
         warmup = self.warmup_epochs * steps
         return (step + 1) / warmup if step < warmup else self.shape(step, epochs=epochs, steps=steps)
 
     def build(self, optimizer: Optimizer, *, epochs: int, steps: int) -> LRScheduler:
-        """The schedule of an optimizer over `epochs` epochs of `steps` updates each."""
+        """Return the schedule of an optimizer over `epochs` epochs of `steps` updates each."""
         import torch
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.factor(step, epochs=epochs, steps=steps))
@@ -154,7 +154,7 @@ class StepSchedule(_Schedule):
 
     name: Literal["step"] = "step"
     milestones: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(_rising)]
-    """After so many epochs, those of the warm-up among them."""
+    """Epochs after which the learning rate falls, those of the warm-up counted too."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
 
     @model_validator(mode="after")
@@ -178,5 +178,5 @@ ScheduleSettings = Annotated[CosineSchedule | StepSchedule, Field(discriminator=
 
 
 def cosine(step: int, steps: int) -> float:
-    """½(1 + cos(π·step/steps)): 1 at the first of `steps` updates, 0 after the last."""
+    """Return ½(1 + cos(π·step/steps)): 1 at the first of `steps` updates, 0 after the last."""
     return 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))

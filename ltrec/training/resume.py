@@ -8,29 +8,30 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
+
 from ltrec import artifacts, console, project
 from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
 _KEPT_SECONDS = 30 * 24 * 3600.0
 
 
 class ResumeFolder:
-    """One training's checkpoint in the project's state folder; as a context manager, held by one process.
+    """One training's checkpoint in the project's state folder; as a context manager it locks out other processes.
 
     Args:
         stage: The stage that trains.
-        key: Digest of everything that decides the training's result: another key is another training.
-        patience: Seconds to wait for another process that holds it.
+        key: The digest of everything that decides the training's result: another key is another training.
+        patience: Seconds to wait for another process that holds the lock.
     """
 
     def __init__(self, stage: str, key: str, *, patience: float = 15.0) -> None:
         self.folder = _folder(stage) / key[:16]
         self._file, self._result = self.folder / "checkpoint.pt", self.folder / "result"
-        # Beside the folder: that may go, the lock must not go before it.
+        # Beside the folder, which may be discarded while the lock is held.
         self._lock_file = self.folder.with_suffix(".lock")
         self._patience = patience
         self._held = contextlib.ExitStack()
@@ -39,16 +40,12 @@ class ResumeFolder:
         self._held.enter_context(project.lock(self._lock_file, patience=self._patience))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._held:
             self._lock_file.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """The last saved state, or None; with a warning if it is damaged."""
-        import torch
-
+        """Return the last saved state; None where there is none or, after a warning, where it is damaged."""
         if not self._file.exists():
             return None
         try:
@@ -58,42 +55,31 @@ class ResumeFolder:
             return None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Put a state in place of the last one, at once or not at all."""
-        import torch
-
-        content = io.BytesIO()  # torch's own errors hide that a disk is full
+        """Replace the last state by this one, as a whole or not at all."""
+        content = io.BytesIO()  # torch's own errors would hide that a disk is full
         torch.save(state, content)
         with artifacts.replacing(self._file) as temporary:
             temporary.write_bytes(content.getbuffer())
 
     def finish(self, result: str) -> None:
-        """The training is over; the state stays until a `sweep` is told that the result was taken over.
-
-        Args:
-            result: Digest of what the training wrote.
-        """
+        """Note that the training is over, and the digest of what it wrote; the state stays until `sweep` removes it."""
         artifacts.write_text(self._result, result)
 
     def result(self) -> str | None:
-        """What `finish` was given; None while the training is not over."""
+        """Return the digest that `finish` noted; None while the training is not over."""
         return self._result.read_text(encoding="utf-8") if self._result.exists() else None
 
     def abandoned(self) -> bool:
-        """Without a checkpoint, or with one that is older than 30 days."""
+        """Return whether there is no checkpoint, or only one that is older than 30 days."""
         return not self._file.exists() or time.time() - self._file.stat().st_mtime > _KEPT_SECONDS
 
     def discard(self) -> None:
-        """Nobody will go on from it."""
+        """Delete the state."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def sweep(stage: str, *, taken: str | None = None) -> None:
-    """Discard a stage's abandoned states, and those whose result was taken over; what a process holds stays.
-
-    Args:
-        stage: The stage that trained.
-        taken: Digest of the result that is safe now.
-    """
+    """Discard a stage's abandoned states, and those with the result `taken`, which is safe now; held ones stay."""
     for key in {path.stem for path in _folder(stage).glob("*")}:
         with contextlib.suppress(UserError, OSError), ResumeFolder(stage, key, patience=0) as state:
             if state.abandoned() or (taken is not None and state.result() == taken):

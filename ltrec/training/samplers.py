@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     Indices = NDArray[np.int64]
     Probabilities = NDArray[np.float64]
 
-# Draws that are worked on at a time: they fit the processor's cache. Another number gives another order.
-_PIECE = 1 << 18
+# So many draws are made at a time: they fit the processor's cache. Another number gives another order.
+_DRAWS_AT_ONCE = 1 << 18
 
 
 class Sampler(ABC):
-    """Draws one epoch of image indices at a time; the same ones for the same seed and state."""
+    """Draws the image indices of one epoch after another; the same ones for the same seed and state."""
 
     def __init__(self, labels: Indices, seed: int) -> None:
         self.labels = np.asarray(labels, dtype=np.int64)
@@ -36,12 +36,13 @@ class Sampler(ABC):
 
     @abstractmethod
     def epoch(self, epoch: int) -> Indices:
-        """The image indices of an epoch counted from 0, (N,), as many as there are training images."""
+        """Return the image indices of an epoch counted from 0, (N,), as many as there are training images."""
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on from here; it can be saved as JSON."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - nothing to take up by default
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - by default there is no state
         """Go on where `state_dict` was taken."""
 
 
@@ -52,29 +53,10 @@ class ShuffledSampler(Sampler):
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.labels))
 
 
-class _Orders:
-    """Random orders that can be had again: those of one stream lie one after another in a counter-based generator.
-
-    Philox (Salmon et al. 2011) starts anywhere at once, so that no order has to be kept or repeated from the first.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._random = np.random.Philox(seed)
-        self._state = self._random.state
-
-    def part(self, stream: int, size: int, begin: int, end: int) -> Indices:
-        """The stream's orders of `size` things, from one to before another, (end - begin, size)."""
-        block, skipped = divmod(begin * size, 4)  # a step of the counter gives four numbers
-        self._state["state"]["counter"][:] = block, 0, stream, 0
-        self._random.state = self._state
-        keys = self._random.random_raw(skipped + (end - begin) * size)[skipped:]
-        return np.asarray(keys.reshape(-1, size).argsort(axis=1))
-
-
 class _ClassSampler(Sampler):
     """Draws classes; the images follow from each class's endless shuffled cycle.
 
-    It keeps indices in as few bytes as they need: 10^7 images take some hundred megabytes.
+    Indices are kept in as few bytes as they need: 10^7 images take some hundred megabytes.
     """
 
     def __init__(self, labels: Indices, seed: int) -> None:
@@ -85,7 +67,8 @@ class _ClassSampler(Sampler):
         self._by_class = _compact(self._by_class, len(self.labels))
         self._first = np.cumsum(self._counts) - self._counts
         self._drawn = np.zeros(len(self._counts), dtype=np.int64)
-        self._orders = _Orders(seed)
+        self._random = np.random.Philox(seed)
+        self._start = self._random.state
 
     def state_dict(self) -> dict[str, Any]:
         return {"drawn": self._drawn.tolist()}
@@ -94,31 +77,41 @@ class _ClassSampler(Sampler):
         self._drawn = np.array(state["drawn"], dtype=np.int64)
 
     def _draw(self, classes: NDArray[Any]) -> Indices:
-        """The images of an epoch, (N,), whose classes, (N,), are drawn: each the next one of its class."""
-        wanted = np.bincount(classes, minlength=len(self._counts))
-        following = np.empty_like(self._by_class)  # class after class
-        filled = 0
-        for label in np.flatnonzero(wanted).tolist():
-            end = filled + int(wanted[label])
-            following[filled:end] = self._next(label, end - filled)
-            filled = end
-        self._drawn += wanted
+        """Return the images of an epoch whose classes (N,) are drawn, (N,): for each, the next one of its class."""
+        draws = np.bincount(classes, minlength=len(self._counts))  # of each class
+        ends = np.cumsum(draws)
+        by_class = np.empty_like(self._by_class)  # the epoch's images, class after class
+        for label in np.flatnonzero(draws).tolist():
+            count, end = int(draws[label]), int(ends[label])
+            by_class[end - count : end] = self._next(label, count)
+        self._drawn += draws
         images = np.empty(len(classes), dtype=np.int64)
-        begin = np.cumsum(wanted) - wanted  # of what is left of each class
-        for start in range(0, len(images), _PIECE):
-            piece = classes[start : start + _PIECE]
-            here = np.bincount(piece, minlength=len(wanted))
-            places = np.arange(len(piece)) + np.repeat(begin - np.cumsum(here) + here, here)
-            images[start + np.argsort(piece, kind="stable")] = following[places]
-            begin += here
+        following = ends - draws  # each class's first image that is not placed yet
+        for start in range(0, len(images), _DRAWS_AT_ONCE):
+            block = classes[start : start + _DRAWS_AT_ONCE]
+            counts = np.bincount(block, minlength=len(draws))
+            taken = np.arange(len(block)) + np.repeat(following - np.cumsum(counts) + counts, counts)
+            images[start + np.argsort(block, kind="stable")] = by_class[taken]
+            following += counts
         return images
 
-    def _next(self, label: int, wanted: int) -> NDArray[Any]:
-        """The next images of a class's cycle, (wanted,)."""
+    def _next(self, label: int, count: int) -> NDArray[Any]:
+        """Return the next images of a class's cycle, (count,)."""
         first, size, drawn = int(self._first[label]), int(self._counts[label]), int(self._drawn[label])
-        turn, skipped = divmod(drawn, size)
-        turns = self._orders.part(label, size, turn, -(-(drawn + wanted) // size))
-        return np.asarray(self._by_class[first : first + size][turns.ravel()[skipped : skipped + wanted]])
+        cycle, skipped = divmod(drawn, size)
+        cycles = self._orders(label, size, cycle, -(-(drawn + count) // size))
+        return np.asarray(self._by_class[first : first + size][cycles.ravel()[skipped : skipped + count]])
+
+    def _orders(self, stream: int, size: int, begin: int, end: int) -> Indices:
+        """Return a stream's random orders `begin` to `end` (exclusive) of `size` things, (end - begin, size).
+
+        They lie one after another in Philox (Salmon et al. 2011), which can start anywhere: none has to be kept.
+        """
+        block, skipped = divmod(begin * size, 4)  # A step of the counter gives four numbers.
+        self._start["state"]["counter"][:] = block, 0, stream, 0
+        self._random.state = self._start
+        keys = self._random.random_raw(skipped + (end - begin) * size)[skipped:]
+        return np.asarray(keys.reshape(-1, size).argsort(axis=1))
 
 
 class FrequencySampler(_ClassSampler):
@@ -131,12 +124,12 @@ class FrequencySampler(_ClassSampler):
     def epoch(self, epoch: int) -> Indices:
         probabilities = self._probabilities(self._counts[self._classes], epoch)
         random = np.random.default_rng([self.seed, epoch])
-        drawn = np.empty(len(self.labels), dtype=self._classes.dtype)
-        for piece in np.split(drawn, range(_PIECE, len(drawn), _PIECE)):
-            # How often each class comes, in a random order, is the same as class by class and much faster.
-            piece[:] = np.repeat(self._classes, random.multinomial(len(piece), probabilities))
-            random.shuffle(piece)
-        return self._draw(drawn)
+        classes = np.empty(len(self.labels), dtype=self._classes.dtype)
+        for block in np.split(classes, range(_DRAWS_AT_ONCE, len(classes), _DRAWS_AT_ONCE)):
+            # Drawing how often each class comes, then an order, is as random as class by class and much faster.
+            block[:] = np.repeat(self._classes, random.multinomial(len(block), probabilities))
+            random.shuffle(block)
+        return self._draw(classes)
 
 
 class CycleSampler(_ClassSampler):
@@ -150,7 +143,7 @@ class CycleSampler(_ClassSampler):
     def epoch(self, epoch: int) -> Indices:  # noqa: ARG002 - the cycle goes on over epochs
         length, count = len(self._classes) * self.per_visit, len(self.labels)
         cycle, skipped = divmod(self._position, length)
-        cycles = self._orders.part(len(self._counts), len(self._classes), cycle, -(-(self._position + count) // length))
+        cycles = self._orders(len(self._counts), len(self._classes), cycle, -(-(self._position + count) // length))
         visits = np.repeat(self._classes[cycles.ravel()], self.per_visit)
         self._position += count
         return self._draw(visits[skipped : skipped + count])
@@ -164,18 +157,18 @@ class CycleSampler(_ClassSampler):
 
 
 def power_probabilities(counts: Indices, q: float) -> Probabilities:
-    """p_j ∝ n_j^q (eq. 1), (C,) → (C,): q = 1 instance-balanced, 0 class-balanced, ½ square-root."""
+    """Return p_j ∝ n_j^q (eq. 1) for counts n (C,), (C,): q = 1 instance-balanced, 0 class-balanced, ½ square-root."""
     weights: Probabilities = np.power(counts.astype(np.float64), q)
     return np.asarray(weights / weights.sum())
 
 
 def progressive_probabilities(counts: Indices, progress: float) -> Probabilities:
-    """(1 − t/T)·p_instance + (t/T)·p_class (eq. 2), (C,) → (C,), for a progress t/T between 0 and 1."""
+    """Return (1 − t/T)·p_instance + (t/T)·p_class (eq. 2) for counts (C,) and a progress t/T in 0…1, (C,)."""
     return (1 - progress) * power_probabilities(counts, 1) + progress * power_probabilities(counts, 0)
 
 
 def _compact(indices: Indices, end: int) -> NDArray[Any]:
-    """Whole numbers below `end` in as few bytes as hold them; NumPy sorts two bytes much faster, too."""
+    """Return whole numbers below `end` in as few bytes as hold them; NumPy also sorts two bytes much faster."""
     return indices.astype(np.min_scalar_type(end))
 
 
@@ -184,7 +177,7 @@ class InstanceBalanced(Settings):
 
     name: Literal["instance_balanced"] = "instance_balanced"
 
-    def build(self, labels: Indices, *, seed: int, epochs: int) -> Sampler:  # noqa: ARG002 - one signature
+    def build(self, labels: Indices, *, seed: int, epochs: int) -> Sampler:  # noqa: ARG002 - one signature for all
         return ShuffledSampler(labels, seed)
 
 

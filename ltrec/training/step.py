@@ -31,13 +31,13 @@ _WITH_LITTLE_MEMORY = {"cuda"}
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How a training computes; but for rounding, and batch norm where batches are cut, it learns the same.
+    """How a training computes; but for rounding, and batch norm where batches are split, it learns the same.
 
     Attributes:
-        precision: Of the network's arithmetic.
-        compiled: What `torch.compile` does to it; `reduce-overhead` records CUDA graphs.
-        micro_batches: In how many parts, one after another, a batch goes through the network.
-        auto_split: Whether there are more of them, instead of giving up, while a GPU's memory does not hold one.
+        precision: The precision of the network's arithmetic.
+        compiled: The mode of `torch.compile`; `reduce-overhead` records CUDA graphs.
+        micro_batches: The number of parts in which a batch goes through the network, one after another.
+        auto_split: Whether batches are split further where a GPU's memory does not hold a part; else that is an error.
     """
 
     precision: Precision = "fp32"
@@ -47,16 +47,7 @@ class ComputeConfig:
 
 
 class Gradients:
-    """Adds up the gradients of a batch's mean loss, on all ranks together.
-
-    Args:
-        network: Images (b, H, W, 3) → logits (b, C), on its device.
-        loss: Logits (b, C) and targets → the sum of the images' losses, on that device.
-        batch_size: B, images an update, of all ranks together.
-        compute: How it computes.
-        gradient_scaler: Of fp16's gradients; None: a new one.
-        world: Who trains together.
-    """
+    """Adds up the gradients of a batch's mean loss over all ranks; its arguments are those of `loop.train`."""
 
     def __init__(
         self,
@@ -72,17 +63,17 @@ class Gradients:
         self._loss, self._batch_size, self._compute, self._world = loss, batch_size, compute, world
         self.micro_batches = compute.micro_batches
         self.scaler = scaler(compute.precision, self._device) if gradient_scaler is None else gradient_scaler
-        self._apart: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+        self._without_sync: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
         self._model: Callable[[Tensor], Tensor] = network
         if world.size > 1:
             from torch.nn.parallel import DistributedDataParallel
 
             with warnings.catch_warnings():
-                # What takes the argument's place in torch 2.15 is unknown to earlier ones.
+                # The argument that torch 2.15 wants instead is unknown to earlier ones.
                 warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-                # Buffers are shared once an epoch, when they matter.
+                # Buffers matter once an epoch only, and are shared then.
                 self._model = parallel = DistributedDataParallel(network, broadcast_buffers=False)
-            self._apart = parallel.no_sync
+            self._without_sync = parallel.no_sync
         if compute.compiled != "off":
             self._model = torch.compile(self._model, mode=compute.compiled)
 
@@ -90,21 +81,19 @@ class Gradients:
         """Add a batch's gradients to those of the parameters.
 
         Args:
-            images: This rank's, (b, H, W, 3).
-            targets: Their labels (b,), or those of mixed images.
+            images: This rank's images, (b, H, W, 3).
+            targets: Their targets, (b,).
 
         Returns:
-            The sum of the losses, and how many of this rank's images were classified right, by the label of the larger
-            part where images are mixed.
+            The sum of the losses, and how many of the images were classified right; a mixed image counts as its larger
+            part.
         """
         loss, hits = torch.zeros((), device=self._device), torch.zeros((), dtype=torch.int64, device=self._device)
-        parts = list(
-            zip(images.tensor_split(self.micro_batches), split_targets(targets, self.micro_batches), strict=True)
-        )
-        for number, (some_images, some_targets) in enumerate(parts, start=1):
-            with self._apart() if number < len(parts) else contextlib.nullcontext():
-                part_loss, part_hits = self._backward(some_images, some_targets)
-            loss, hits = loss + part_loss, hits + part_hits
+        split_images, parts = images.tensor_split(self.micro_batches), split_targets(targets, self.micro_batches)
+        for number, (micro_batch, micro_targets) in enumerate(zip(split_images, parts, strict=True), start=1):
+            with self._without_sync() if number < len(parts) else contextlib.nullcontext():
+                micro_loss, micro_hits = self._backward(micro_batch, micro_targets)
+            loss, hits = loss + micro_loss, hits + micro_hits
         return loss, hits
 
     def _backward(self, images: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
@@ -112,48 +101,46 @@ class Gradients:
             logits = self._model(images).float()
             loss = self._loss(logits, targets)
         with profiling.span("backward"):
-            # Over ranks gradients are averaged; what is wanted is the mean over the whole batch's images.
+            # Ranks average their gradients, and the mean is to be over the images of all.
             self.scaler.scale(loss * (self._world.size / self._batch_size)).backward()
         return loss.detach(), (logits.detach().argmax(dim=1) == main_labels(targets)).sum()
 
     def fit_memory(self, images: Tensor, targets: Targets) -> None:
-        """Try a batch, halving its parts until the GPU's memory holds one; the network stays as it was.
+        """Try a batch as large as any, and halve the micro-batches until the GPU's memory holds one.
 
-        Args:
-            images: As large a batch as there will be, (b, H, W, 3).
-            targets: Its targets.
+        The network stays as it was.
 
         Raises:
-            UserError: Memory does not hold as many images at a time as it should; the line says how many fit.
+            UserError: Memory does not hold as many images at a time as was asked for; the message says how many fit.
         """
         if self._device.type not in _WITH_LITTLE_MEMORY or self._world.size > 1:  # the others would wait for this one
             return
-        asked, buffers = self.micro_batches, [buffer.clone() for buffer in self._network.buffers()]
+        buffers = [buffer.clone() for buffer in self._network.buffers()]
         while not self._fits(images, targets):
-            most = len(images) // 2  # of two images: batch norm takes no fewer
+            most = len(images) // 2  # Batch norm takes no fewer than two images.
             if self.micro_batches >= most:
                 raise UserError("the GPU's memory does not hold two images at a time", where=_WHERE)
             self.micro_batches = min(2 * self.micro_batches, most)
         for buffer, content in zip(self._network.buffers(), buffers, strict=True):
             buffer.copy_(content)
-        if self.micro_batches != asked:
-            self._explain(len(images))
+        if self.micro_batches != self._compute.micro_batches:
+            self._explain_split(len(images))
 
     def _fits(self, images: Tensor, targets: Targets) -> bool:
-        """Say whether memory holds the batch as it is cut now; random numbers are drawn as if it had not been tried."""
+        """Return whether memory holds the batch as it is split now; random numbers are drawn as if it was not tried."""
         on_gpu = [self._device] if self._device.type == "cuda" else []
         fits = False
         with torch.random.fork_rng(on_gpu), contextlib.suppress(torch.OutOfMemoryError):
             self.accumulate(images, targets)
             fits = True
-        # Behind the handler, whose traceback holds the tensors that are in the way.
+        # Not in a handler: its traceback holds the tensors that are in the way.
         for parameter in self._network.parameters():
             parameter.grad = None
         if on_gpu and not fits:
             torch.cuda.empty_cache()
         return fits
 
-    def _explain(self, images: int) -> None:
+    def _explain_split(self, images: int) -> None:
         size = -(-images // self.micro_batches)
         if not self._compute.auto_split:
             raise UserError(
@@ -169,7 +156,7 @@ class Gradients:
 
 @contextlib.contextmanager
 def compiler_explained(compiled: Compilation) -> Iterator[None]:
-    """Say in one line that torch.compile failed, as it does without a C++ compiler."""
+    """Turn a failure of `torch.compile` in the block into one line; it fails where there is no C++ compiler."""
     if compiled == "off":
         yield
         return

@@ -58,7 +58,7 @@ BAD = [
     ("{name: sgd, lr: 0.1, ", "{lr: 0.1, ", "10:3: represent.optimizer.name: ", "missing; allowed: adamw, sgd"),
     ("    method: crt\n", "", "16:3: rebalance.crt.method: ", "missing; allowed: crt, joint, learnable_tau, lws, "),
     ("  backbone: {name: cifar_resnet8}\n", "", "7:1: represent.backbone.name: ", "missing; allowed: alexnet, "),
-    ("epochs: 40", "schedule: {name: step}", "11:3: represent.schedule.milestones: ", "missing; After so many epochs"),
+    ("epochs: 40", "schedule: {name: step}", "11:3: represent.schedule.milestones: ", "missing; Epochs after which"),
     # Wrong types
     ("epochs: 40", "epochs: forty", "11:11: represent.epochs: ", "integer, got forty"),
     ("epochs: 40", "epochs: 40.0", "11:11: represent.epochs: ", "integer, got 40.0"),

@@ -17,22 +17,22 @@ from tests.contracts.members import examples
 if TYPE_CHECKING:
     from tests.conftest import Banks
 
-each = pytest.mark.parametrize("kind", list(heads._KINDS))
+each = pytest.mark.parametrize("kind", list(heads.KINDS))
 
 
 @pytest.fixture(scope="module")
 def made(banks: Banks) -> dict[str, Head]:
     """A head of each kind, as a method makes it or an imported checkpoint leaves it."""
     fitted = [settings.build(0).fit(*banks).head for settings in examples(RebalancerSettings)]  # type: ignore[attr-defined]
-    imported = PublishedLwsHead(*banks.joint.copied(), torch.tensor([0.5, 1.0, 2.0]))
+    imported = PublishedLwsHead(*banks.joint.cloned_parameters(), torch.tensor([0.5, 1.0, 2.0]))
     return {head.kind: head for head in (*fitted, imported)}
 
 
 def test_every_head_can_be_loaded_and_comes_from_somewhere(made: dict[str, Head]) -> None:
     subclasses = {*Head.__subclasses__(), *LinearHead.__subclasses__()}
-    own = {head for head in subclasses if head.__module__ == heads.__name__ and hasattr(head, "kind")}
-    assert set(heads._KINDS.values()) == own
-    assert set(heads._KINDS) == set(made)
+    own = {head for head in subclasses if head.__module__.startswith(heads.__name__) and hasattr(head, "kind")}
+    assert set(heads.KINDS.values()) == own
+    assert set(heads.KINDS) == set(made)
 
 
 @each

@@ -42,16 +42,8 @@ class Cosine(Head):
     kind = "cosine_of_a_test"
 
     def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__(*weight.shape)
         self.weight = torch.nn.Parameter(weight)
-
-    @property
-    def dim(self) -> int:
-        return self.weight.shape[1]
-
-    @property
-    def classes(self) -> int:
-        return self.weight.shape[0]
 
     def scores(self, features: torch.Tensor) -> torch.Tensor:
         return 8 * F.linear(F.normalize(features), F.normalize(self.weight))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ltrec.errors import UserError
 from ltrec.rebalancing.head_training import HeadTrainingSettings
 from ltrec.training.losses import LossSettings
 from ltrec.training.mixing import MixedTargets
@@ -71,7 +72,7 @@ def test_its_constants_move_with_it(settings: Any) -> None:
 def test_a_class_without_images_is_refused_or_needs_nothing(settings: Any) -> None:
     try:
         loss = settings.build(np.array([30, 0, 2]))
-    except ValueError as error:
+    except UserError as error:
         assert "class 1 has no training image" in str(error)  # noqa: PT017
     else:
         assert torch.isfinite(loss(LOGITS, LABELS))

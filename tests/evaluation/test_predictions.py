@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ltrec.errors import UserError
-from ltrec.evaluation.predictions import predict, predictions_of, weight_norms
+from ltrec.evaluation.predictions import predict, predictions_from_logits, weight_norms
 from ltrec.models.heads import LinearHead, NearestMeanHead, ScaledHead
 
 WEIGHT = torch.tensor([[3.0, 0, 2], [0, 2, 0], [0, 0, 1]])
@@ -17,7 +17,7 @@ def test_predictions_of_logits() -> None:
     logits = np.array(
         [[9, 8, 7, 6, 5, 4], [9, 8, 7, 6, 5, 4], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]], dtype=np.float32
     )
-    read = predictions_of(torch.from_numpy(logits), torch.tensor([4, 5, 4, 5]))
+    read = predictions_from_logits(torch.from_numpy(logits), torch.tensor([4, 5, 4, 5]))
     # The fifth largest counts, the sixth does not; among equals the lower class comes first.
     assert read.predicted.tolist() == [0, 0, 0, 0]
     assert read.in_top5.tolist() == [True, False, True, False]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ltrec.evaluation import vega
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
 
 
 @pytest.mark.slow

@@ -11,17 +11,9 @@ from torch.testing import assert_close
 from ltrec import artifacts
 from ltrec.errors import UserError
 from ltrec.models import heads
-from ltrec.models.heads import (
-    Distance,
-    Head,
-    LinearHead,
-    NearestMeanHead,
-    PublishedLwsHead,
-    ScaledHead,
-    Transform,
-    tau_normalised,
-    transformed,
-)
+from ltrec.models.heads import Head, LinearHead, NearestMeanHead, PublishedLwsHead, ScaledHead, base
+from ltrec.models.heads.linear import ScaledLogits, tau_normalised
+from ltrec.models.heads.nearest_mean import Distance, Transform, transformed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,7 +192,7 @@ def test_a_head_for_another_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_some_images_at_a_time_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "_IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(base, "_IMAGES_AT_ONCE", 2)
     head = LinearHead(WEIGHT, BIAS)
     assert [(some, len(logits)) for some, logits in heads.logits_in_blocks(head, FEATURES)] == [
         (slice(0, 2), 2),
@@ -214,6 +206,6 @@ def test_some_images_at_a_time_are_all_of_them(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("scale_bias", [True, False])
 def test_scales_on_joint_logits_are_the_scaled_head(scale_bias: bool) -> None:
     head = ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0]), scale_bias=scale_bias)
-    scaled = heads.ScaledLogits(head)
+    scaled = ScaledLogits(head)
     assert_close(scaled(LinearHead(WEIGHT, BIAS)(FEATURES)), head(FEATURES))
     assert [parameter is head.scale for parameter in scaled.parameters() if parameter.requires_grad] == [True]

@@ -35,7 +35,7 @@ def test_what_was_written_comes_back(file: Path) -> None:
     assert np.array_equal(bank.features.numpy(), VALUES)
     assert torch.equal(bank.plain, bank.features[0])
     assert bank.labels.tolist() == LABELS.tolist()
-    assert (bank.views, bank.dim) == (2, 3)
+    assert (bank.views, bank.plain.shape[1]) == (2, 3)
     assert bank.header == {"representation": "ä", "split": "train"}
     assert bank.labels.dtype == torch.int64
 

@@ -200,7 +200,7 @@ def test_what_is_done_is_told(bank: FeatureBank, network: Network, root: Path) -
 def test_the_plain_features_are_still_the_banks(bank: FeatureBank, network: Network, root: Path) -> None:
     images = images_of(bank, network, root)
     assert torch.equal(images.plain, bank.plain)
-    assert (images.views, images.dim, images.header) == (1, bank.dim, bank.header)
+    assert (images.views, images.header) == (1, bank.header)
 
 
 def test_a_file_that_vanished_is_named(bank: FeatureBank, network: Network, root: Path, tmp_path: Path) -> None:

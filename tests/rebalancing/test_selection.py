@@ -7,13 +7,13 @@ import torch
 
 from ltrec.errors import UserError
 from ltrec.rebalancing import selection
-from ltrec.rebalancing.selection import Candidate, Score, balanced_accuracy, best, calibrated
+from ltrec.rebalancing.selection import Score, ScoredLogits, balanced_accuracy, choose_on_val, fit_temperature
 
 
 def chosen(*logits: torch.Tensor, labels: torch.Tensor) -> tuple[int, list[float]]:
     """Features that are the candidates' logits side by side."""
     classes = [given.shape[1] for given in logits]
-    return best(lambda features: features.split(classes, dim=1), len(logits), torch.cat(logits, dim=1), labels)
+    return choose_on_val(lambda features: features.split(classes, dim=1), len(logits), torch.cat(logits, dim=1), labels)
 
 
 def one_hot(*classes: int) -> torch.Tensor:
@@ -36,16 +36,16 @@ def test_calibration_finds_how_much_too_sure_the_logits_are() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(20_000, 5, generator=generator)
     labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).squeeze(1)
-    honest, nll = calibrated(logits, labels)
+    honest, nll = fit_temperature(logits, labels)
     assert honest == pytest.approx(1.0, rel=0.05)
     for factor in (3.0, 0.01, 1000.0):
-        temperature, scaled_nll = calibrated(factor * logits, labels)
+        temperature, scaled_nll = fit_temperature(factor * logits, labels)
         assert temperature == pytest.approx(factor * honest, rel=1e-2)
         assert scaled_nll == pytest.approx(nll, abs=1e-4)
 
 
 def test_calibration_of_logits_that_say_nothing_is_a_guess() -> None:
-    temperature, nll = calibrated(torch.zeros(6, 3), torch.tensor([0, 1, 2, 0, 1, 2]))
+    temperature, nll = fit_temperature(torch.zeros(6, 3), torch.tensor([0, 1, 2, 0, 1, 2]))
     assert temperature > 0
     assert nll == pytest.approx(1.098612)  # log 3
 
@@ -56,8 +56,8 @@ def test_accuracy_goes_before_likelihood_and_likelihood_before_order() -> None:
     # Both are right on both images; the second is surer where it should be than where it should not.
     even = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
     uneven = torch.tensor([[9.0, 1.0], [1.0, 1.1]])
-    assert Candidate(even, labels).balanced == Candidate(uneven, labels).balanced == 1.0
-    assert Candidate(even, labels) > Candidate(uneven, labels)
+    assert ScoredLogits(even, labels).balanced == ScoredLogits(uneven, labels).balanced == 1.0
+    assert ScoredLogits(even, labels) > ScoredLogits(uneven, labels)
 
 
 def test_the_best_is_the_first_of_equals_and_likelihood_is_fitted_for_ties_only(
@@ -67,9 +67,9 @@ def test_the_best_is_the_first_of_equals_and_likelihood_is_fitted_for_ties_only(
 
     def counted(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
         fitted.append(logits)
-        return calibrated(logits, labels)
+        return fit_temperature(logits, labels)
 
-    monkeypatch.setattr(selection, "calibrated", counted)
+    monkeypatch.setattr(selection, "fit_temperature", counted)
     labels = torch.tensor([0, 1])
     wrong, right = one_hot(1, 1), one_hot(0, 1)
     assert chosen(wrong, right, wrong, labels=labels) == (1, [0.5, 1.0, 0.5])
@@ -98,8 +98,8 @@ def test_candidates_are_judged_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_scale_of_the_logits_is_no_merit() -> None:
     logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(3))
     labels = torch.arange(60) % 3
-    assert Candidate(logits, labels).log_likelihood == pytest.approx(
-        Candidate(50 * logits, labels).log_likelihood, abs=1e-5
+    assert ScoredLogits(logits, labels).log_likelihood == pytest.approx(
+        ScoredLogits(50 * logits, labels).log_likelihood, abs=1e-5
     )
 
 
@@ -108,10 +108,10 @@ def test_logits_that_are_not_finite_come_last_and_are_refused_alone(bad: float) 
     labels = torch.tensor([0, 1])
     wrong = torch.tensor([[-9.0, 9.0], [9.0, -9.0]])
     right = torch.tensor([[9.0, -9.0], [bad, 9.0]])
-    assert Candidate(wrong, labels) > Candidate(right, labels)
-    assert not Candidate(right, labels) > Candidate(wrong, labels)
+    assert ScoredLogits(wrong, labels) > ScoredLogits(right, labels)
+    assert not ScoredLogits(right, labels) > ScoredLogits(wrong, labels)
     with pytest.raises(UserError, match="the logits on val are not finite"):
-        calibrated(right, labels)
+        fit_temperature(right, labels)
 
 
 @pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
@@ -130,10 +130,10 @@ def test_derivatives_of_the_likelihood_by_autograd(factor: float, monkeypatch: p
 def test_where_all_are_right_or_wrong_the_temperature_stays_within_bounds() -> None:
     labels, logits = torch.arange(4), one_hot(0, 1, 2, 3)
     sharpest, mildest = (float(logits.std()) / bound for bound in reversed(selection._SHARPNESS))
-    temperature, nll = calibrated(logits, labels)
+    temperature, nll = fit_temperature(logits, labels)
     assert sharpest <= temperature < 0.1
     assert nll < 1e-6
-    assert calibrated(-logits, labels)[0] == pytest.approx(mildest, rel=1e-3)
+    assert fit_temperature(-logits, labels)[0] == pytest.approx(mildest, rel=1e-3)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -15,6 +15,7 @@ from torch import nn
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.models import heads
+from ltrec.models.heads.nearest_mean import Transform, transformed
 from ltrec.models.network import Network
 from ltrec.serving import onnx_export
 from ltrec.serving.model_card import ModelCard
@@ -71,8 +72,8 @@ def make_network(kind: str) -> Network:
 
 
 def make_head(kind: str, features: torch.Tensor) -> heads.Head:
-    def means(transform: heads.Transform) -> torch.Tensor:
-        z = heads.transformed(features, center, transform)
+    def means(transform: Transform) -> torch.Tensor:
+        z = transformed(features, center, transform)
         return torch.stack([z[torch.from_numpy(LABELS) == label].mean(dim=0) for label in range(CLASSES)])
 
     center = features.mean(dim=0)

@@ -266,7 +266,7 @@ def test_reports_by_hand() -> None:
         epochs=range(2), batch_size=2, seed=0, on_epoch=reports.append,
     )  # fmt: skip
     # −log softmax: 0.126928 for label 0, 2.126928 for label 1; the mean is over images, not over batches.
-    assert reports[0] == EpochReport(0, pytest.approx((2 * 0.126928 + 2.126928) / 3, abs=1e-6), 2 / 3, 1e-30, 3)
+    assert reports[0] == EpochReport(0, pytest.approx((2 * 0.126928 + 2.126928) / 3, abs=1e-6), 2 / 3, 1e-30)
     assert (reports[1].epoch, reports[1].lr) == (1, pytest.approx(0.5e-30))
 
 
@@ -289,10 +289,10 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_says_where() -> None:
     assert [report.epoch for report in reports] == [0]
 
 
-def test_the_losses_are_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_fetched_some_steps_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Run()
     whole.train()
-    monkeypatch.setattr(training, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(training, "_FETCH_EVERY", 2)
     often = Run()
     often.train()
     assert often.reports == whole.reports

@@ -6,14 +6,14 @@ import pytest
 import torch
 from scipy import stats
 
-from ltrec.training.mixing import MixedTargets, blend, blended, main_labels, split_targets
+from ltrec.training.mixing import MixedTargets, main_labels, mix, mixed_batches, split_targets
 
 LABELS = torch.tensor([3, 4, 5])
 
 
 def test_each_is_blended_with_its_opposite() -> None:
     images, shares = torch.tensor([[0, 10], [100, 110], [200, 210]], dtype=torch.uint8), torch.tensor([1.0, 0.5, 0.25])
-    mixed, (labels, others, given) = blended(images, LABELS, shares)
+    mixed, (labels, others, given) = mix(images, LABELS, shares)
     assert mixed.tolist() == [[0, 10], [100, 110], [50, 60]]
     assert (labels.tolist(), others.tolist()) == ([3, 4, 5], [5, 4, 3])
     assert given is shares
@@ -22,9 +22,9 @@ def test_each_is_blended_with_its_opposite() -> None:
 @pytest.mark.parametrize("alpha", [0.01, 0.4, 100.0])
 def test_shares_are_of_the_beta_distribution(alpha: float) -> None:
     batch = torch.zeros(20_000, 1), torch.zeros(20_000, dtype=torch.int64)
-    ((_, (_, _, shares)),) = blend([batch], alpha, (0, 1))
-    ((_, (_, _, again)),) = blend([batch], alpha, (0, 1))
-    ((_, (_, _, other)),) = blend([batch], alpha, (0, 2))
+    ((_, (_, _, shares)),) = mixed_batches([batch], alpha, (0, 1))
+    ((_, (_, _, again)),) = mixed_batches([batch], alpha, (0, 1))
+    ((_, (_, _, other)),) = mixed_batches([batch], alpha, (0, 2))
     assert torch.equal(shares, again)
     assert not torch.equal(shares, other)
     # In float32 the smallest and the largest shares are 0 and 1.

@@ -212,7 +212,7 @@ def test_orders_as_they_came_on_another_machine(settings: Any, expected: list[li
 
 
 def test_pieces_are_drawn_independently(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samplers, "_PIECE", 10)
+    monkeypatch.setattr(samplers, "_DRAWS_AT_ONCE", 10)
     draws = drawn(SquareRoot().build(LABELS, seed=0, epochs=300), 300)
     expected = power_probabilities(COUNTS, 0.5)
     frequencies = np.bincount(LABELS[draws], minlength=3) / len(draws)

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
 
-    Row = dict[str, float | int | str]
-
+Row = dict[str, float | int | str]
 Tau = Annotated[float, Field(ge=0, le=10)]
 """The exponent of τ-normalisation; far above 1 the class of the shortest weights wins everywhere."""
 
@@ -23,21 +22,20 @@ class FitResult:
     """A head, and what was chosen for it on the validation split."""
 
     head: Head
-    chosen: dict[str, float | int | str] = field(default_factory=dict)
+    chosen: Row = field(default_factory=dict)
     curve: list[Row] = field(default_factory=list)
     """A row for each candidate, with its balanced accuracy on val."""
 
 
 class Rebalancer(ABC):
-    """One method. It sees features only: the backbone cannot change under it."""
+    """A rebalancing method; it sees features only, so that the backbone cannot change."""
 
     @abstractmethod
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
-        """Learn a head on `train`; choose its hyper-parameters on `val`.
+        """Return a head that is learnt on `train`, with hyper-parameters chosen on `val`.
 
         Args:
-            train: Features (V, N, D) and labels of the long-tailed training split; what is trained in epochs draws its
-                batches from it.
-            val: The same of the balanced validation split; view 0 is used.
-            joint: The classifier that the representation was learnt with, (C, D). Not changed.
+            train: Features (V, N, D) and labels (N,) of the long-tailed training split, from which epochs draw.
+            val: The same of the balanced validation split; only view 0 is used.
+            joint: The head that the representation was learnt with, from D features to C logits; it stays as it is.
         """

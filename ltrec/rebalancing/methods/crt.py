@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.compute.precision import ProductPrecisionSetting
@@ -20,19 +21,19 @@ class CrtSettings(HeadTrainingSettings):
     init: Literal["random", "joint"] = "random"
     """Where W and b start: drawn anew (the paper's), or from the joint classifier."""
     precision: ProductPrecisionSetting = "auto"
-    """Of the products; W and b are float32. auto: bf16 where the processor multiplies it, on a CPU too."""
+    """Precision of the products; W and b are float32. auto: bf16 where the processor has it, on a CPU too."""
 
     def build(self, seed: int) -> Crt:
         return Crt(self.trainer(seed, self.precision), self.init, seed)
 
 
+@dataclass(frozen=True)
 class Crt(Rebalancer):
     """Trains W and b from random values, or on from joint's (Kang et al. 2020, section 4, cRT)."""
 
-    def __init__(self, trainer: HeadTrainer, init: Literal["random", "joint"], seed: int) -> None:
-        self.trainer = trainer
-        self.init = init
-        self.seed = seed
+    trainer: HeadTrainer
+    init: Literal["random", "joint"]
+    seed: int
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
         head = self._drawn_like(joint) if self.init == "random" else joint.duplicate()

@@ -22,7 +22,7 @@ class JointSettings(Settings):
 
 
 class Joint(Rebalancer):
-    """The joint classifier as it is (Kang et al. 2020, section 3)."""
+    """Gives the joint classifier as it is (Kang et al. 2020, section 3)."""
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
         return FitResult(joint.duplicate())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
 
-# Joint logits of the training images up to this size are kept while the scales learn.
+# Joint logits of the training images are kept while the scales learn, if they are no larger.
 _LOGIT_BYTES = 1 << 30
 
 
@@ -25,41 +26,40 @@ class LwsSettings(HeadTrainingSettings):
     """Scale w_j·x + b_j as a whole (the paper's); false: w_j·x alone, b_j stays as it is."""
 
     def build(self, seed: int) -> Lws:
-        return Lws(self.trainer(seed), scale_bias=self.scale_bias)
+        return Lws(self.trainer(seed), self.scale_bias)
 
 
+@dataclass(frozen=True)
 class Lws(Rebalancer):
     """Learns s in s_j·(w_j·x + b_j), or in s_j·(w_j·x) + b_j; W and b stay (Kang et al. 2020, eq. 4)."""
 
-    def __init__(self, trainer: HeadTrainer, *, scale_bias: bool) -> None:
-        self.trainer = trainer
-        self.scale_bias = scale_bias
+    trainer: HeadTrainer
+    scale_bias: bool
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
         import torch
 
-        from ltrec.models.heads import ScaledHead, ScaledLogits, linear_of
+        from ltrec.models.heads.linear import ScaledHead, ScaledLogits, linear_of
 
-        weight, bias = linear_of(joint).copied()
+        weight, bias = linear_of(joint).cloned_parameters()
         head = ScaledHead(weight, bias, torch.ones_like(weight[:, 0]), scale_bias=self.scale_bias)
         if train.precomputed and 4 * train.views * len(train.labels) * len(weight) <= _LOGIT_BYTES:
-            # The joint logits once, instead of at each step.
-            chosen, curve = self.trainer.fit(ScaledLogits(head), _logits(train, joint), _logits(val, joint))
+            # The joint logits are computed once, instead of at each step.
+            fitted = self.trainer.fit(ScaledLogits(head), _logit_bank(train, joint), _logit_bank(val, joint))
         else:
-            chosen, curve = self.trainer.fit(head, train, val)
-        return FitResult(head, chosen, curve)
+            fitted = self.trainer.fit(head, train, val)
+        return FitResult(head, *fitted)
 
 
-def _logits(bank: FeatureBank, joint: Head) -> FeatureBank:
-    """A bank of the joint logits: views, images and classes, (V, N, C)."""
+def _logit_bank(bank: FeatureBank, joint: Head) -> FeatureBank:
+    """Return a bank of the joint logits (V, N, C) in place of the features."""
     import torch
 
     from ltrec.models.heads import logits_in_blocks
     from ltrec.rebalancing.feature_bank import FeatureBank
 
-    shape = (bank.views, len(bank.labels), joint.classes)
-    logits = torch.empty(shape, device=joint.temperature.device)
-    for view, features in zip(logits, bank.features, strict=True):
-        for some, of_block in logits_in_blocks(joint, features):
-            view[some] = of_block
+    logits = torch.empty((bank.views, len(bank.labels), joint.classes), device=joint.temperature.device)
+    for view_logits, features in zip(logits, bank.features, strict=True):
+        for rows, block in logits_in_blocks(joint, features):
+            view_logits[rows] = block
     return FeatureBank(logits, bank.labels, bank.header)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ltrec.rebalancing.methods.base import FitResult, Rebalancer
+from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,13 +17,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from ltrec.models.heads import Head, NearestMeanHead, Transform
+    from ltrec.models.heads import Head, NearestMeanHead
+    from ltrec.models.heads.nearest_mean import Distance, Transform
     from ltrec.rebalancing.feature_bank import FeatureBank
-    from ltrec.rebalancing.methods.base import Row
 
 _IMAGES_AT_ONCE, _IMAGES_A_BAG = 1024, 256
-# Below it a norm counts as this, as in torch's own normalisation.
-_TINY = 1e-12
 
 
 class NcmSettings(Settings):
@@ -36,51 +36,42 @@ class NcmSettings(Settings):
         return Ncm(self.transforms, self.distances)
 
 
+@dataclass(frozen=True)
 class Ncm(Rebalancer):
     """Classifies by the nearest mean of the training features (Kang et al. 2020, section 4).
 
-    Means are taken after the transform and not normalised again; queries go through the same transform.
+    Means are taken after the transform and not normalised again; val's features go through the same transform.
     """
 
-    def __init__(
-        self,
-        transforms: Sequence[Literal["un", "l2n", "cl2n"]],
-        distances: Sequence[Literal["euclidean", "cosine"]],
-    ) -> None:
-        self.transforms = transforms
-        self.distances = distances
+    transforms: Sequence[Transform]
+    distances: Sequence[Distance]
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
-        from ltrec.models.heads import logits_of
-        from ltrec.rebalancing.selection import best, calibrated
+        from ltrec.models.heads import NearestMeanHead, logits_of
+        from ltrec.rebalancing.selection import choose_on_val, fit_temperature
 
-        heads = self._heads(train, joint.classes)
-        place, balanced = best(lambda features: self._logits(heads, features), len(heads), val.plain, val.labels)
-        head = heads[place]
-        temperature, _ = calibrated(logits_of(head, val.plain), val.labels)
-        head.temperature.fill_(temperature)
-        settings = itertools.product(self.transforms, self.distances)
-        curve: list[Row] = [
-            {"transform": transform, "distance": distance, "val": value}
-            for (transform, distance), value in zip(settings, balanced, strict=True)
+        center, means = class_means(train, joint.classes, self.transforms)
+        # Which comes first decides between equals.
+        heads = [
+            NearestMeanHead(means[transform], center, transform, distance)
+            for transform, distance in itertools.product(self.transforms, self.distances)
         ]
-        return FitResult(head, {**head.options(), "temperature": temperature}, curve)
-
-    def _heads(self, train: FeatureBank, classes: int) -> list[NearestMeanHead]:
-        """One for each setting; which comes first decides between equals."""
-        from ltrec.models.heads import NearestMeanHead
-
-        center, means = class_means(train, classes, self.transforms)
-        settings = itertools.product(self.transforms, self.distances)
-        return [NearestMeanHead(means[transform], center, transform, distance) for transform, distance in settings]
+        chosen, balanced = choose_on_val(partial(self._logits, heads), len(heads), val.plain, val.labels)
+        head = heads[chosen]
+        temperature, _ = fit_temperature(logits_of(head, val.plain), val.labels)
+        head.temperature.fill_(temperature)
+        curve: list[Row] = [
+            candidate.options() | {"val": accuracy} for candidate, accuracy in zip(heads, balanced, strict=True)
+        ]
+        return FitResult(head, head.options() | {"temperature": temperature}, curve)
 
     def _logits(self, heads: Sequence[NearestMeanHead], features: Tensor) -> Iterator[Tensor]:
-        """Of each head, (n, C): one product for all distances of a transform."""
-        from ltrec.models.heads import closeness, transformed
+        """Yield the logits (n, C) of each head; those of a transform share one product."""
+        from ltrec.models.heads.nearest_mean import closeness, transformed
 
         for first in heads[:: len(self.distances)]:
-            queries = transformed(features, first.center, first.transform)
-            products, norms = queries @ first.means.T, (queries.norm(dim=1), first.means.norm(dim=1))
+            z = transformed(features, first.center, first.transform)
+            products, norms = z @ first.means.T, (z.norm(dim=1), first.means.norm(dim=1))
             for distance in self.distances:
                 yield closeness(products, *norms, distance)
 
@@ -88,45 +79,46 @@ class Ncm(Rebalancer):
 def class_means(
     bank: FeatureBank, classes: int, transforms: Iterable[Transform]
 ) -> tuple[Tensor, dict[Transform, Tensor]]:
-    """The mean feature (D,), and each class's mean of the transformed features, (C, D), for each transform.
+    """Return the mean feature (D,) and, for each transform, each class's mean of the transformed features (C, D).
 
-    A transformed feature is the feature, perhaps less the mean feature, times a number of its own: sums of each class's
-    features with weights make all of them, and no transformed copy of the features is needed. A class without images
-    has a mean of 0.
+    A transformed feature is the feature, perhaps less the mean feature, times a weight of its own: weighted sums of
+    each class's features give all means, and no transformed copy of the features is needed. A class without images has
+    a mean of 0.
     """
     import torch
     import torch.nn.functional as F
 
+    from ltrec.models.heads.nearest_mean import TINY
+
     features, labels = bank.features.flatten(0, 1), bank.labels.repeat(bank.views).to(bank.features.device)
     order = labels.argsort(stable=True)
     counts = labels.bincount(minlength=classes)
-    # Bags of one class's images, so small that float32 sums keep their digits.
-    place = torch.arange(len(order), device=order.device)
-    first = place[(place - (counts.cumsum(0) - counts)[labels[order]]) % _IMAGES_A_BAG == 0]
-    of_class = labels[order[first]]
+    # Features are summed in bags of one class's images, so small that float32 sums keep their digits.
+    position = torch.arange(len(order), device=order.device)
+    bags = position[(position - (counts.cumsum(0) - counts)[labels[order]]) % _IMAGES_A_BAG == 0]
+    bag_labels = labels[order[bags]]
 
-    def sums(weights: Tensor) -> Tensor:
-        """Σ w_i·z_i over each class's images, (N,) → (C, D), float64."""
-        bags = F.embedding_bag(order, features, first, mode="sum", per_sample_weights=weights[order])
-        whole = torch.zeros((classes, features.shape[1]), dtype=torch.float64, device=features.device)
-        return whole.index_add_(0, of_class, bags.double())
+    def class_sums(weights: Tensor) -> Tensor:
+        """Return Σ w_i·x_i over each class's images for weights (N,), float64 (C, D)."""
+        bag_sums = F.embedding_bag(order, features, bags, mode="sum", per_sample_weights=weights[order])
+        sums = torch.zeros((classes, features.shape[1]), dtype=torch.float64, device=features.device)
+        return sums.index_add_(0, bag_labels, bag_sums.double())
 
     def inverse_norms(center: Tensor | None) -> Tensor:
-        """1/‖z_i − center‖, (N,)."""
+        """Return 1/‖x_i − center‖, (N,)."""
         blocks = torch.split(features, _IMAGES_AT_ONCE)
         norms = [(block if center is None else block - center).norm(dim=1) for block in blocks]
-        return 1 / torch.cat(norms).clamp(min=_TINY)
+        return 1 / torch.cat(norms).clamp(min=TINY)
 
-    plain = sums(torch.ones_like(order, dtype=features.dtype))
+    plain = class_sums(torch.ones_like(order, dtype=features.dtype))
     center = (plain.sum(dim=0) / len(labels)).to(features.dtype)
-    found: dict[Transform, Tensor] = {}
+    means: dict[Transform, Tensor] = {}
     for transform in transforms:
-        if transform == "un":
-            total = plain
-        else:
-            inverse = inverse_norms(center if transform == "cl2n" else None)
-            total = sums(inverse)
+        sums = plain
+        if transform != "un":
+            weights = inverse_norms(center if transform == "cl2n" else None)
+            sums = class_sums(weights)
             if transform == "cl2n":
-                total = total - labels.bincount(inverse.double(), minlength=classes)[:, None] * center
-        found[transform] = (total / counts.clamp(min=1)[:, None]).to(features.dtype).to(bank.labels.device)
-    return center.to(bank.labels.device), found
+                sums = sums - labels.bincount(weights.double(), minlength=classes)[:, None] * center
+        means[transform] = (sums / counts.clamp(min=1)[:, None]).to(features.dtype).to(bank.labels.device)
+    return center.to(bank.labels.device), means

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PublishedSettings(Settings):
-    """What `ltrec checkpoint import` found, nothing learnt: with the scales, if it was an LWS checkpoint."""
+    """The classifier that `ltrec checkpoint import` took over, as it is: with its scales, if it has any from LWS."""
 
     method: Literal["published"]
 
@@ -22,11 +22,11 @@ class PublishedSettings(Settings):
 
 
 class Published(Rebalancer):
-    """s_j·(w_j·x + b_j) with the published s (Kang et al. 2020, eq. 4); without one, W and b as they are."""
+    """Gives s_j·(w_j·x + b_j) with the published s (Kang et al. 2020, eq. 4), or w_j·x + b_j where there is none."""
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
         from ltrec.models.heads import PublishedLwsHead, ScaledHead
 
         if isinstance(joint, PublishedLwsHead):
-            return FitResult(ScaledHead(*joint.copied(), joint.published_scale.clone()))
+            return FitResult(ScaledHead(*joint.cloned_parameters(), joint.published_scale.clone()))
         return FitResult(joint.duplicate())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Tau
+from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row, Tau
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
-    from ltrec.rebalancing.methods.base import Row
 
 
 class TauNormSettings(Settings):
@@ -30,28 +30,29 @@ class TauNormSettings(Settings):
         return TauNorm(self.taus)
 
 
+@dataclass(frozen=True)
 class TauNorm(Rebalancer):
     """Rescales each class's weights by a power of their norm (Kang et al. 2020, eq. 3)."""
 
-    def __init__(self, taus: Sequence[float]) -> None:
-        self.taus = taus
+    taus: Sequence[float]
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
-        from ltrec.models.heads import LinearHead, linear_of, logits_of, tau_normalised
-        from ltrec.rebalancing.selection import best, calibrated
+        from ltrec.models.heads import logits_of
+        from ltrec.models.heads.linear import LinearHead, linear_of, tau_normalised
+        from ltrec.rebalancing.selection import choose_on_val, fit_temperature
 
         weight = linear_of(joint).weight.detach()
         scales = [weight.norm(dim=1) ** tau for tau in self.taus]
 
         def rescaled(features: Tensor) -> Iterator[Tensor]:
-            """w_j·x / ‖w_j‖^τ for each τ, (n, C): columns of one product."""
+            """Return the logits w_j·x / ‖w_j‖^τ for each τ, (n, C), which share one product."""
             product = features @ weight.T
             return (product / scale for scale in scales)
 
-        place, balanced = best(rescaled, len(scales), val.plain, val.labels)
-        tau = self.taus[place]
+        chosen, balanced = choose_on_val(rescaled, len(scales), val.plain, val.labels)
+        tau = self.taus[chosen]
         head = LinearHead(tau_normalised(weight, tau), None)
-        temperature, _ = calibrated(logits_of(head, val.plain), val.labels)
+        temperature, _ = fit_temperature(logits_of(head, val.plain), val.labels)
         head.temperature.fill_(temperature)
         curve: list[Row] = [{"tau": t, "val": value} for t, value in zip(self.taus, balanced, strict=True)]
         return FitResult(head, {"tau": tau, "temperature": temperature}, curve)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
+from ltrec.errors import UserError
 from ltrec.settings import Settings, conflict
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -19,20 +21,17 @@ if TYPE_CHECKING:
 
 
 class Loss(Settings, ABC):
-    """The settings of a loss, and its formula as two small hooks: `constants` and `per_image`."""
+    """A loss's settings, and its formula in two hooks: `constants` and `per_image`."""
 
     name: str
     corrects_prior: ClassVar[bool] = False
     """Whether the loss itself makes up for uneven class counts, as balanced draws do."""
 
     def build(self, class_counts: NDArray[np.int64]) -> LossModule:
-        """Return the module that computes this loss.
-
-        Args:
-            class_counts: Training images of each class, (C,).
+        """Return the module that computes this loss for training images counted by class, (C,).
 
         Raises:
-            ValueError: A class has no training image, and the formula needs one.
+            UserError: A class has no training image, and the formula needs one.
         """
         from ltrec.training.losses.module import LossModule
 
@@ -48,28 +47,25 @@ class Loss(Settings, ABC):
 
 
 def log_prior(class_counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return log(n_j / Σ n_i) for class counts n, (C,).
+    """Return the log of the class prior, log(n_j / Σ n_i) for class counts n, (C,).
 
     Raises:
-        ValueError: A class has no image.
+        UserError: A class has no image.
     """
-    import numpy as np
-
     if not class_counts.all():
-        raise ValueError(
+        raise UserError(
             f"class {int(np.argmin(class_counts))} has no training image, and the loss takes its logarithm"
         )
-    prior: NDArray[np.float64] = class_counts / class_counts.sum()
-    return np.log(prior)
+    return np.asarray(np.log(class_counts / class_counts.sum()))
 
 
 def refuse_double_correction(loss: Loss, sampler: SamplerSettings) -> None:
-    """Raise an error where both the loss and the draws make up for the uneven class counts.
+    """Refuse settings whose loss and draws both make up for uneven class counts, unless the loss says `twice: true`.
 
     The published code of Ren et al. 2020 made this mistake; its classifiers then prefer the rare classes.
 
     Raises:
-        PydanticCustomError: They do, and the loss does not say `twice: true`.
+        PydanticCustomError: Both do.
     """
     if loss.corrects_prior and not getattr(loss, "twice", False) and sampler.name != "instance_balanced":
         raise conflict(

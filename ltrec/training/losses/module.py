@@ -33,9 +33,9 @@ class LossModule(nn.Module):
             self.register_buffer(name, torch.from_numpy(values).float())
 
     def forward(self, logits: Tensor, targets: Targets) -> Tensor:
-        """Return the sum of the images' losses, a scalar, for logits (B, C).
+        """Return the sum of the images' losses, (), for logits (B, C) and targets (B,).
 
-        Of an image that another was mixed into, it is the losses for both labels, weighted by their shares.
+        The loss of a mixed image is that for each of its two labels, weighted by their shares.
         """
         logits = logits.float()
         if not isinstance(targets, MixedTargets):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 
 from ltrec.errors import UserError
-from ltrec.models.heads import LinearHead, tau_normalised
+from ltrec.models.heads.linear import LinearHead, tau_normalised
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.methods import learnable_tau
 from ltrec.rebalancing.methods.learnable_tau import LearnableTauSettings

@@ -9,13 +9,14 @@ import torch
 from pydantic import ValidationError
 from torch.testing import assert_close
 
-from ltrec.models.heads import LinearHead, NearestMeanHead, transformed
+from ltrec.models.heads import LinearHead, NearestMeanHead
+from ltrec.models.heads.nearest_mean import transformed
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.methods import ncm
 from ltrec.rebalancing.methods.ncm import NcmSettings, class_means
 
 if TYPE_CHECKING:
-    from ltrec.models.heads import Distance, Transform
+    from ltrec.models.heads.nearest_mean import Distance, Transform
     from tests.conftest import Banks
 
 

@@ -1,0 +1,78 @@
+"""Heads: the table of their kinds, and how they are saved and loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ltrec import artifacts
+from ltrec.errors import UserError, one_line
+from ltrec.models.heads.base import Head, logits_in_blocks, logits_of, predictions_of
+from ltrec.models.heads.linear import LinearHead, PublishedLwsHead, ScaledHead
+from ltrec.models.heads.nearest_mean import NearestMeanHead
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+__all__ = [
+    "Head", "LinearHead", "NearestMeanHead", "PublishedLwsHead", "ScaledHead",
+    "from_state", "load", "logits_in_blocks", "logits_of", "predictions_of", "save",
+]  # fmt: skip
+
+KINDS: dict[str, type[Head]] = {head.kind: head for head in (LinearHead, PublishedLwsHead, ScaledHead, NearestMeanHead)}
+"""Every head that a file may hold, by the name that its header has."""
+_MATRICES = {"weight", "means"}  # (C, D)
+
+
+def save(head: Head, path: Path, *, representation: str) -> None:
+    """Write a head, how to rebuild it, and the digest of the network whose features it takes."""
+    header = {"head": head.kind, "options": head.options(), "representation": representation}
+    artifacts.save_tensors(path, head.state_dict(), header)
+
+
+def load(path: Path, *, representation: str) -> Head:
+    """Return the head that `save` wrote.
+
+    Raises:
+        UserError: The file is missing, damaged, no head, or one for the features of another network.
+    """
+    tensors, header = artifacts.load_tensors(path)
+    head = from_state(tensors, header, where=str(path))
+    artifacts.require_made_from(path, header, representation=representation)
+    return head
+
+
+def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, where: str) -> Head:
+    """Return the head with this state dict, in evaluation mode.
+
+    Args:
+        tensors: The state dict.
+        header: The head's kind under `head`, its options under `options`.
+        where: What was read, for the message.
+
+    Raises:
+        UserError: The kind is unknown, or the tensors are not those of such a head.
+    """
+    kind = KINDS.get(str(header.get("head")))
+    if kind is None:
+        raise UserError(f"is an artifact of ltrec's, but no head of a known kind ({', '.join(KINDS)})", where=where)
+    for name in _MATRICES & tensors.keys():
+        if tensors[name].ndim != 2:
+            raise UserError(f"its {name} must be (C, D), got {tuple(tensors[name].shape)}", where=where)
+    # A head without a bias has no such tensor.
+    arguments: dict[str, Tensor | None] = {"bias": None} if "weight" in tensors else {}
+    arguments |= {name: tensor for name, tensor in tensors.items() if name != "temperature"}
+    try:
+        head = kind(**arguments, **header["options"]).eval()  # type: ignore[arg-type]
+        head.load_state_dict(dict(tensors))
+        with torch.inference_mode():
+            head(torch.zeros(1, head.dim))  # fails where its tensors do not fit each other
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise UserError(
+            f"no {kind.kind} head is in it, though its header says so: {one_line(error)}", where=where
+        ) from None
+    return head

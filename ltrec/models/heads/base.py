@@ -1,0 +1,84 @@
+"""What every head is: a module from features (N, D) to logits (N, C), whatever the method that made it.
+
+N images, D feature dimensions, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Larger arrays than 32 MiB are new pages from the system each time: twice as slow at 2048 dimensions.
+_IMAGES_AT_ONCE = 2048
+
+
+class Head(nn.Module):
+    """Computes logits as `scores(features) / temperature`; the temperature never changes which class wins.
+
+    A kind's constructor takes the tensors of its state, but for the temperature, and its `options()`, all by name.
+
+    Args:
+        classes: C.
+        dim: D.
+    """
+
+    kind: str
+    temperature: Tensor
+
+    def __init__(self, classes: int, dim: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.dim = dim
+        self.register_buffer("temperature", torch.ones(()))
+
+    def options(self) -> dict[str, Any]:
+        """Return what besides its tensors a head is made of, as JSON can hold it."""
+        return {}
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Return the logits (N, C) of features (N, D) at temperature 1."""
+        raise NotImplementedError
+
+    def duplicate(self) -> Head:
+        """Return a head that gives the same logits, with tensors of its own, for a method to begin with."""
+        return copy.deepcopy(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits (N, C) of features (N, D)."""
+        return self.scores(features) / self.temperature
+
+
+def logits_in_blocks(head: Head, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the logits some images at a time: the images' slice, and (n, C) without a gradient.
+
+    Args:
+        head: On the device where the logits are wanted.
+        features: (N, D), on that device or in the host's memory.
+    """
+    for start in range(0, len(features), _IMAGES_AT_ONCE):
+        rows = slice(start, start + _IMAGES_AT_ONCE)
+        with torch.no_grad():  # not inference mode: LWS learns scales on such logits
+            logits = head(features[rows].to(head.temperature.device))
+        yield rows, logits
+
+
+def logits_of(head: Head, features: Tensor) -> Tensor:
+    """Return the logits (N, C) of features (N, D), on the head's device and without a gradient."""
+    logits = torch.empty((len(features), head.classes), device=head.temperature.device)
+    for rows, block in logits_in_blocks(head, features):
+        logits[rows] = block
+    return logits
+
+
+def predictions_of(head: Head, features: Tensor) -> Tensor:
+    """Return the class of each image (N,), on the head's device; logits of all images are never held at once."""
+    predicted = torch.empty(len(features), dtype=torch.int64, device=head.temperature.device)
+    for rows, block in logits_in_blocks(head, features):
+        predicted[rows] = block.argmax(dim=1)
+    return predicted
