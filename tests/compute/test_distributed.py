@@ -208,14 +208,14 @@ def test_ranks_that_do_not_come_are_one_line(env: pytest.MonkeyPatch) -> None:
 def test_fewer_images_than_processes_are_refused() -> None:
     from ltrec.stages import represent
 
-    represent._check_share(4, 1, distributed.World(0, 2))
-    represent._check_share(9, 2, distributed.World(0, 2))
+    represent._require_two_images_each(4, 1, distributed.World(0, 2))
+    represent._require_two_images_each(9, 2, distributed.World(0, 2))
     with pytest.raises(UserError, match=r"batch_size: 3 images an update leave fewer than two for each of 2 process"):
-        represent._check_share(3, 1, distributed.World(0, 2))
+        represent._require_two_images_each(3, 1, distributed.World(0, 2))
     with pytest.raises(
         UserError, match=r"batch_size, represent.accumulate: 7 images .* 2 process\(es\), 2 micro-batch"
     ):
-        represent._check_share(7, 2, distributed.World(0, 2))
+        represent._require_two_images_each(7, 2, distributed.World(0, 2))
 
 
 def test_a_batch_is_put_together_again() -> None:
