@@ -1,13 +1,16 @@
-"""How well a fitted head does on train and val, before anything is compared."""
+"""How well a fitted head does on train and val: what variants are compared by before test is looked at."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ltrec.errors import UserError
 from ltrec.models.heads import logits_of, predictions_of
-from ltrec.rebalancing.selection import fit_temperature, mean_recall
+from ltrec.rebalancing.selection import Score, fit_temperature, mean_recall
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from ltrec.models.heads import Head
@@ -29,6 +32,21 @@ def head_figures(head: Head, train: FeatureBank, val: FeatureBank) -> dict[str, 
         "val": _accuracy(val_logits.argmax(dim=1), val_labels) | {"log_likelihood": log_likelihood},
         "train": _accuracy(train_predictions, train_labels),
     }
+
+
+def score_on_val(metrics: dict[str, Any], file: Path) -> Score:
+    """Return by what variants are compared on val, out of the metrics with a head's figures that a file holds.
+
+    Raises:
+        UserError: They are not there.
+    """
+    try:
+        return Score(*(float(metrics["val"][name]) for name in Score._fields))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"has no numbers val.{' and val.'.join(Score._fields)}; delete it and run `ltrec rebalance` again",
+            where=str(file),
+        ) from None
 
 
 def _accuracy(predicted: Tensor, labels: Tensor) -> dict[str, float]:

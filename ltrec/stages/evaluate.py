@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ltrec import artifacts, console, project
 from ltrec.artifacts import Layout
@@ -23,7 +23,7 @@ from ltrec.evaluation.predictions import finite_logits, predict, weight_norms
 from ltrec.evaluation.report import Report, Result, selected_on
 from ltrec.models import heads
 from ltrec.rebalancing.feature_bank import FeatureBank
-from ltrec.rebalancing.selection import Score
+from ltrec.rebalancing.head_figures import score_on_val
 from ltrec.stages import recording
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def _compare(
     val = None if known is test else FeatureBank.open(layout.features("val"), representation=representation)
 
     fits = {name: artifacts.read_json(layout.head_metrics(name)) for name in variants}
-    on_val = {name: _score_on_val(fit, layout.head_metrics(name)) for name, fit in fits.items()}
-    champion = max(on_val, key=on_val.__getitem__)
+    val_scores = {name: score_on_val(fit, layout.head_metrics(name)) for name, fit in fits.items()}
+    champion = max(val_scores, key=val_scores.__getitem__)
     predictions, norms, rejection = {}, {}, {}
     for name in variants:
         where = str(layout.head(name))
@@ -109,12 +109,9 @@ def _compare(
     if val is not None:
         images = (KnownAndUnknown.of(bank.labels.numpy()) for bank in (test, val))
         open_set = OpenSetReport(rejection, champion, *images)
-    val_paths, test_paths = (
-        frozenset(read_list(layout.split_list(split), len(names), unknown=True).paths) for split in ("val", "test")
-    )
-    return Report(
-        names, counts, groups, labels, results, champion, joint, open_set, selected_on(val_paths, test_paths)
-    )  # fmt: skip
+    lists = (read_list(layout.split_list(split), len(names), unknown=True) for split in ("val", "test"))
+    chosen_on = selected_on(*(frozenset(images.paths) for images in lists))
+    return Report(names, counts, groups, labels, results, champion, joint, open_set, chosen_on)
 
 
 def _labels(bank: FeatureBank, classes: int, path: Path) -> NDArray[np.int64]:
@@ -127,16 +124,6 @@ def _labels(bank: FeatureBank, classes: int, path: Path) -> NDArray[np.int64]:
             where=str(path),
         )
     return labels
-
-
-def _score_on_val(fit: dict[str, Any], path: Path) -> Score:
-    try:
-        return Score(*(float(fit["val"][name]) for name in Score._fields))
-    except (KeyError, TypeError, ValueError):
-        raise UserError(
-            f"has no numbers val.{' and val.'.join(Score._fields)}; delete it and run `ltrec rebalance` again",
-            where=str(path),
-        ) from None
 
 
 def _scored(head: Head, bank: FeatureBank, where: str) -> ScoredImages:

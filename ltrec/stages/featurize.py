@@ -6,36 +6,19 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ltrec import artifacts, console, profiling, tracking
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.compute import device as devices
 from ltrec.compute import distributed, precision
 from ltrec.data.image_lists import read_classes, read_list
-from ltrec.data.images.device_loader import DeviceLoader, training_loader
-from ltrec.errors import UserError
 from ltrec.models import network as networks
 from ltrec.rebalancing import feature_bank
+from ltrec.rebalancing.featurizing import fill, view_loaders
 from ltrec.stages import recording
 from ltrec.training import resume
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import torch
-    from numpy.typing import NDArray
-
-    from ltrec.artifacts import Split
-    from ltrec.compute.distributed import World
-    from ltrec.compute.precision import Precision
     from ltrec.config.params import Params
-    from ltrec.data.images.augmentation import Augment
-    from ltrec.data.images.decoding import Geometry
-    from ltrec.models.network import Network
-
-# Seeds of the bank's views: apart from those of the training epochs.
-_VIEW_STREAM = 1 << 32
 
 
 def run(params: Params, *, profile: bool = False) -> None:
@@ -69,7 +52,7 @@ def run(params: Params, *, profile: bool = False) -> None:
             augment, classes = params.represent.augment.build(), len(read_classes(layout.classes))
             for split in SPLITS:
                 listed = read_list(layout.split_list(split), classes, unknown=split != "train")
-                loaders = _loaders(
+                loaders = view_loaders(
                     (root, listed.paths), network.geometry, device, settings.batch_size, settings.workers, world,
                     augment=augment, augmented_views=settings.views if split == "train" else 0,
                 )  # fmt: skip
@@ -78,62 +61,5 @@ def run(params: Params, *, profile: bool = False) -> None:
                     path, listed.labels, views=views, dim=dim, header=made_from | {"split": split}
                 )
                 with writing if world.first else contextlib.nullcontext() as bank:
-                    _fill(bank, loaders, network, computed, split, len(listed), settings.batch_size, params.seed, world)
+                    fill(bank, loaders, network, computed, split, len(listed), settings.batch_size, params.seed, world)
                 console.say(f"featurize: {len(listed)} {split} images, {views} view(s) of {dim} features → {path}")
-
-
-def _loaders(
-    files: tuple[Path, Sequence[str]],
-    geometry: Geometry,
-    device: torch.device,
-    size: int,
-    workers: int | None,
-    world: World,
-    *,
-    augment: Augment,
-    augmented_views: int,
-) -> list[DeviceLoader]:
-    """Return a loader for each view of the images: the plain one, then the augmented ones."""
-    plain = DeviceLoader(files, geometry, device, size, workers=workers, world=world, several_epochs=False)
-    if not augmented_views:
-        return [plain]
-    augmented = training_loader(files, geometry, device, size, augment=augment, workers=workers, world=world)
-    return [plain, *[augmented] * augmented_views]
-
-
-def _fill(
-    bank: NDArray[np.float32] | None,
-    loaders: Sequence[DeviceLoader],
-    network: Network,
-    computed: Precision,
-    split: Split,
-    count: int,
-    size: int,
-    seed: int,
-    world: World,
-) -> None:
-    """Write the features of a split's images under each loader's view; the first rank alone has a bank to fill."""
-    order = np.arange(count)
-    with console.progress(f"featurize: {split} images", len(loaders) * count) as advance:
-        for view, loader in enumerate(loaders):
-            batches = loader.epoch(order, (seed, _VIEW_STREAM + view), drop_last=False)
-            starts = range(0, count, size)
-            for start, (images, _) in zip(starts, profiling.waiting(batches, "loading"), strict=True):
-                rows = slice(start, min(start + size, count))
-                with profiling.span("forward"):
-                    features = world.gather(networks.predict_features(network, images, computed), rows.stop - start)
-                if bank is not None and features is not None:
-                    with profiling.span("writing"):
-                        bank[view, rows] = _finite(features.cpu().numpy(), split)
-                advance(rows.stop - start)
-                profiling.step()
-
-
-def _finite(features: NDArray[np.float32], split: Split) -> NDArray[np.float32]:
-    if not np.isfinite(features).all():
-        raise UserError(
-            f"its features of {split} images are not finite: it is damaged, or its training diverged; delete it and run"
-            " `dvc repro` with a lower represent.optimizer.lr",
-            where=str(Layout().model),
-        )
-    return features

@@ -24,7 +24,7 @@ def test_predictions_of_logits() -> None:
 
 
 def test_predictions_of_a_head_over_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ltrec.models.heads._IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr("ltrec.models.heads.base._IMAGES_AT_ONCE", 2)
     read = predict(LinearHead(WEIGHT, None), torch.eye(3), torch.tensor([0, 1, 2]))
     # Of the third image joint's logits are (2, 0, 1).
     assert read.predicted.tolist() == [0, 1, 0]

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 @pytest.mark.slow
 def test_bundle_is_written_once_and_renewed(tmp_path: Path) -> None:
     file = tmp_path / ".ltrec" / "vega.js"

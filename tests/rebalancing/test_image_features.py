@@ -19,11 +19,11 @@ from ltrec.models import network as networks
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.models.heads import LinearHead
 from ltrec.models.network import predict_features
+from ltrec.rebalancing import featurizing
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.image_features import ImageFeatures
 from ltrec.rebalancing.methods.crt import CrtSettings
 from ltrec.rebalancing.methods.lws import LwsSettings
-from ltrec.stages import featurize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +140,7 @@ def test_views_are_others_than_the_representations_and_the_banks(
     own = {tuple(row.tolist()) for _, draws in seen.given for row in draws}
     assert len(own) == 36
     elsewhere: Any = Seen()
-    for start in (0, featurize._VIEW_STREAM):
+    for start in (0, featurizing._VIEW_STREAM):
         for number in range(10):
             loader = DeviceLoader((root, PATHS), GEOMETRY, CPU, 4, augment=elsewhere)
             list(loader.epoch(np.arange(len(PATHS)), (0, start + number), drop_last=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from ltrec.artifacts import Layout
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.selection import balanced_accuracy
+from ltrec.serving.predictor import Predictor
 from ltrec.stages import evaluate, export, featurize, prepare, rebalance, represent
 from tests.stages.conftest import METHODS, build_params, load_head
 
@@ -57,5 +60,6 @@ def test_unknown_images_go_through_all_stages(monkeypatch: pytest.MonkeyPatch) -
         ahead = (energy[:6, None] > energy[None, 6:]).double() + 0.5 * (energy[:6, None] == energy[None, 6:])
         assert found[variant]["openset"]["energy"]["auroc"] == pytest.approx(float(ahead.mean()), abs=1e-6)
     # What is deployed rejects by the threshold that was chosen on val.
-    assert export._threshold(LAYOUT, "joint") == found["joint"]["openset"]["msp"]["threshold"]
+    export.run(params, variant="joint")
+    assert Predictor(Path("joint.onnx")).card.unknown_below == found["joint"]["openset"]["msp"]["threshold"]
     assert "6 known and 6 unknown test images" in (LAYOUT.evaluation / "table.md").read_text(encoding="utf-8")

@@ -20,7 +20,6 @@ Choice = Mapping[str, str]
 _SAMPLERS = ("instance_balanced", "class_balanced", "square_root", "progressively_balanced")
 _RESNEXT = "resnext50_32x4d"
 _PAPER = "Kang et al. 2020"
-_CIFAR = "as later papers report it"
 
 
 class _Template(Template):
@@ -70,29 +69,22 @@ class Recipe:
         return _Template(template).substitute({**self.fixed, **defaults, **choice})
 
 
+def _cifar(classes: int, *, n_max: str, val: str, **figures: float) -> Recipe:
+    return Recipe(
+        f"cifar{classes}-lt",
+        f"CIFAR-{classes}-LT, ResNet-32",
+        "cifar-lt.yaml",
+        options={"imbalance_factor": ("100", "50", "10")},
+        fixed={"kind": f"cifar{classes}", "title": f"CIFAR-{classes}", "n_max": n_max, "val": val},
+        aims=(Aim({"imbalance_factor": "100"}, figures, "as later papers report it"),),
+    )
+
+
 RECIPES = (
     Recipe("digits", "handwritten digits cut to a long tail, in a minute on a CPU", "digits.yaml"),
     Recipe("folder", "your own photographs, with a pretrained ResNet-50", "folder.yaml"),
-    Recipe(
-        "cifar10-lt",
-        "CIFAR-10-LT, ResNet-32",
-        "cifar-lt.yaml",
-        options={"imbalance_factor": ("100", "50", "10")},
-        fixed={"kind": "cifar10", "title": "CIFAR-10", "n_max": "5000", "val": "100"},
-        aims=(
-            Aim({"imbalance_factor": "100"}, {"joint": 70.4, "tau_norm": 72.7, "lws": 72.6, "crt": 75.0}, _CIFAR),
-        ),
-    ),
-    Recipe(
-        "cifar100-lt",
-        "CIFAR-100-LT, ResNet-32",
-        "cifar-lt.yaml",
-        options={"imbalance_factor": ("100", "50", "10")},
-        fixed={"kind": "cifar100", "title": "CIFAR-100", "n_max": "500", "val": "10"},
-        aims=(
-            Aim({"imbalance_factor": "100"}, {"joint": 38.3, "tau_norm": 41.0, "lws": 40.2, "crt": 40.3}, _CIFAR),
-        ),
-    ),
+    _cifar(10, n_max="5000", val="100", joint=70.4, tau_norm=72.7, lws=72.6, crt=75.0),
+    _cifar(100, n_max="500", val="10", joint=38.3, tau_norm=41.0, lws=40.2, crt=40.3),
     Recipe(
         "imagenet-lt",
         "ImageNet-LT, 90 epochs",

@@ -53,9 +53,7 @@ def log_prior(class_counts: NDArray[np.int64]) -> NDArray[np.float64]:
         UserError: A class has no image.
     """
     if not class_counts.all():
-        raise UserError(
-            f"class {int(np.argmin(class_counts))} has no training image, and the loss takes its logarithm"
-        )
+        raise UserError(f"class {int(np.argmin(class_counts))} has no training image, and the loss takes its logarithm")
     return np.asarray(np.log(class_counts / class_counts.sum()))
 
 
