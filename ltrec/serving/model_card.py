@@ -42,7 +42,6 @@ class ModelCard:
         method: How the head was rebalanced, such as `crt`.
         variant: The head's name in `params.yaml: rebalance`.
         precision: The backbone's precision.
-        commit: The Git commit of the export, or `unknown`.
         version: The version of ltrec that exported.
         unknown_below: An image whose largest probability is smaller shows no class of the task; None: all do.
     """
@@ -54,7 +53,6 @@ class ModelCard:
     method: str
     variant: str
     precision: ExportPrecision = "fp32"
-    commit: str = "unknown"
     version: str = __version__
     unknown_below: float | None = None
 
@@ -75,7 +73,6 @@ class ModelCard:
             "method": self.method,
             "variant": self.variant,
             "precision": self.precision,
-            "commit": self.commit,
             **({} if self.unknown_below is None else {"unknown_below": repr(self.unknown_below)}),
         }
 
@@ -106,7 +103,6 @@ class ModelCard:
                 method=metadata["method"],
                 variant=metadata["variant"],
                 precision=metadata["precision"],  # type: ignore[arg-type]
-                commit=metadata["commit"],
                 version=metadata["ltrec.version"],
                 unknown_below=float(metadata["unknown_below"]) if "unknown_below" in metadata else None,
             )

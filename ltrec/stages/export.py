@@ -13,7 +13,6 @@ from ltrec.config.export import CHAMPION
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.models import network as networks
-from ltrec.project import git_state
 from ltrec.serving import onnx_export, parity, predictor
 from ltrec.serving.model_card import ModelCard
 from ltrec.serving.sample import sample
@@ -127,7 +126,7 @@ def _card(layout: Layout, network: Network, variant: str, method: str, precision
     """Return what the file will say of a network with a variant's head."""
     return ModelCard(
         classes=read_classes(layout.classes), geometry=network.geometry, mean=network.mean, std=network.std,
-        method=method, variant=variant, precision=precision, commit=git_state().commit or "unknown",
+        method=method, variant=variant, precision=precision,
         unknown_below=_threshold(layout, variant),
     )  # fmt: skip
 
