@@ -24,12 +24,12 @@ class UserError(Exception):
 
 
 def one_line(error: Exception, longest: int = 300) -> str:
-    """What another library says over many lines, fit for a `UserError`."""
+    """Return what another library says over many lines as one line, fit for a `UserError`."""
     text = " ".join(str(error).split())
     return text if len(text) <= longest else f"{text[:longest]} …"
 
 
 def some(items: Sequence[object]) -> str:
-    """The first few of many, and how many more there are."""
+    """Return the first few of many items, and how many more there are, as text."""
     more = len(items) - _SHOWN
     return ", ".join(map(str, items[:_SHOWN])) + (f" and {more:,} more" if more > 0 else "")

@@ -26,7 +26,7 @@ class Settings(BaseModel):
 
 
 def conflict(path: tuple[str, ...], what: str) -> PydanticCustomError:
-    """For a validator to raise over several parameters of its section: `path` leads to the one to point at."""
+    """Return the error that a validator of several parameters raises; `path` leads to the one to point at."""
     # As a value, since braces in what the user wrote are no placeholders.
     return PydanticCustomError("several_settings", "{what}", {"path": path, "what": what})
 

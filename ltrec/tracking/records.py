@@ -38,19 +38,19 @@ class Run:
         """
 
     def history(self, rows: Iterable[Mapping[str, Any]], prefix: str) -> None:
-        """A row an epoch, with its number under `epoch`."""
+        """Record curves, a row an epoch with its number under `epoch`."""
         for row in rows:
             values = {f"{prefix}/{name}": float(value) for name, value in row.items() if name != "epoch"}
             self.metrics(values, step=int(float(row["epoch"])))
 
     def tags(self, tags: Mapping[str, Any]) -> None:
-        """The last value counts."""
+        """Record tags; of several values the last counts."""
 
     def file(self, path: Path, folder: str = "") -> None:
-        """A file, or a folder with all that is in it; a copy is kept until it is sent."""
+        """Record a file, or a folder with all that is in it; a copy is kept until it is sent."""
 
     def model(self, path: Path, tags: Mapping[str, str] | None = None, alias: str = "champion") -> None:
-        """An ONNX file to log, register with these tags, and give an alias."""
+        """Record an ONNX file to be logged, registered with these tags, and given an alias."""
 
 
 @dataclass(frozen=True)
