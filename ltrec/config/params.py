@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -85,6 +86,7 @@ def parse(text: str, name: str = "params.yaml") -> Params:
     return _checked(yaml_source.parse(text, name))
 
 
+@functools.cache
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of `params.yaml`, for editors."""
     schema = Params.model_json_schema()

@@ -22,7 +22,11 @@ IMAGES = torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8, generator=
 
 # Of torchvision's many a small one.
 each = pytest.mark.parametrize(
-    "settings", examples(BackboneSettings, prefer=("squeezenet1_1",)), ids=lambda settings: settings.name
+    "settings",
+    [
+        pytest.param(settings, marks=pytest.mark.slow if settings.name.startswith("resnext") else (), id=settings.name)
+        for settings in examples(BackboneSettings, prefer=("squeezenet1_1",))
+    ],
 )
 
 

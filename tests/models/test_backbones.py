@@ -63,7 +63,13 @@ def check_shapes(name: str, dim: int | None) -> None:
             assert features.shape == (2, found)
 
 
-@pytest.mark.parametrize(("name", "dim"), AWKWARD.items())
+ALWAYS = {"resnet18", "squeezenet1_1", "vit_b_16"}
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [pytest.param(*each, marks=() if each[0] in ALWAYS else pytest.mark.slow) for each in AWKWARD.items()],
+)
 def test_features_of_a_family(name: str, dim: int) -> None:
     check_shapes(name, dim)
 
@@ -225,7 +231,9 @@ def test_weights_out_of_reach_are_one_line(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("name", "weights", "makers"),
     [
-        ("googlenet", models.GoogLeNet_Weights, {"init_weights": False, "aux_logits": True}),
+        pytest.param(
+            "googlenet", models.GoogLeNet_Weights, {"init_weights": False, "aux_logits": True}, marks=pytest.mark.slow
+        ),
         pytest.param(
             "inception_v3", models.Inception_V3_Weights, {"init_weights": False}, marks=pytest.mark.slow
         ),
