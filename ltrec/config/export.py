@@ -26,6 +26,6 @@ class ExportSettings(Settings):
     calibration_images: PositiveInt = 256
     """Training images from which int8 takes the ranges of the activations."""
     max_logit_difference: PositiveFloat = 1e-4
-    """What an fp32 file may differ from PyTorch in any logit."""
+    """What an fp32 file may differ from PyTorch in any logit, as a share of the largest, which counts as 1 at least."""
     min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Fraction of the images that an fp16 or int8 file must give the class that PyTorch gives."""

@@ -50,7 +50,8 @@ class EmaSettings(Settings):
     """An exponential moving average of the weights, validated and kept in place of the last ones."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Share of the average that an update leaves; the average looks back over about 1 / (1 − decay) updates."""
+    """Share of the average that an update leaves, less in the first ones: it rises as (1 + n)/(10 + n) after n updates.
+    The average looks back over about 1 / (1 − decay) updates."""
 
 
 class RepresentSettings(Settings):

@@ -16,7 +16,7 @@ from ltrec.training.mixing import mixed_batches
 from ltrec.training.step import ComputeConfig, Gradients, compiler_explained
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor, nn
     from torch.optim.swa_utils import AveragedModel
@@ -172,12 +172,21 @@ class _Tally:
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     """Return a copy of the network that `train` keeps as an exponential moving average of its weights.
 
-    Buffers are averaged too: averaged weights give other activations, and so other batch-norm statistics.
+    After n updates the decay is min(`decay`, (1 + n)/(10 + n)), so that a short training does not keep the random
+    weights that it began with. Buffers are averaged too: averaged weights give other activations, and so other
+    batch-norm statistics.
     """
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+    from torch.optim.swa_utils import AveragedModel
 
-    average_of = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(network, multi_avg_fn=average_of, use_buffers=True)
+    def move(averages: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
+        share = 1 - torch.clamp(torch.as_tensor((1 + updates) / (10 + updates)), max=decay)
+        for average, new in zip(averages, current, strict=True):
+            if average.is_floating_point():
+                average.lerp_(new, share.to(average.dtype))
+            else:
+                average.copy_(new)  # counters
+
+    return AveragedModel(network, multi_avg_fn=torch.no_grad()(move), use_buffers=True)
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from ltrec.errors import UserError
 from ltrec.models import heads, network
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.serving import onnx_export, parity
-from ltrec.serving.parity import OverflowedError, Parity, ParityError
+from ltrec.serving.parity import OverflowedError, Parity
 from ltrec.serving.predictor import Predictor
 from ltrec.stages import export as stage
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CLASSES = ("cat", "dog", "eel")
 VAL, TRAIN = 4, 6
-GOOD = Parity(100, 1e-6, 1e-7, 1.0, {"pytorch": 0.9, "onnx": 0.9})
+GOOD = Parity(100, 1.0, 1e-6, 1e-7, 1.0, {"pytorch": 0.9, "onnx": 0.9})
 
 
 class FakeRun:
@@ -238,8 +238,8 @@ def test_an_earlier_good_file_stays_when_the_check_fails(project: Layout, monkey
     stage.run(make_params())
     project.onnx.write_bytes(b"good")
     before = project.onnx_check.read_bytes()
-    monkeypatch.setattr(parity, "compare", lambda *_: Parity(100, 0.5, 0.1, 0.97, {"pytorch": 0.9, "onnx": 0.8}))
-    with pytest.raises(ParityError, match=r"97\.0% of 100 val images, largest logit difference 5\.00e-01"):
+    monkeypatch.setattr(parity, "compare", lambda *_: Parity(100, 2.0, 0.5, 0.1, 0.97, {"pytorch": 0.9, "onnx": 0.8}))
+    with pytest.raises(UserError, match=r"97\.0% of 100 val images, largest logit difference 5\.00e-01"):
         stage.run(make_params())
     assert project.onnx.read_bytes() == b"good"
     assert project.onnx_check.read_bytes() == before

@@ -230,10 +230,11 @@ def test_blended_targets_by_hand() -> None:
 
 
 def test_moving_average_by_hand() -> None:
-    seen, _ = trained_constant(updates=3, decay=0.75)
-    first, second, third, average = seen
-    # The first update begins the average, and each later one takes a quarter.
-    torch.testing.assert_close(average, 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third)
+    # The first update begins the average; the next ones leave min(d, 2/11) and min(d, 3/12) of it.
+    for decay, shares in ((0.999, (9 / 11, 9 / 12)), (0.2, (9 / 11, 0.8))):
+        (first, second, third, average), _ = trained_constant(updates=3, decay=decay)
+        expected = torch.lerp(torch.lerp(first, second, shares[0]), third, shares[1])
+        torch.testing.assert_close(average, expected)
 
 
 def test_moving_average_of_statistics_and_its_own_copy() -> None:
@@ -251,7 +252,7 @@ def test_moving_average_of_statistics_and_its_own_copy() -> None:
         epochs=range(1), batch_size=BATCH, seed=0, on_epoch=lambda _report: None, average=average,
     )  # fmt: skip
     averaged = average.module.body[2].running_mean
-    torch.testing.assert_close(averaged, (moments[0] + moments[1]) / 2)
+    torch.testing.assert_close(averaged, torch.lerp(moments[0], moments[1], 9 / 11))
     assert not torch.equal(average.module.body[1].weight, run.network.body[1].weight)
 
 
