@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import warnings
 from typing import TYPE_CHECKING, Literal
 
@@ -54,12 +55,12 @@ def of_products(name: ProductPrecisionSetting, device: torch.device) -> Precisio
 def fast_float32() -> Iterator[None]:
     """Multiply float32 matrices on a CPU by oneDNN, not by MKL, which takes twice as long on AMD's processors.
 
-    PyTorch asks oneDNN only where it is allowed bf16. Without AMX oneDNN has no such kernel and computes in float32 all
-    the same; with AMX it would round, and the setting stays as it is.
+    PyTorch asks oneDNN only where it is allowed bf16. On x86-64 without AMX oneDNN has no such kernel and computes in
+    float32 all the same; with AMX, and on ARM servers, it would round, and the setting stays as it is.
     """
     import torch
 
-    if torch.cpu.get_capabilities().get("amx_bf16"):
+    if platform.machine() not in {"x86_64", "AMD64"} or torch.cpu.get_capabilities().get("amx_bf16"):
         yield
         return
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]

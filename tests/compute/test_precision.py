@@ -58,3 +58,10 @@ def test_float32_products_keep_their_digits_however_fast(monkeypatch: pytest.Mon
         error = (left @ right - exact).std() / exact.std()
     assert error < 2e-6
     assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+def test_where_it_would_round_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with fast_float32():
+        assert torch.backends.mkldnn.matmul.fp32_precision == before  # type: ignore[attr-defined]
