@@ -5,41 +5,28 @@ from __future__ import annotations
 import gc
 import inspect
 import os
-import shutil
 import signal
 import weakref
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ltrec.data.images.augmentation import AugmentSettings
 from ltrec.data.images.dataset import BatchLoader, ImageDataset, _Order, resized
 from ltrec.data.images.decoding import Geometry, decode_rgb, square
 from ltrec.errors import UserError
+from tests.data.images.conftest import PATHS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
 
 GEOMETRY = Geometry(size=12, resize=14)
-PATHS = [f"{n}.png" for n in range(11)]
 CROP = AugmentSettings().build().crop
 THREES = [slice(0, 4), slice(4, 8), slice(8, 11)]
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    pixels = np.random.default_rng(0).integers(0, 256, (len(PATHS), 16, 20, 3)).astype(np.uint8)
-    for path, image in zip(PATHS, pixels, strict=True):
-        Image.fromarray(image).save(root / path)
-    return root
-
-
-@pytest.fixture
-def root(written: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(written, tmp_path / "images"))
 
 
 def epoch(batches: BatchLoader, number: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ltrec.compute.distributed import World
 from ltrec.data.images import device_loader as feeding
@@ -17,14 +15,16 @@ from ltrec.data.images.augmentation import AugmentSettings, NoCrop, PadCrop
 from ltrec.data.images.decoding import Geometry, decode_rgb, square
 from ltrec.data.images.device_loader import DeviceLoader, crop_seeds, step_draws
 from ltrec.errors import UserError
+from tests.data.images.conftest import PATHS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ltrec.data.images.augmentation import Augment
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
 
 GEOMETRY = Geometry(size=12, resize=14)
-PATHS = [f"{n}.png" for n in range(11)]
 CPU = torch.device("cpu")
 AUGMENTS: dict[str, Augment | None] = {
     "resized": AugmentSettings(jitter=0.3).build(),
@@ -33,20 +33,6 @@ AUGMENTS: dict[str, Augment | None] = {
     "none": None,
 }
 each = pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    pixels = np.random.default_rng(0).integers(0, 256, (len(PATHS), 16, 20, 3)).astype(np.uint8)
-    for path, image in zip(PATHS, pixels, strict=True):
-        Image.fromarray(image).save(root / path)
-    return root
-
-
-@pytest.fixture
-def root(written: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(written, tmp_path / "images"))
 
 
 def loader(root: Path, augment: Augment | None = None, size: int = 4, **options: Any) -> DeviceLoader:
