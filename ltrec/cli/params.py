@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -30,5 +31,7 @@ def check(
 
     params = load_params(context)
     if resolved:
-        typer.echo(params.model_dump_json(indent=2))
+        content = params.model_dump(mode="json")
+        content["represent"]["image"] = params.represent.preprocessing().settings()
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
     console.say(f"{context.find_root().obj}: ok, {len(params.rebalance)} variants: {', '.join(params.rebalance)}")

@@ -8,42 +8,16 @@ from pydantic import Field, model_validator
 
 from ltrec.compute.precision import Compilation, PrecisionSetting
 from ltrec.data.images.augmentation import AugmentSettings
-from ltrec.data.images.decoding import Geometry
 from ltrec.models.backbones import BackboneSettings
 from ltrec.models.freezing import FreezeSettings
 from ltrec.models.joint_heads import JointHeadSettings, LinearJointHead
+from ltrec.models.preprocessing import ImageSettings, Preprocessing
 from ltrec.settings import Count, PositiveInt, Settings, conflict
 from ltrec.training.losses import LossSettings
 from ltrec.training.losses.base import refuse_double_correction
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
 from ltrec.training.samplers import InstanceBalanced, SamplerSettings
-
-Channel = Annotated[float, Field(ge=0, le=1)]
-
-Deviation = Annotated[float, Field(gt=0, le=1)]
-
-
-class ImageSettings(Settings):
-    """What the network sees: the evaluation transform and the normalisation."""
-
-    size: PositiveInt = 224
-    """Side of the square, in pixels."""
-    resize: PositiveInt | None = None
-    """Short side before the centre crop, in pixels; null: 8/7 of `size`, as in 256 → 224."""
-    mean: tuple[Channel, Channel, Channel] = (0.485, 0.456, 0.406)
-    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
-        if self.resize is not None and self.resize < self.size:
-            raise ValueError(f"resize must be at least size ({self.size}), got {self.resize}")
-        return self
-
-    @property
-    def geometry(self) -> Geometry:
-        """Return how the evaluation square is cut."""
-        return Geometry(size=self.size, resize=self.resize or round(self.size * 8 / 7))
 
 
 class EmaSettings(Settings):
@@ -90,6 +64,14 @@ class RepresentSettings(Settings):
     """Micro-batches that a batch goes through in, one after another, for one update; batch norm sees one at a time.
 
     auto: one, and more where the GPU's memory does not hold it; of several processes' GPUs each must hold its part."""
+
+    def preprocessing(self) -> Preprocessing:
+        """Return what the network sees of an image: what `image` leaves out is as for the pretrained weights.
+
+        Raises:
+            UserError: there are no such weights, or what is set does not fit the rest.
+        """
+        return self.image.completed(self.backbone.preprocessing())
 
     @property
     def micro_batches(self) -> int:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ltrec import console
+from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError, one_line
+from ltrec.models.preprocessing import Preprocessing
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
+    from torchvision.models import WeightsEnum
 
 CifarResNetName = Literal["cifar_resnet8", "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56"]
 
@@ -74,6 +77,14 @@ class _Pretrainable(Settings):
             raise UserError(f"no such file, got {self.weights}", where=f"{_WHERE}.weights")
         with self.file.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def preprocessing(self) -> Preprocessing | None:
+        """Return how images were preprocessed for the weights, where that is published with them.
+
+        Raises:
+            UserError: there are no weights of this name.
+        """
+        return None
 
     def build(self, size: int, *, pretrained: bool = True) -> nn.Module:
         """Return the network without its classifier, for images of `size` px.
@@ -155,24 +166,17 @@ class TorchvisionBackbone(_Pretrainable):
     def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:
         from torchvision import models
 
-        weights = self.weights if pretrained and self.file is None else None
-        known = list(models.get_model_weights(self.name).__members__)
-        if weights is not None and weights not in known:
-            raise UserError(
-                f"{self.name} has no weights {weights!r}; allowed: {', '.join(known)}, a file"
-                f" ({', '.join(_SUFFIXES)}), null",
-                where=f"{_WHERE}.weights",
-            )
+        weights = self._published() if pretrained else None
         try:
             network = models.get_model(self.name, weights=weights, **self._options(size, fetched=weights is not None))
         except (AssertionError, ValueError) as error:
             raise UserError(
-                f"{self.name} with weights {weights!r} cannot be built for images of {size} px: {one_line(error)}",
+                f"{self.name} with weights {self.weights!r} cannot be built for images of {size} px: {one_line(error)}",
                 where=_WHERE,
             ) from None
         except OSError as error:
             raise UserError(
-                f"the weights {weights!r} could not be fetched: {one_line(error)}", where=f"{_WHERE}.weights"
+                f"the weights {self.weights!r} could not be fetched: {one_line(error)}", where=f"{_WHERE}.weights"
             ) from None
         auxiliary = _AUXILIARY.get(self.name, ())
         for name in auxiliary:
@@ -180,6 +184,30 @@ class TorchvisionBackbone(_Pretrainable):
             network.aux_logits = False
         body, classifier = _without_classifier(network)
         return body, [*classifier, *(f"{name}." for name in auxiliary)]
+
+    def preprocessing(self) -> Preprocessing | None:
+        published = self._published()
+        if published is None:
+            return None
+        transform = published.transforms()
+        (size,), (resize,) = transform.crop_size, transform.resize_size
+        geometry = Geometry(size=size, resize=resize, interpolation=transform.interpolation.value)
+        return Preprocessing(geometry, tuple(transform.mean), tuple(transform.std))
+
+    def _published(self) -> WeightsEnum | None:
+        """Return torchvision's weights of the name that is set; None for a file's, or none."""
+        from torchvision import models
+
+        if self.weights is None or self.file is not None:
+            return None
+        known = models.get_model_weights(self.name)
+        if self.weights not in known.__members__:
+            raise UserError(
+                f"{self.name} has no weights {self.weights!r}; allowed: {', '.join(known.__members__)}, a file"
+                f" ({', '.join(_SUFFIXES)}), null",
+                where=f"{_WHERE}.weights",
+            )
+        return known[self.weights]
 
     def _options(self, size: int, *, fetched: bool) -> dict[str, Any]:
         """Return the arguments that some families need besides their name and weights."""

@@ -43,11 +43,12 @@ def run(params: Params, file: Path, *, backbone: str | None = None) -> None:
     Raises:
         UserError: the file is no readable checkpoint, or its tensors do not fit the backbone or the classes.
     """
-    layout, image = artifacts.Layout(), params.represent.image
+    layout, image = artifacts.Layout(), params.represent.image.completed()
+    size = image.geometry.size
     settings = _settings(backbone) if backbone else params.represent.backbone
     checkpoint = content.parse(read_checkpoint(file), where=str(file))
-    body = settings.build(image.size, pretrained=False)
-    head = _fill(body, checkpoint.tensors, image.size, settings.name, where=str(file))
+    body = settings.build(size, pretrained=False)
+    head = _fill(body, checkpoint.tensors, size, settings.name, where=str(file))
     classes = len(head.weight)
     if layout.classes.is_file() and (count := len(read_classes(layout.classes))) != classes:
         raise UserError(

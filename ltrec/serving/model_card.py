@@ -62,6 +62,7 @@ class ModelCard:
             "colour": "RGB",
             "resize": self.geometry.resize,
             "size": self.geometry.size,
+            "interpolation": self.geometry.interpolation,
             "mean": self.mean,
             "std": self.std,
         }
@@ -97,7 +98,12 @@ class ModelCard:
             preprocessing = json.loads(metadata["preprocessing"])
             return cls(
                 classes=tuple(json.loads(metadata["classes"])),
-                geometry=Geometry(size=preprocessing["size"], resize=preprocessing["resize"]),
+                geometry=Geometry(
+                    size=preprocessing["size"],
+                    resize=preprocessing["resize"],
+                    # Files that name none are from before there was a choice.
+                    interpolation=preprocessing.get("interpolation", "bicubic"),
+                ),
                 mean=tuple(preprocessing["mean"]),
                 std=tuple(preprocessing["std"]),
                 method=metadata["method"],

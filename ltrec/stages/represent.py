@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ltrec.config.params import Params
     from ltrec.config.represent import RepresentSettings
     from ltrec.models.network import Network
+    from ltrec.models.preprocessing import Preprocessing
 
 # What changes nothing of what is learnt. The number of processes does (batch norm, dropout), but a training may go on
 # with as many as there are.
@@ -81,8 +82,10 @@ def _represent(
             resuming.sweep("represent")
         origin = {"seed": seed} | ({} if weights is None else {"weights_sha256": weights})
         facts = {"device": device.type, "processes": world.size, "precision": computed}
-        record.params({"represent": settings.model_dump(mode="json")} | facts | origin)
-        network = _build(settings, len(classes))
+        image = settings.preprocessing()
+        record.params({"represent": settings.model_dump(mode="json") | {"image": image.settings()}} | facts | origin)
+        _say_departures(settings)
+        network = _build(settings, image, len(classes))
         with devices.memory_for(
             f"{settings.batch_size} images at a time",
             where="params.yaml: represent.batch_size", instead="a smaller one may fit",
@@ -125,8 +128,15 @@ def _require_two_images_each(images: int, micro_batches: int, world: World) -> N
         )
 
 
-def _build(settings: RepresentSettings, classes: int) -> Network:
-    image = settings.image
+def _say_departures(settings: RepresentSettings) -> None:
+    """Say where images will not look as those that the pretrained weights were trained on."""
+    published = settings.backbone.preprocessing()
+    if published is not None and (differing := settings.image.differing(published)):
+        weights = f"{settings.backbone.name}'s {settings.backbone.weights}"
+        console.say(f"represent: images not as for {weights}: {'; '.join(differing)}")
+
+
+def _build(settings: RepresentSettings, image: Preprocessing, classes: int) -> Network:
     network = networks.build(settings.backbone, image.geometry, image.mean, image.std, classes, settings.head)
     if settings.freeze is not None:
         network.freeze(settings.freeze.frozen(network.backbone))

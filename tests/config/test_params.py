@@ -74,7 +74,7 @@ BAD = [
         "8:39: represent.backbone.weights: ",
         "string or null, got 1",
     ),
-    ("size: 16, resize: 16", "size: 16, mean: 0.5", "9:27: represent.image.mean: ", "list, got 0.5"),
+    ("size: 16, resize: 16", "size: 16, mean: 0.5", "9:27: represent.image.mean: ", "list or null, got 0.5"),
     ("{name: cifar_resnet8}", "resnet50", "8:13: represent.backbone: ", "mapping with name, got resnet50; allowed: "),
     ("  views: 0", "  3", "13:3: featurize: ", "mapping, got 3; allowed: views, batch_size, workers"),
     # Numbers that are none
@@ -133,7 +133,7 @@ BAD = [
     ("epochs: 40", "epochs: 40\n  epochs: 50", "12:3: represent.epochs: ", "duplicate key; the first is in line 11"),
     # Rules
     ("few_below: 20", "few_below: 200", "21:39: evaluate.shots: ", "few_below (200) must not exceed many_above (100)"),
-    ("resize: 16", "resize: 8", "9:29: represent.image: ", "resize must be at least size (16), got 8"),
+    ("resize: 16", "resize: 8", "9:29: represent.image.resize: ", "must be at least size (16), got 8"),
     ("n_max: 120", "n_max: 12", "6:66: prepare.long_tail: ", "n_max (12) is below imbalance_factor (30)"),
     (
         "{name: cifar_resnet8}",

@@ -80,13 +80,14 @@ def test_its_network_takes_a_step(recipe: Recipe, choice: dict[str, str]) -> Non
 
     classes = {"imagenet-lt": 1000, "places-lt": 365, "inat18": 8142, "cifar100-lt": 100}.get(recipe.name, 10)
     settings = of(recipe, choice).represent
-    size = settings.image.size
+    image = settings.preprocessing()
+    size = image.geometry.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         # As `network.build`, without fetching pretrained weights.
         body = settings.backbone.build(size, pretrained=False)
         head = settings.head.build(classes, feature_dim(body, size, settings.backbone.name))
-        built = network.Network(body, head, settings.image.geometry, settings.image.mean, settings.image.std)
+        built = network.Network(body, head, image.geometry, image.mean, image.std)
         if settings.freeze is not None:
             built.freeze(settings.freeze.frozen(body))
         optimizer = settings.optimizer.build(body.parameters(), head.parameters())

@@ -74,7 +74,8 @@ def test_imported_is_what_was_exported(scales: bool, params: Build, write: Write
 
 def test_a_representation_of_ours(params: Build, output: Path) -> None:
     own = params().represent
-    trained = network.build(own.backbone, own.image.geometry, own.image.mean, own.image.std, CLASSES)
+    image = own.preprocessing()
+    trained = network.build(own.backbone, image.geometry, image.mean, image.std, CLASSES)
     network.save(trained, LAYOUT.model, backbone=own.backbone, header={"seed": 0})
     assert [exported(params(), output)[name] for name in ("epoch", "best_epoch", "best_acc")] == [None] * 3
     artifacts.write_csv(LAYOUT.history, [{"epoch": 1, "val": 0.25}, {"epoch": 2, "val": 0.5}])

@@ -64,8 +64,9 @@ def test_the_published_result_comes_out(params: Build, write: Write) -> None:
     evaluate.run(own)
 
     test = read_list(LAYOUT.split_list("test"), CLASSES)
-    pixels = np.stack([square(decode_rgb(Path("data", path)), own.represent.image.geometry) for path in test.paths])
-    mean, std = (torch.tensor(of).reshape(3, 1, 1) for of in (own.represent.image.mean, own.represent.image.std))
+    image = own.represent.preprocessing()
+    pixels = np.stack([square(decode_rgb(Path("data", path)), image.geometry) for path in test.paths])
+    mean, std = (torch.tensor(of).reshape(3, 1, 1) for of in (image.mean, image.std))
     with torch.no_grad():
         features = backbone((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std)
         logits = features @ classifier["fc.weight"].T + classifier["fc.bias"]

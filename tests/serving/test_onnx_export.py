@@ -167,6 +167,7 @@ def test_one_file_with_the_contract(exported: Path) -> None:
         "colour": "RGB",
         "resize": SIDE,
         "size": SIDE,
+        "interpolation": "bilinear",
         "mean": list(MEAN),
         "std": list(STD),
     }

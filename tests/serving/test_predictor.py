@@ -261,6 +261,14 @@ def without(metadata: dict[str, str], *keys: str) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key not in keys}
 
 
+def test_a_file_from_before_there_was_a_choice_resizes_as_it_did() -> None:
+    metadata = CARD.to_metadata()
+    preprocessing = json.loads(metadata["preprocessing"])
+    del preprocessing["interpolation"]
+    card = ModelCard.from_metadata(metadata | {"preprocessing": json.dumps(preprocessing)}, where="old.onnx")
+    assert card.geometry.interpolation == "bicubic"
+
+
 def test_foreign_and_damaged_files_are_refused(tmp_path: Path, model: Path) -> None:
     path, good = tmp_path / "other.onnx", CARD.to_metadata()
     assert "not one that `ltrec export` wrote" in refused(path, {})

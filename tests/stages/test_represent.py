@@ -15,10 +15,12 @@ from pydantic import ValidationError
 
 from ltrec import artifacts, project, tracking
 from ltrec.artifacts import Layout
-from ltrec.config.represent import ImageSettings, RepresentSettings
+from ltrec.config.represent import RepresentSettings
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.models import network
+from ltrec.models.backbones import CifarResNetBackbone
+from ltrec.models.preprocessing import Preprocessing
 from ltrec.stages import featurize, recording, represent
 from ltrec.training import loop as training
 from ltrec.training.resume import ResumeFolder
@@ -366,11 +368,19 @@ def test_without_lists_the_stage_that_writes_them_is_named(params: Build) -> Non
         represent.run(params())
 
 
-def test_the_geometry_of_the_papers_is_the_default() -> None:
-    assert ImageSettings().geometry == Geometry(size=224, resize=256)
-    assert ImageSettings(size=32, resize=32).geometry == Geometry(size=32, resize=32)
-    with pytest.raises(ValidationError, match="resize must be at least size"):
-        ImageSettings(size=32, resize=31)
+def test_the_network_sees_images_as_for_its_weights_and_what_is_set_otherwise_is_said(
+    params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = Preprocessing(Geometry(size=12, resize=14, interpolation="bicubic"), (0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
+    monkeypatch.setattr(CifarResNetBackbone, "preprocessing", lambda _self: published)
+    settings = params()
+    image = {"size": 8, "mean": (0.1, 0.2, 0.3)}
+    represent.run(params(represent=settings.represent.model_dump() | {"image": image, "epochs": 1}))
+    trained = network.load(LAYOUT.model)
+    assert trained.geometry == Geometry(size=8, resize=9, interpolation="bicubic")
+    assert trained.mean == (0.1, 0.2, 0.3)
+    assert trained.std == (0.3, 0.3, 0.3)
+    assert "size 8, not 12; mean 0.1, 0.2, 0.3, not 0.5, 0.5, 0.5" in capsys.readouterr().err
 
 
 def test_crops_are_taken_from_copies_where_prepare_makes_them(params: Build) -> None:

@@ -53,7 +53,7 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
                 # Copied, since PyTorch wants memory that can be written to, and Pillow's cannot.
                 return torch.from_numpy(square(decode_rgb(file), self.geometry).copy()), index
             part = decode_part(file, lambda width, height: crop(width, height, seed), self.geometry.size)
-            return resized(part, self.geometry.size), index
+            return resized(part, self.geometry), index
         except UnreadableImageError as error:
             remedy = (
                 "it is a copy and may be deleted, to be made anew"
@@ -68,11 +68,14 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
         return len(self) * self.geometry.size**2 * 3
 
 
-def resized(pixels: NDArray[np.uint8], size: int) -> Tensor:
-    """Return a part of an image, uint8 (h, w, 3), as a square, uint8 (size, size, 3): bilinear, antialiased."""
+def resized(pixels: NDArray[np.uint8], geometry: Geometry) -> Tensor:
+    """Return a part of an image, uint8 (h, w, 3), as a square of `geometry.size` pixels, uint8 (H, W, 3)."""
+    from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2.functional import resize
 
-    square: Tensor = resize(torch.from_numpy(pixels).permute(2, 0, 1), [size, size], antialias=True)
+    channels_first = torch.from_numpy(pixels).permute(2, 0, 1)
+    how = InterpolationMode(geometry.interpolation)
+    square: Tensor = resize(channels_first, [geometry.size, geometry.size], interpolation=how, antialias=True)
     return square.permute(1, 2, 0).contiguous()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -25,6 +25,8 @@ _TURNED = (5, 6, 7, 8)
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
 
+Interpolation = Literal["bilinear", "bicubic"]
+
 
 class UnreadableImageError(Exception):
     """A file that is no image, or a damaged one; the message says why."""
@@ -37,6 +39,8 @@ class Geometry(Settings):
     """Side of the square that the network sees, in pixels."""
     resize: PositiveInt
     """Length of the short side before the centre crop, in pixels; at least `size`."""
+    interpolation: Interpolation = "bilinear"
+    """How the resized pixels are computed, antialiased."""
 
 
 def decode_rgb(file: Path) -> Image.Image:
@@ -86,14 +90,14 @@ def decode_part(file: Path, choose: Callable[[int, int], Box], size: int) -> NDA
 def square(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
     """Return the evaluation square, uint8 (H, W, 3) with H = W = `geometry.size`.
 
-    The short side is resized (bicubic, antialiased), then the centre is cropped.
+    The short side is resized, then the centre is cropped: bit for bit torchvision's `Resize` and `CenterCrop` of a
+    Pillow image.
     """
-    size, short = geometry.size, geometry.resize
-    scale = short / min(image.size)
-    width, height = (max(short, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.uint8)
+    short = min(image.size)
+    width, height = (side * geometry.resize // short for side in image.size)
+    left, top = (round((side - geometry.size) / 2) for side in (width, height))
+    resized = image.resize((width, height), Image.Resampling[geometry.interpolation.upper()])
+    return np.asarray(resized.crop((left, top, left + geometry.size, top + geometry.size)), dtype=np.uint8)
 
 
 def _part_of_array(file: Path, choose: Callable[[int, int], Box]) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ from ltrec.data.images.augmentation import (
     Shift,
 )
 from ltrec.data.images.dataset import resized
+from ltrec.data.images.decoding import Geometry
 
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (8, 8, 3)).astype(np.uint8))
 
@@ -39,7 +40,10 @@ def views(settings: AugmentSettings, count: int = 60, pixels: torch.Tensor = PIX
         squares = pixels.expand(count, *pixels.shape)
     else:
         image, side = Image.fromarray(pixels.numpy()), len(pixels)
-        squares = torch.stack([resized(np.array(image.crop(crop(side, side, seed))), 8) for seed in range(count)])
+        geometry = Geometry(size=8, resize=8)
+        squares = torch.stack(
+            [resized(np.array(image.crop(crop(side, side, seed))), geometry) for seed in range(count)]
+        )
     return augment(squares, draw(count, augment.draws))
 
 

@@ -51,7 +51,7 @@ def test_the_order_is_the_one_given_and_an_image_may_come_twice(root: Path) -> N
     loaded = list(BatchLoader(ImageDataset(root, PATHS, GEOMETRY, CROP), 0).epoch(indices, np.arange(5), parts))
     assert [index.tolist() for _, index in loaded] == [[3, 0], [3, 10], [3]]
     assert not torch.equal(loaded[0][0][0], loaded[1][0][0]), "two seeds, two views"
-    wanted = resized(np.array(decode_rgb(root / "3.png").crop(CROP(20, 16, 1))), 12)
+    wanted = resized(np.array(decode_rgb(root / "3.png").crop(CROP(20, 16, 1))), Geometry(size=12, resize=12))
     assert torch.equal(loaded[1][0][0], wanted)
 
 

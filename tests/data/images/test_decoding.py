@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
 
-from ltrec.data.images.decoding import Geometry, UnreadableImageError, decode_part, decode_rgb, square
+from ltrec.data.images.decoding import Geometry, Interpolation, UnreadableImageError, decode_part, decode_rgb, square
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,6 +189,21 @@ def test_square_resizes_the_short_side_and_crops_the_centre() -> None:
     assert pixels.dtype == np.uint8
     # Of 20 × 10 the columns 6 … 13 remain, inside the red ones 5 … 14 but for the filter's reach at the edges.
     assert (pixels[:, 1:7] == RED).all()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("width", "height"), [(500, 375), (375, 500), (31, 31), (224, 224), (225, 257), (37, 1023), (801, 33), (256, 256)]
+)
+@pytest.mark.parametrize(("size", "resize"), [(224, 256), (224, 232), (97, 120), (33, 33)])
+def test_the_square_is_torchvisions_bit_for_bit(
+    width: int, height: int, size: int, resize: int, interpolation: Interpolation
+) -> None:
+    pixels = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    theirs = v2.Compose([v2.Resize(resize, InterpolationMode(interpolation)), v2.CenterCrop(size)])(image)
+    ours = square(image, Geometry(size=size, resize=resize, interpolation=interpolation))
+    assert np.array_equal(ours, np.asarray(theirs))
 
 
 def gradient(width: int, height: int) -> Image.Image:
