@@ -98,7 +98,7 @@ def main() -> None:
 
 def of_task(task: Task, folder: Path, names: list[str], device: torch.device) -> dict[str, Any]:
     names = (names * -(-task.images // len(names)))[: task.images]
-    computed = precision.resolve("auto", device)
+    computed = precision.resolve("auto", device, where="--device")
     modes: dict[str, ComputeConfig] = {"ltrec": ComputeConfig(computed)}
     if precision.native(device) == "bf16":
         modes["ltrec, fp32" if computed == "bf16" else "ltrec, bf16"] = ComputeConfig(

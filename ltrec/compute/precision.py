@@ -21,8 +21,13 @@ Compilation = Literal["off", "default", "reduce-overhead"]
 ProductPrecisionSetting = Literal["auto", "fp32", "bf16"]
 
 
-def resolve(name: PrecisionSetting, device: torch.device) -> Precision:
+def resolve(name: PrecisionSetting, device: torch.device, *, where: str) -> Precision:
     """Return the precision; `auto` is bf16 on a GPU that has it, not only emulates it, and fp32 elsewhere.
+
+    Args:
+        name: What the user wants.
+        device: Where it is computed.
+        where: The parameter by which the user says so.
 
     Raises:
         UserError: bf16 is asked of a GPU without it.
@@ -30,7 +35,6 @@ def resolve(name: PrecisionSetting, device: torch.device) -> Precision:
     if name == "auto":
         return native(device) if device.type == "cuda" else "fp32"
     if name == "bf16" and device.type == "cuda" and native(device) != "bf16":
-        where = "params.yaml: represent.precision"
         raise UserError("this GPU has no bf16; allowed here: auto, fp32, fp16", where=where)
     return name
 

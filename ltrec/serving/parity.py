@@ -49,6 +49,8 @@ class Parity:
         probability_difference: The largest absolute difference of a probability.
         agreement: The fraction of the images to which both give the same class.
         accuracy: The accuracy of `pytorch` and of `onnx`, the file.
+        evaluated_difference: The largest absolute difference of the file's logits to those that were evaluated, made
+            from the feature bank; None where there were none to compare with.
     """
 
     images: int
@@ -57,6 +59,7 @@ class Parity:
     probability_difference: float
     agreement: float
     accuracy: dict[str, float]
+    evaluated_difference: float | None = None
 
 
 def compare(
@@ -65,6 +68,8 @@ def compare(
     images: Images,
     labels: NDArray[np.int64],
     advance: Callable[..., None] = lambda _done: None,
+    *,
+    evaluated: Logits | None = None,
 ) -> Parity:
     """Return how the file compares with the network on the same images, in batches of 1, 2 and then 32.
 
@@ -74,6 +79,7 @@ def compare(
         images: Squares, uint8 (N, H, W, 3).
         labels: Their labels, (N,).
         advance: Called with the number of images done since the last call.
+        evaluated: The logits (N, C) that the variant's head gives from the feature bank's rows of the images.
 
     Raises:
         ParityError: the file gives other shapes.
@@ -103,6 +109,7 @@ def compare(
         probability_difference=float(np.abs(softmax - np.concatenate(probabilities)).max()),
         agreement=float((wanted == predicted).mean()),
         accuracy={"pytorch": float((wanted == labels).mean()), "onnx": float((predicted == labels).mean())},
+        evaluated_difference=None if evaluated is None else float(np.abs(evaluated - logits).max()),
     )
 
 
@@ -113,6 +120,11 @@ def _batches(images: Images) -> Iterator[Images]:
             return
         yield images[start : start + size]
         start += size
+
+
+def allowed_difference(parity: Parity, share: float) -> float:
+    """Return the difference of a logit that is rounding: a share of the largest logit, or of 1 if that is smaller."""
+    return share * max(1.0, parity.largest_logit)
 
 
 def require_parity(
@@ -136,7 +148,7 @@ def require_parity(
         f" {parity.images} val images, largest logit difference {parity.logit_difference:.2e}"
     )
     if precision == "fp32":
-        allowed = max_logit_difference * max(1.0, parity.largest_logit)
+        allowed = allowed_difference(parity, max_logit_difference)
         if not parity.logit_difference <= allowed:
             raise UserError(
                 f"{figures}; allowed: {allowed:.2e}, {max_logit_difference:g} of the largest logit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,15 +19,28 @@ if TYPE_CHECKING:
     from ltrec.data.images.decoding import Geometry
 
 
-def sample(
-    listed: ImageList, count: int, root: Path, geometry: Geometry
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return images spread evenly over a list, decoded as in serving, uint8 (N, H, W, 3), and their labels (N,).
+@dataclass(frozen=True)
+class Sample:
+    """N images of a list.
+
+    Attributes:
+        rows: Their rows in the list, (N,).
+        images: Their squares, uint8 (N, H, W, 3).
+        labels: Their labels, (N,).
+    """
+
+    rows: NDArray[np.int64]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def sample(listed: ImageList, count: int, root: Path, geometry: Geometry) -> Sample:
+    """Return images spread evenly over a list, decoded as in serving.
 
     Raises:
         UserError: An image cannot be read.
     """
-    chosen = np.linspace(0, len(listed) - 1, min(count, len(listed))).round().astype(int)
+    chosen = np.linspace(0, len(listed) - 1, min(count, len(listed))).round().astype(np.int64)
     images = np.empty((len(chosen), geometry.size, geometry.size, 3), dtype=np.uint8)
     for row, index in enumerate(chosen):
         file = root / listed.paths[index]
@@ -36,4 +50,4 @@ def sample(
             raise UserError(
                 f"{error}; has the data changed since `prepare`? run `dvc repro`", where=str(file)
             ) from None
-    return images, listed.labels[chosen]
+    return Sample(chosen, images, listed.labels[chosen])

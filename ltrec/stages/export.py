@@ -7,12 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ltrec import artifacts, console, tracking
 from ltrec.artifacts import Layout
 from ltrec.config.export import CHAMPION
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.models import network as networks
+from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.serving import onnx_export, parity, predictor
 from ltrec.serving.model_card import ModelCard
 from ltrec.serving.sample import sample
@@ -24,10 +27,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ltrec.config.export import ExportSettings
     from ltrec.config.params import Params
+    from ltrec.models.heads import Head
     from ltrec.models.network import Network
     from ltrec.serving.model_card import ExportPrecision
     from ltrec.serving.parity import Parity
+    from ltrec.serving.sample import Sample
 
 
 def run(
@@ -59,21 +65,23 @@ def run(
         card = _card(layout, network, name, params.rebalance[name].method, settings.precision)
         classes = len(card.classes)
         val = read_list(layout.split_list("val"), classes, unknown=True).known()
-        images, labels = sample(val, settings.check_images, root, network.geometry)
+        checked = sample(val, settings.check_images, root, network.geometry)
+        evaluated = _evaluated_logits(layout, network.head, checked.rows)
         calibration = None
         if settings.precision == "int8":
             train = read_list(layout.split_list("train"), classes)
-            calibration, _ = sample(train, settings.calibration_images, root, network.geometry)
+            calibration = sample(train, settings.calibration_images, root, network.geometry).images
         with artifacts.replacing(path) as temporary:
-            with console.progress("export: images checked", len(images)) as advance:
+            with console.progress("export: images checked", len(checked.images)) as advance:
                 model = onnx_export.export(network, card, opset=settings.opset, calibration=calibration)
                 temporary.write_bytes(model.SerializeToString(deterministic=True))
-                reached = _compared(temporary, network, images, labels, settings.precision, advance)
+                reached = _compared(temporary, network, checked, evaluated, settings.precision, advance)
             parity.require_parity(
                 reached, settings.precision,
                 max_logit_difference=settings.max_logit_difference, min_agreement=settings.min_agreement,
             )  # fmt: skip
             size = temporary.stat().st_size
+        _warn_of_other_features(reached, settings)
         console.say(
             f"export: {name}, {settings.precision}, {size / 1e6:.1f} MB; on {reached.images} val images agrees with"
             f" PyTorch in {reached.agreement:.1%}, largest logit difference {reached.logit_difference:.1e} → {path}"
@@ -139,16 +147,36 @@ def _threshold(layout: Layout, variant: str) -> float | None:
     return figures["openset"]["msp"]["threshold"] if "openset" in figures else None
 
 
+def _evaluated_logits(layout: Layout, head: Head, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the logits (n, C) of rows of val's known images, made from the feature bank as for the evaluation."""
+    bank = FeatureBank.open(layout.features("val"), representation=artifacts.digest(layout.model)).known()
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = head(bank.plain[torch.from_numpy(rows)]).numpy()
+    return logits
+
+
+def _warn_of_other_features(reached: Parity, settings: ExportSettings) -> None:
+    """Say where the file is right, and yet not what was evaluated."""
+    allowed = parity.allowed_difference(reached, settings.max_logit_difference)
+    if settings.precision == "fp32" and (reached.evaluated_difference or 0.0) > allowed:
+        console.warn(
+            f"export: the file's logits are up to {reached.evaluated_difference:.2g} from those that were evaluated,"
+            f" which is more than rounding ({allowed:.2g}): the features were computed in another precision or on"
+            " another device (params.yaml: featurize.precision)"
+        )
+
+
 def _compared(
     file: Path,
     network: Network,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    checked: Sample,
+    evaluated: NDArray[np.float32],
     precision: ExportPrecision,
     advance: console.Advance,
 ) -> Parity:
     try:
-        return parity.compare(predictor.Predictor(file).run, network, images, labels, advance)
+        run = predictor.Predictor(file).run
+        return parity.compare(run, network, checked.images, checked.labels, advance, evaluated=evaluated)
     except parity.OverflowedError as error:
         if precision == "fp32":
             raise

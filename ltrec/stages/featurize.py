@@ -36,7 +36,8 @@ def run(params: Params, *, profile: bool = False) -> None:
         profiling.recording("featurize", device, wanted=profile and world.first),
         recording.stage_run(params, "featurize") if world.first else contextlib.nullcontext(tracking.Run()) as record,
     ):
-        record.params({"featurize": settings.model_dump(mode="json")})
+        computed = precision.resolve(settings.precision, device, where="params.yaml: featurize.precision")
+        record.params({"featurize": settings.model_dump(mode="json") | {"precision": computed}})
         network = networks.load(layout.model, classes=layout.classes)
         representation = artifacts.digest(layout.model)
         if world.first:
@@ -47,7 +48,6 @@ def run(params: Params, *, profile: bool = False) -> None:
             where="params.yaml: featurize.batch_size", instead="a smaller one may fit",
         ):  # fmt: skip
             network = networks.on_device(network, device)
-            computed = precision.resolve(params.represent.precision, device)
             made_from = {"representation": representation, "classes": artifacts.digest(layout.classes)}
             augment, classes = params.represent.augment.build(), len(read_classes(layout.classes))
             for split in SPLITS:

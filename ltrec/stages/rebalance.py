@@ -61,7 +61,9 @@ def run(params: Params, variant: str) -> None:
                         variant=variant, root=Path(params.prepare.source.root), augment=represent.augment.build(),
                         workers=represent.workers, epochs=settings.epochs,
                         batch_size=min(settings.batch_size, len(train.labels)),
-                        computed=precision.resolve(represent.precision, device),
+                        computed=precision.resolve(
+                            params.featurize.precision, device, where="params.yaml: featurize.precision"
+                        ),
                     )  # fmt: skip
                 else:
                     fit = rebalancer.fit(train.to(device), val.to(device), joint)

@@ -69,7 +69,7 @@ def _represent(
     val = read_list(layout.split_list("val"), len(classes), unknown=True).known()
     batch_size = min(settings.batch_size, len(train))
     _require_two_images_each(batch_size, settings.micro_batches, world)
-    computed = precision.resolve(settings.precision, device)
+    computed = precision.resolve(settings.precision, device, where="params.yaml: represent.precision")
     weights = settings.backbone.digest()
     decisive = settings.model_dump(mode="json", exclude=_INDECISIVE) | {"precision": computed}
     inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]

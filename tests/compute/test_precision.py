@@ -14,25 +14,25 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def test_auto_is_fp32_but_where_a_gpu_has_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve("auto", CPU) == "fp32"
+    assert resolve("auto", CPU, where="here") == "fp32"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)  # noqa: ARG005
-    assert resolve("auto", GPU) == "bf16"
+    assert resolve("auto", GPU, where="here") == "bf16"
 
 
 def test_emulated_bfloat16_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     # Before Ampere a GPU only emulates it, slower than float32.
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert resolve("auto", GPU) == "fp32"
-    assert resolve("fp16", GPU) == "fp16"
-    with pytest.raises(UserError, match=r"represent\.precision: this GPU has no bf16; allowed here: auto, fp32, fp16"):
-        resolve("bf16", GPU)
+    assert resolve("auto", GPU, where="here") == "fp32"
+    assert resolve("fp16", GPU, where="here") == "fp16"
+    with pytest.raises(UserError, match=r"here: this GPU has no bf16; allowed here: auto, fp32, fp16"):
+        resolve("bf16", GPU, where="here")
 
 
 def test_products_are_computed_in_it() -> None:
     weight = torch.ones(3, 3)
     assert isinstance(autocast("fp32", CPU), contextlib.nullcontext)
     for precision, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
-        assert resolve(precision, CPU) == precision  # type: ignore[arg-type]
+        assert resolve(precision, CPU, where="here") == precision  # type: ignore[arg-type]
         with autocast(precision, CPU):  # type: ignore[arg-type]
             assert (weight @ weight).dtype == dtype
     assert [scaler(precision, CPU).is_enabled() for precision in ("fp32", "bf16", "fp16")] == [False, False, True]
@@ -42,7 +42,7 @@ def test_heads_learn_in_what_the_processor_multiplies(monkeypatch: pytest.Monkey
     for has, precision in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx2": True, "avx512_bf16": has})
         assert native(CPU) == of_products("auto", CPU) == precision
-        assert resolve("auto", CPU) == "fp32", "the representation's is chosen apart"
+        assert resolve("auto", CPU, where="here") == "fp32", "the representation's is chosen apart"
         assert of_products("fp32", CPU) == "fp32"
 
 

@@ -76,7 +76,7 @@ BAD = [
     ),
     ("size: 16, resize: 16", "size: 16, mean: 0.5", "9:27: represent.image.mean: ", "list or null, got 0.5"),
     ("{name: cifar_resnet8}", "resnet50", "8:13: represent.backbone: ", "mapping with name, got resnet50; allowed: "),
-    ("  views: 0", "  3", "13:3: featurize: ", "mapping, got 3; allowed: views, batch_size, workers"),
+    ("  views: 0", "  3", "13:3: featurize: ", "mapping, got 3; allowed: views, batch_size, precision, workers"),
     # Numbers that are none
     ("    lr: 0.1", "    lr: '1e-3'", "18:9: rebalance.crt.lr: ", "number, got '1e-3'"),
     ("    lr: 0.1", "    lr: nan", "18:9: rebalance.crt.lr: ", "number, got nan"),

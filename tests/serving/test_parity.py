@@ -40,10 +40,12 @@ def test_compare_counts_by_hand() -> None:
     images = np.zeros((40, 2, 2, 3), np.uint8)
     images[:10] = 1
     labels = np.r_[np.full(5, 2), np.full(35, 1)].astype(np.int64)
-    reached = compare(run, Constant(), images, labels)  # type: ignore[arg-type]
+    evaluated = np.tile(np.float32([1, 3, 2.25]), (40, 1))
+    reached = compare(run, Constant(), images, labels, evaluated=evaluated)  # type: ignore[arg-type]
     assert sizes == [1, 2, 32, 5]
     assert reached.logit_difference == 1.5
     assert reached.largest_logit == 3
+    assert reached.evaluated_difference == 1.25
     assert reached.agreement == 30 / 40
     # PyTorch hits the 35 of class 1; the file the first 5, of class 2, and the last 30.
     assert reached.accuracy == {"pytorch": 35 / 40, "onnx": 35 / 40}

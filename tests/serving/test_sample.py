@@ -23,11 +23,12 @@ LISTED = make_list([(f"{n}.png", n // 2) for n in range(5)])
 def test_first_middle_and_last(tmp_path: Path) -> None:
     for n in (0, 2, 4):  # the others are not opened
         Image.new("RGB", (2, 2), (n, 0, 0)).save(tmp_path / f"{n}.png")
-    images, labels = sample(LISTED, 3, tmp_path, GEOMETRY)
-    assert images.shape == (3, 2, 2, 3)
-    assert images.dtype == np.uint8
-    assert images[:, 0, 0, 0].tolist() == [0, 2, 4]
-    assert labels.tolist() == [0, 1, 2]
+    taken = sample(LISTED, 3, tmp_path, GEOMETRY)
+    assert taken.images.shape == (3, 2, 2, 3)
+    assert taken.images.dtype == np.uint8
+    assert taken.images[:, 0, 0, 0].tolist() == [0, 2, 4]
+    assert taken.labels.tolist() == [0, 1, 2]
+    assert taken.rows.tolist() == [0, 2, 4]
 
 
 def test_an_image_that_is_gone_is_one_line(tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ from PIL import Image
 from ltrec import artifacts
 from ltrec.artifacts import Layout
 from ltrec.config.export import ExportSettings
+from ltrec.data.image_lists import read_list
 from ltrec.data.images import decoding
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
 from ltrec.models import heads, network
 from ltrec.models.backbones import CifarResNetBackbone
+from ltrec.rebalancing import feature_bank
 from ltrec.serving import onnx_export, parity
 from ltrec.serving.parity import OverflowedError, Parity
 from ltrec.serving.predictor import Predictor
@@ -28,6 +30,7 @@ from ltrec.stages import export as stage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ltrec.compute.precision import Precision
     from ltrec.config.params import Params
 
 CLASSES = ("cat", "dog", "eel")
@@ -100,7 +103,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: FakeRun) ->
         representation=artifacts.digest(layout.model),
     )
     artifacts.write_json(layout.evaluation_metrics, {"champion": "ncm"})
+    write_val_bank(layout)
     return layout
+
+
+def write_val_bank(layout: Layout, precision: Precision = "fp32") -> None:
+    """As `featurize` does."""
+    listed, built = read_list(layout.split_list("val"), len(CLASSES)), network.load(layout.model)
+    squares = [decoding.square(decoding.decode_rgb(Path("data", path)), built.geometry) for path in listed.paths]
+    features = network.predict_features(built, torch.from_numpy(np.stack(squares)), precision)
+    header = {"representation": artifacts.digest(layout.model)}
+    with feature_bank.writing(layout.features("val"), listed.labels, views=1, dim=64, header=header) as bank:
+        bank[0] = features.numpy()
 
 
 def make_params(**settings: Any) -> Params:
@@ -126,7 +140,7 @@ def untraced(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray[Any, Any] | Non
         return Model()
 
     monkeypatch.setattr(onnx_export, "export", export)
-    monkeypatch.setattr(parity, "compare", lambda *_: GOOD)
+    monkeypatch.setattr(parity, "compare", lambda *_, **__: GOOD)
     monkeypatch.setattr("ltrec.serving.predictor.Predictor", lambda _: SimpleNamespace(run=None))
     return given
 
@@ -149,6 +163,7 @@ def test_the_stage_writes_the_champion_and_its_figures(project: Layout, record: 
     assert figures["bytes"] == project.onnx.stat().st_size
     assert figures["agreement"] == 1
     assert 0 <= figures["logit_difference"] <= 1e-4
+    assert 0 <= figures["evaluated_difference"] <= 1e-4
     assert (figures["precision"], figures["opset"]) == ("fp32", 20)
     assert set(figures["accuracy"]) == {"pytorch", "onnx"}
     assert left_over(project.onnx.parent) == ["check.json", "model.onnx"]
@@ -163,6 +178,16 @@ def test_the_stage_writes_the_champion_and_its_figures(project: Layout, record: 
         wanted = torch.softmax(whole(torch.from_numpy(pixels.copy())[None]), dim=1)[0].numpy()
     [prediction] = predictor.predict([file])
     assert prediction.probabilities == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_the_file_is_compared_with_what_was_evaluated(project: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    write_val_bank(project, "bf16")
+    stage.run(make_params())
+    figures = artifacts.read_json(project.onnx_check)
+    assert figures["logit_difference"] <= 1e-4 < figures["evaluated_difference"]
+    assert "from those that were evaluated" in (said := capsys.readouterr().err)
+    assert "params.yaml: featurize.precision" in said
 
 
 @pytest.mark.slow
@@ -238,7 +263,9 @@ def test_an_earlier_good_file_stays_when_the_check_fails(project: Layout, monkey
     stage.run(make_params())
     project.onnx.write_bytes(b"good")
     before = project.onnx_check.read_bytes()
-    monkeypatch.setattr(parity, "compare", lambda *_: Parity(100, 2.0, 0.5, 0.1, 0.97, {"pytorch": 0.9, "onnx": 0.8}))
+    monkeypatch.setattr(
+        parity, "compare", lambda *_, **__: Parity(100, 2.0, 0.5, 0.1, 0.97, {"pytorch": 0.9, "onnx": 0.8})
+    )
     with pytest.raises(UserError, match=r"97\.0% of 100 val images, largest logit difference 5\.00e-01"):
         stage.run(make_params())
     assert project.onnx.read_bytes() == b"good"
@@ -249,7 +276,7 @@ def test_an_earlier_good_file_stays_when_the_check_fails(project: Layout, monkey
 @pytest.mark.usefixtures("untraced", "project")
 @pytest.mark.parametrize(("precision", "error"), [("fp16", UserError), ("fp32", OverflowedError)])
 def test_numbers_that_are_not_finite(precision: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    def compare(*_: Any) -> Parity:
+    def compare(*_: Any, **__: Any) -> Parity:
         raise OverflowedError("a batch of 1 gives logits that are not finite")
 
     monkeypatch.setattr(parity, "compare", compare)

@@ -45,6 +45,17 @@ def test_row_by_row_what_the_network_gives(split: artifacts.Split) -> None:
     assert bank.header == {**made_from, "split": split}
 
 
+def test_features_are_float32s_whatever_the_representation_was_learnt_in(params: Build) -> None:
+    before = LAYOUT.features("val").read_bytes()
+    learnt_in_bf16 = params().represent.model_dump() | {"precision": "bf16"}
+    featurize.run(params(represent=learnt_in_bf16))
+    assert LAYOUT.features("val").read_bytes() == before
+    featurize.run(params(featurize={"precision": "bf16"}))
+    rounded = FeatureBank.open(LAYOUT.features("val")).plain
+    assert LAYOUT.features("val").read_bytes() != before
+    assert rounded.dtype == torch.float32
+
+
 def test_only_train_has_augmented_views_and_they_differ(params: Build) -> None:
     assert [FeatureBank.open(LAYOUT.features(split)).views for split in SPLITS] == [2, 1, 1]
     featurize.run(params(featurize={"views": 3}))

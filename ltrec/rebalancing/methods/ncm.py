@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,9 +31,11 @@ class NcmSettings(Settings):
     transforms: Annotated[list[Literal["un", "l2n", "cl2n"]], Field(min_length=1)] = ["cl2n", "l2n", "un"]
     """Features raw (`un`), L2-normalised (`l2n`), or centred and L2-normalised (`cl2n`)."""
     distances: Annotated[list[Literal["euclidean", "cosine"]], Field(min_length=1)] = ["euclidean", "cosine"]
+    views: Literal["plain", "all"] = "plain"
+    """Whose features are averaged: those of the images as they are tested, or of the augmented views too."""
 
     def build(self, seed: int) -> Ncm:  # noqa: ARG002 - nothing is random
-        return Ncm(self.transforms, self.distances)
+        return Ncm(self.transforms, self.distances, self.views)
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ class Ncm(Rebalancer):
 
     transforms: Sequence[Transform]
     distances: Sequence[Distance]
+    views: Literal["plain", "all"] = "plain"
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
         from ltrec.models.heads import NearestMeanHead, logits_of
         from ltrec.rebalancing.selection import choose_on_val, fit_temperature
 
-        center, means = class_means(train, joint.classes, self.transforms)
+        averaged = train if self.views == "all" else replace(train, features=train.features[:1])
+        center, means = class_means(averaged, joint.classes, self.transforms)
         # Which comes first decides between equals.
         heads = [
             NearestMeanHead(means[transform], center, transform, distance)

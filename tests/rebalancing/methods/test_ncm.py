@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -65,9 +65,13 @@ def test_all_views_count_however_images_are_ordered_and_bagged(
 
 @pytest.mark.parametrize("transform", ["un", "l2n", "cl2n"])
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-def test_each_variant_as_a_slow_loop(banks: Banks, transform: Transform, distance: Distance) -> None:
-    fitted = NcmSettings(method="ncm", transforms=[transform], distances=[distance]).build(0).fit(*banks)
-    images = [(view[i].double(), int(banks.train.labels[i])) for view in banks.train.features for i in range(42)]
+@pytest.mark.parametrize(("choice", "views"), [({}, 1), ({"views": "all"}, 3)])
+def test_each_variant_as_a_slow_loop(
+    banks: Banks, transform: Transform, distance: Distance, choice: dict[str, Any], views: int
+) -> None:
+    fitted = NcmSettings(method="ncm", transforms=[transform], distances=[distance], **choice).build(0).fit(*banks)
+    averaged = banks.train.features[:views]
+    images = [(view[i].double(), int(banks.train.labels[i])) for view in averaged for i in range(42)]
     center = torch.stack([x for x, _ in images]).mean(dim=0)
 
     def changed(x: torch.Tensor) -> torch.Tensor:
