@@ -29,9 +29,10 @@ def run(params: Params, *, profile: bool = False) -> None:
         profile: Whether to write where the time goes.
     """
     device, settings, root = devices.resolve(params.device), params.featurize, Path(params.prepare.source.root)
-    devices.make_deterministic(params.seed)
     layout = Layout()
     with (
+        devices.repeatable(params.seed, params.deterministic),
+        precision.exact_float32(),
         distributed.joined(device) as world,
         profiling.recording("featurize", device, wanted=profile and world.first),
         recording.stage_run(params, "featurize") if world.first else contextlib.nullcontext(tracking.Run()) as record,

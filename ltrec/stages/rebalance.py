@@ -41,8 +41,11 @@ def run(params: Params, variant: str) -> None:
         )
     settings, represent = params.rebalance[variant], params.represent
     device = devices.resolve(params.device)
-    devices.make_deterministic(params.seed)
-    with recording.stage_run(params, "rebalance", variant=variant) as record:
+    with (
+        devices.repeatable(params.seed, params.deterministic),
+        precision.exact_float32(),
+        recording.stage_run(params, "rebalance", variant=variant) as record,
+    ):
         record.params({"rebalance": settings.model_dump(mode="json"), "seed": params.seed})
         representation = artifacts.digest(layout.model)
         splits: tuple[artifacts.Split, ...] = ("train", "val")

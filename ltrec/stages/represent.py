@@ -48,8 +48,12 @@ def run(params: Params, *, profile: bool = False) -> None:
         profile: Whether to write where the time goes.
     """
     device = devices.resolve(params.device)
-    devices.make_deterministic(params.seed)
-    with distributed.joined(device) as world, profiling.recording("represent", device, wanted=profile and world.first):
+    with (
+        devices.repeatable(params.seed, params.deterministic),
+        precision.exact_float32(),
+        distributed.joined(device) as world,
+        profiling.recording("represent", device, wanted=profile and world.first),
+    ):
         recorded = recording.stage_run(params, "represent") if world.first else contextlib.nullcontext(tracking.Run())
         _represent(params.represent, Path(params.prepare.source.root), params.seed, device, world, recorded)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ltrec.artifacts import Layout
+from ltrec.compute.device import sent
 from ltrec.compute.distributed import SINGLE_PROCESS, local_rank
 from ltrec.data.images.cache import training_files
 from ltrec.data.images.dataset import BatchLoader, ImageDataset
@@ -101,7 +102,7 @@ class DeviceLoader:
                 yield squares, index
             else:
                 draws = torch.from_numpy(step_draws(key, start, stop, self._augment.draws)[rank::ranks])
-                yield self._augment(squares, draws.to(self._device, non_blocking=True)), index
+                yield self._augment(squares, sent(draws, self._device)), index
 
     def once(self) -> Iterator[Batch]:
         """Yield the batches of an epoch with every image once, in the order of the list."""
@@ -174,7 +175,7 @@ def _ahead(batches: Iterable[Batch], device: torch.device, stream: torch.cuda.St
     waiting: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(stream):
-            squares, index = (tensor.to(device, non_blocking=True) for tensor in batch)
+            squares, index = (sent(tensor, device) for tensor in batch)
             arrived = stream.record_event()
         if waiting is not None:
             yield _arrived(*waiting)
