@@ -50,6 +50,7 @@ bench: $(INSTALLED)
 	python benchmarks/lists.py
 	python benchmarks/startup.py
 	python benchmarks/feeding.py
+	python benchmarks/worker_memory.py
 	python benchmarks/training.py
 	python benchmarks/classifiers.py --size small
 	python benchmarks/tables.py

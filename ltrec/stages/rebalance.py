@@ -13,6 +13,7 @@ from ltrec.compute import device as devices
 from ltrec.compute import precision
 from ltrec.data.image_lists import read_list
 from ltrec.data.images.device_loader import training_loader
+from ltrec.data.images.path_list import compact
 from ltrec.errors import UserError
 from ltrec.models import heads
 from ltrec.models.network import load, load_head, on_device
@@ -132,4 +133,4 @@ def _paths(layout: Layout, train: FeatureBank, classes: int) -> Sequence[str]:
             " run `ltrec featurize` or `dvc repro`",
             where=str(layout.features("train")),
         )
-    return listed.paths
+    return compact(listed).paths
