@@ -19,11 +19,11 @@ from ltrec.models import network
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.models.network import predict_features
 from ltrec.rebalancing.methods.crt import CrtSettings
-from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training.loop import EpochReport, train
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import CosineSchedule, Sgd
 from ltrec.training.step import ComputeConfig, Gradients
+from tests.scores import balanced_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

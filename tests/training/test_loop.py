@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from ltrec.errors import UserError
-from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training import loop as training
 from ltrec.training import step as stepping
 from ltrec.training.loop import EpochReport, moving_average, train, validate
@@ -19,6 +18,7 @@ from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.mixing import MixedTargets
 from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule
 from ltrec.training.step import ComputeConfig, Gradients
+from tests.scores import balanced_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

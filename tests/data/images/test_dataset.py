@@ -146,7 +146,7 @@ def test_without_workers_or_a_folder_for_it_shared_memory_does_not_matter(
 class Frozen(ImageDataset):
     """Tells in place of an index how many objects garbage collection leaves alone."""
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int] | UserError:  # noqa: ARG002
+    def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int] | UserError:
         return torch.empty(0), gc.get_freeze_count()
 
 
