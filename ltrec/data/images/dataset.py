@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ltrec.data.images.decoding import UnreadableImageError, decode_part, decode_rgb, square
+from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, square
+from ltrec.data.images.jpeg import decode_part
 from ltrec.data.images.path_list import PathList
 from ltrec.errors import UserError, one_line
 
