@@ -22,6 +22,7 @@ from photos import write
 from PIL import Image
 from torchvision import transforms
 
+from ltrec.data.images import jpeg
 from ltrec.data.images.augmentation import AugmentSettings, PadCrop
 from ltrec.data.images.cache import Cache, CacheSettings
 from ltrec.data.images.dataset import ImageDataset
@@ -94,14 +95,14 @@ def item_of(root: Path, names: Sequence[str]) -> Callable[[int], object]:
 
 def without_simplejpeg(way: Callable[[int], object]) -> Callable[[int], object]:
     """The same on a machine that does not have it."""
-    import ltrec.data.images.jpeg as decoder
+    names = vars(jpeg)
 
     def alone(n: int) -> object:
-        kept, decoder.simplejpeg = decoder.simplejpeg, None
+        kept, names["simplejpeg"] = names["simplejpeg"], None
         try:
             return way(n)
         finally:
-            decoder.simplejpeg = kept
+            names["simplejpeg"] = kept
 
     return alone
 
