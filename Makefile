@@ -50,6 +50,7 @@ bench: $(INSTALLED)
 	python benchmarks/lists.py
 	python benchmarks/startup.py
 	python benchmarks/feeding.py
+	python benchmarks/worker_memory.py
 	python benchmarks/training.py
 	python benchmarks/classifiers.py --size small
 	python benchmarks/tables.py
@@ -62,7 +63,7 @@ bench-gpu:
 lock:
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet uv
-	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra fast --universal --python-version 3.11 --upgrade \
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
 clean:

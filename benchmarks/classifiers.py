@@ -332,8 +332,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     asked = parser.parse_args()
     device, size = devices.resolve(asked.device), SIZES[asked.size]
-    devices.make_deterministic(0)
-    with tempfile.TemporaryDirectory() as scratch:
+    with devices.repeatable(0, "warn"), precision.exact_float32(), tempfile.TemporaryDirectory() as scratch:
         work = Work(*write_banks(Path(scratch), size), size, device)
         if size.rounds > 1:
             for split in work.banks.values():

@@ -22,6 +22,7 @@ from photos import write
 from PIL import Image
 from torchvision import transforms
 
+from ltrec.data.images import jpeg
 from ltrec.data.images.augmentation import AugmentSettings, PadCrop
 from ltrec.data.images.cache import Cache, CacheSettings
 from ltrec.data.images.dataset import ImageDataset
@@ -70,6 +71,7 @@ def of_size(folder: Path, size: tuple[int, int], count: int) -> dict[str, Any]:
     ways: dict[str, Callable[[int], object]] = {
         "reference": lambda n: reference(Image.open(folder / names[n]).convert("RGB")),
         "bare_decode": lambda n: Image.open(folder / names[n]).load(),
+        "ltrec_pillow": without_simplejpeg(item_of(folder, names)),
         "ltrec": item_of(folder, names),
     }
     for settings in (CacheSettings(), CacheSettings(format="raw")):
@@ -89,6 +91,20 @@ def of_size(folder: Path, size: tuple[int, int], count: int) -> dict[str, Any]:
 def item_of(root: Path, names: Sequence[str]) -> Callable[[int], object]:
     images = ImageDataset(root, names, GEOMETRY, AUGMENT.crop)
     return lambda n: images[n, n]
+
+
+def without_simplejpeg(way: Callable[[int], object]) -> Callable[[int], object]:
+    """The same on a machine that does not have it."""
+    names = vars(jpeg)
+
+    def alone(n: int) -> object:
+        kept, names["simplejpeg"] = names["simplejpeg"], None
+        try:
+            return way(n)
+        finally:
+            names["simplejpeg"] = kept
+
+    return alone
 
 
 def each(way: Callable[[int], object], count: int) -> None:

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
-_PACKAGES = ("torch", "torchvision", "mlflow", "dvc", "onnx", "onnxruntime", "numpy", "scikit-learn")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "mlflow",
+    "dvc",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "simplejpeg",
+)
 
 
 def machine() -> dict[str, Any]:

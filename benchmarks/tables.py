@@ -51,8 +51,9 @@ def seconds(of: dict[str, float]) -> str:
 def feeding() -> str:
     found = results("feeding") or {}
     names = {
-        "reference": "PIL and torchvision's transforms", "bare_decode": "decoding alone", "ltrec": "ltrec",
-        "ltrec_cache_jpeg": "ltrec, JPEG copies", "ltrec_cache_raw": "ltrec, raw copies",
+        "reference": "PIL and torchvision's transforms", "bare_decode": "Pillow's decoding alone",
+        "ltrec_pillow": "ltrec", "ltrec": "ltrec[fast]",
+        "ltrec_cache_jpeg": "ltrec[fast], JPEG copies", "ltrec_cache_raw": "ltrec, raw copies",
     }  # fmt: skip
     rows = [
         [f"{size.replace('x', '×')}, {names[way]}", measured(of), f"{found[size]['to_reference'][way]:.2f}"]

@@ -19,13 +19,14 @@ from ltrec.models import network
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.models.network import predict_features
 from ltrec.rebalancing.methods.crt import CrtSettings
-from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training.loop import EpochReport, train
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import CosineSchedule, Sgd
 from ltrec.training.step import ComputeConfig, Gradients
+from tests.scores import balanced_accuracy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ltrec.models.network import Network
@@ -77,10 +78,11 @@ class Training:
 
 
 @pytest.fixture(autouse=True)
-def _deterministic(restored_torch: None) -> None:  # noqa: ARG001
-    from ltrec.compute import device
+def _as_in_a_stage(restored_torch: None) -> Iterator[None]:  # noqa: ARG001
+    from ltrec.compute import device, precision
 
-    device.make_deterministic(0)
+    with device.repeatable(0, "warn"), precision.exact_float32():
+        yield
 
 
 def test_a_resume_ends_with_the_bits_of_an_uninterrupted_run(tmp_path: Path) -> None:
@@ -112,6 +114,13 @@ def test_features_are_those_of_the_cpu_but_for_half_precision() -> None:
     assert on_gpu.dtype == torch.float32
     # bfloat16 keeps 8 bits.
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=0.05, atol=0.05 * float(on_cpu.abs().max()))
+
+
+def test_fp32_features_are_those_of_the_cpu() -> None:
+    # cuDNN's default, TF32, would be a thousandth off.
+    network = Training(precision="fp32").network.eval()
+    on_gpu, on_cpu = predict_features(network, images().cuda()).cpu(), predict_features(network.cpu(), images())
+    torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-5, atol=1e-5 * float(on_cpu.abs().max()))
 
 
 def test_crt_is_fitted_on_the_bank(banks: Banks) -> None:

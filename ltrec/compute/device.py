@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 from typing import TYPE_CHECKING, Literal
 
 from ltrec.errors import UserError, one_line
@@ -14,8 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import torch
+    from torch import Tensor
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+DeterminismName = Literal["warn", "error", "off"]
+
+# What CUDA, cuBLAS and cuDNN say; and PyTorch, when no algorithm of a convolution finds room to work in.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|cudaErrorMemoryAllocation|CU[A-Z]+_STATUS_\w*ALLOC\w*_FAILED|CUDNN_STATUS_NOT_SUPPORTED.*alloc"
+    r"|unable to find an engine",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def resolve(name: DeviceName) -> torch.device:
@@ -47,17 +57,55 @@ def resolve(name: DeviceName) -> torch.device:
     return torch.device("cuda", rank)
 
 
-def make_deterministic(seed: int) -> None:
-    """Seed torch's generators, and have torch warn of operations that do not repeat."""
+@contextlib.contextmanager
+def repeatable(seed: int, mode: DeterminismName) -> Iterator[None]:
+    """Seed torch's generators, and take those algorithms in the block whose results repeat.
+
+    Args:
+        seed: The seed.
+        mode: What to do about an operation of a GPU that has no such algorithm: `warn` of it, or take it for an
+            `error`; `off`: algorithms are not chosen by that.
+
+    Raises:
+        UserError: An operation does not repeat, and that is an error.
+    """
     import torch
 
-    # cuBLAS repeats only with a fixed workspace; it reads this when it first starts.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if mode != "off":
+        # cuBLAS repeats only with a fixed workspace; it reads this when it first starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.get_deterministic_debug_mode()
     # The better-known torch.use_deterministic_algorithms loads the compiler, for longer than many a stage works.
-    torch.set_deterministic_debug_mode("warn")
+    torch.set_deterministic_debug_mode("default" if mode == "off" else mode)
     # Filling would cost a pass over every new tensor, only to find those that are read before they are written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)
+    try:
+        yield
+    except RuntimeError as error:
+        if mode != "error" or "deterministic" not in str(error):
+            raise
+        raise UserError(
+            f"an operation does not repeat on this device ({one_line(error, 160)}); allowed here: warn, off",
+            where="params.yaml: deterministic",
+        ) from None
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; a GPU's copy is begun and not waited for, which takes page-locked memory."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether a computation failed for want of a GPU's memory; its libraries say so in words alone."""
+    import torch
+
+    in_words = isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
+    return in_words or isinstance(error, torch.OutOfMemoryError)
 
 
 @contextlib.contextmanager
@@ -72,11 +120,11 @@ def memory_for(what: str, *, where: str, instead: str) -> Iterator[None]:
     Raises:
         UserError: the GPU is out of memory.
     """
-    import torch
-
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise UserError(
             f"{what} need more memory than the GPU has; {instead} ({one_line(error, 160)})", where=where
         ) from None

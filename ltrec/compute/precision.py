@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import warnings
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ltrec.errors import UserError
 
@@ -56,6 +56,22 @@ def of_products(name: ProductPrecisionSetting, device: torch.device) -> Precisio
 
 
 @contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute in float32 on a GPU, too, where float32 is asked for.
+
+    From Ampere on, cuDNN's convolutions round what they multiply to TF32 by default, whose 10 bits show in features and
+    in the comparison with the exported file.
+    """
+    import torch
+
+    backends = torch.backends
+    with contextlib.ExitStack() as held:
+        for operations in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn):  # type: ignore[attr-defined]
+            held.enter_context(_float32_products(operations, "ieee"))
+        yield
+
+
+@contextlib.contextmanager
 def fast_float32() -> Iterator[None]:
     """Multiply float32 matrices on a CPU by oneDNN, not by MKL, which takes twice as long on AMD's processors.
 
@@ -67,12 +83,18 @@ def fast_float32() -> Iterator[None]:
     if platform.machine() not in {"x86_64", "AMD64"} or torch.cpu.get_capabilities().get("amx_bf16"):
         yield
         return
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    with _float32_products(torch.backends.mkldnn.matmul, "bf16"):  # type: ignore[attr-defined]
+        yield
+
+
+@contextlib.contextmanager
+def _float32_products(operations: Any, allowed: Literal["ieee", "bf16"]) -> Iterator[None]:
+    """Allow a backend's operations this precision for the products of float32 numbers; afterwards as before."""
+    before, operations.fp32_precision = operations.fp32_precision, allowed
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        operations.fp32_precision = before
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from ltrec.compute.device import DeviceName
+from ltrec.compute.device import DeterminismName, DeviceName
 from ltrec.config import config_errors, yaml_source
 from ltrec.config.evaluate import EvaluateSettings
 from ltrec.config.export import ExportSettings
@@ -49,6 +49,9 @@ class Params(Settings):
     """Every random choice follows from it."""
     device: DeviceName = "auto"
     """Where to compute; auto: on the GPU if there is one."""
+    deterministic: DeterminismName = "warn"
+    """What to do where a GPU's operation does not repeat; off: take the fastest algorithms, and results vary in their
+    last digits."""
     prepare: PrepareSettings = PrepareSettings()
     represent: RepresentSettings
     featurize: FeaturizeSettings = FeaturizeSettings()

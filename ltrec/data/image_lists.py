@@ -34,7 +34,7 @@ _LONGEST = 100  # characters that a message repeats
 class ImageList:
     """N images: where they lie and what they show."""
 
-    paths: tuple[str, ...]
+    paths: Sequence[str]
     """Paths relative to the source's root, with `/` on every system."""
     labels: NDArray[np.int64]
     """Labels (N,), between 0 and C - 1; -1 for an image of no class of the task."""

@@ -114,4 +114,4 @@ def _without(known: Collection, listed: Sequence[str], name: str) -> Collection:
 
 
 def _joined(first: ImageList, second: ImageList) -> ImageList:
-    return ImageList(first.paths + second.paths, np.concatenate([first.labels, second.labels]))
+    return ImageList((*first.paths, *second.paths), np.concatenate([first.labels, second.labels]))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ltrec.errors import UserError
-from ltrec.models.heads import logits_of, predictions_of
-from ltrec.rebalancing.selection import Score, fit_temperature, mean_recall
+from ltrec.models.heads import predictions_of
+from ltrec.rebalancing.selection import Score, fit_temperature, head_logits, mean_recall
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,11 +27,13 @@ def head_figures(head: Head, train: FeatureBank, val: FeatureBank) -> dict[str, 
     Raises:
         UserError: The logits on val are not finite.
     """
-    val_logits, train_predictions = logits_of(head, val.plain), predictions_of(head, train.plain)
-    val_labels, train_labels = (bank.labels.to(val_logits.device) for bank in (val, train))
+    val_logits = head_logits(head, val.plain)
+    val_predictions = torch.cat([block.argmax(dim=1) for block in val_logits])
+    train_predictions = predictions_of(head, train.plain)
+    val_labels, train_labels = (bank.labels.to(head.temperature.device) for bank in (val, train))
     log_likelihood = -fit_temperature(val_logits, val_labels)[1]
     return {
-        "val": _accuracy(val_logits.argmax(dim=1), val_labels) | {"log_likelihood": log_likelihood},
+        "val": _accuracy(val_predictions, val_labels) | {"log_likelihood": log_likelihood},
         "train": _accuracy(train_predictions, train_labels),
     }
 

@@ -104,8 +104,7 @@ class HeadTrainer:
         import torch
 
         from ltrec.compute.precision import autocast, of_products
-        from ltrec.models.heads import logits_of
-        from ltrec.rebalancing.selection import ScoredLogits
+        from ltrec.rebalancing.selection import ScoredLogits, head_logits
 
         device = train.labels.device
         precision = of_products(self.precision, device)
@@ -131,23 +130,23 @@ class HeadTrainer:
             schedule.step()
             return losses.detach()
 
-        best: tuple[ScoredLogits, Row, dict[str, Tensor]] | None = None
+        best: tuple[ScoredLogits, Row, Head] | None = None
         curve: list[Row] = []
         for epoch in range(self.epochs):
             losses = self._epoch(train, sampler.epoch(epoch), size, epoch, update)
             for lr, trained, mean_loss in zip(self.lrs, heads, losses, strict=True):
-                logits = logits_of(trained, val.plain)
+                now = copy.deepcopy(trained)
+                # Logits are wanted again to break a tie only, and are large.
+                scored = ScoredLogits(head_logits(now, val.plain, keep=False), val.labels)
                 # The loss does not show what the epoch's last update did.
-                largest = float(torch.stack(logits.aminmax()).abs().max())
-                require_finite(largest, "the largest logit on val", epoch=epoch, step=steps - 1, lr=lr)
-                scored = ScoredLogits(logits, val.labels)
+                require_finite(scored.largest, "the largest logit on val", epoch=epoch, step=steps - 1, lr=lr)
                 row: Row = {"lr": lr, "epoch": epoch + 1} if len(heads) > 1 else {"epoch": epoch + 1}
                 curve.append(row | {"loss": mean_loss, "val": scored.balanced})
                 if best is None or scored > best[0]:
-                    best = scored, row, copy.deepcopy(trained.state_dict())
+                    best = scored, row, now
         assert best is not None, "there is at least one epoch"
-        _, chosen, state = best
-        head.load_state_dict(state)
+        _, chosen, kept = best
+        head.load_state_dict(kept.state_dict())
         return chosen, curve
 
     def _optimizer(self, heads: Sequence[Head]) -> Optimizer:

@@ -11,6 +11,7 @@ from ltrec.artifacts import SPLITS, Layout
 from ltrec.compute import device as devices
 from ltrec.compute import distributed, precision
 from ltrec.data.image_lists import read_classes, read_list
+from ltrec.data.images.path_list import compact
 from ltrec.models import network as networks
 from ltrec.rebalancing import feature_bank
 from ltrec.rebalancing.featurizing import fill, view_loaders
@@ -29,9 +30,10 @@ def run(params: Params, *, profile: bool = False) -> None:
         profile: Whether to write where the time goes.
     """
     device, settings, root = devices.resolve(params.device), params.featurize, Path(params.prepare.source.root)
-    devices.make_deterministic(params.seed)
     layout = Layout()
     with (
+        devices.repeatable(params.seed, params.deterministic),
+        precision.exact_float32(),
         distributed.joined(device) as world,
         profiling.recording("featurize", device, wanted=profile and world.first),
         recording.stage_run(params, "featurize") if world.first else contextlib.nullcontext(tracking.Run()) as record,
@@ -51,7 +53,7 @@ def run(params: Params, *, profile: bool = False) -> None:
             made_from = {"representation": representation, "classes": artifacts.digest(layout.classes)}
             augment, classes = params.represent.augment.build(), len(read_classes(layout.classes))
             for split in SPLITS:
-                listed = read_list(layout.split_list(split), classes, unknown=split != "train")
+                listed = compact(read_list(layout.split_list(split), classes, unknown=split != "train"))
                 loaders = view_loaders(
                     (root, listed.paths), network.geometry, device, settings.batch_size, settings.workers, world,
                     augment=augment, augmented_views=settings.views if split == "train" else 0,

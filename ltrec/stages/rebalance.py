@@ -13,6 +13,7 @@ from ltrec.compute import device as devices
 from ltrec.compute import precision
 from ltrec.data.image_lists import read_list
 from ltrec.data.images.device_loader import training_loader
+from ltrec.data.images.path_list import compact
 from ltrec.errors import UserError
 from ltrec.models import heads
 from ltrec.models.network import load, load_head, on_device
@@ -41,8 +42,11 @@ def run(params: Params, variant: str) -> None:
         )
     settings, represent = params.rebalance[variant], params.represent
     device = devices.resolve(params.device)
-    devices.make_deterministic(params.seed)
-    with recording.stage_run(params, "rebalance", variant=variant) as record:
+    with (
+        devices.repeatable(params.seed, params.deterministic),
+        precision.exact_float32(),
+        recording.stage_run(params, "rebalance", variant=variant) as record,
+    ):
         record.params({"rebalance": settings.model_dump(mode="json"), "seed": params.seed})
         representation = artifacts.digest(layout.model)
         splits: tuple[artifacts.Split, ...] = ("train", "val")
@@ -131,4 +135,4 @@ def _paths(layout: Layout, train: FeatureBank, classes: int) -> Sequence[str]:
             " run `ltrec featurize` or `dvc repro`",
             where=str(layout.features("train")),
         )
-    return listed.paths
+    return compact(listed).paths

@@ -14,6 +14,7 @@ from ltrec.compute import device as devices
 from ltrec.compute import distributed, precision
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.data.images.device_loader import DeviceLoader, training_loader
+from ltrec.data.images.path_list import compact
 from ltrec.errors import UserError
 from ltrec.models import network as networks
 from ltrec.stages import recording
@@ -49,8 +50,12 @@ def run(params: Params, *, profile: bool = False) -> None:
         profile: Whether to write where the time goes.
     """
     device = devices.resolve(params.device)
-    devices.make_deterministic(params.seed)
-    with distributed.joined(device) as world, profiling.recording("represent", device, wanted=profile and world.first):
+    with (
+        devices.repeatable(params.seed, params.deterministic),
+        precision.exact_float32(),
+        distributed.joined(device) as world,
+        profiling.recording("represent", device, wanted=profile and world.first),
+    ):
         recorded = recording.stage_run(params, "represent") if world.first else contextlib.nullcontext(tracking.Run())
         _represent(params.represent, Path(params.prepare.source.root), params.seed, device, world, recorded)
 
@@ -65,8 +70,8 @@ def _represent(
 ) -> None:
     layout = Layout()
     classes = read_classes(layout.classes)
-    train = read_list(layout.split_list("train"), len(classes))
-    val = read_list(layout.split_list("val"), len(classes), unknown=True).known()
+    train = compact(read_list(layout.split_list("train"), len(classes)))
+    val = compact(read_list(layout.split_list("val"), len(classes), unknown=True).known())
     batch_size = min(settings.batch_size, len(train))
     _require_two_images_each(batch_size, settings.micro_batches, world)
     computed = precision.resolve(settings.precision, device, where="params.yaml: represent.precision")

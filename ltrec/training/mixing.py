@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ltrec.compute.device import sent
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -37,7 +39,7 @@ def mixed_batches(
     random = np.random.default_rng([*seed, _STREAM])
     for images, labels in batches:
         shares = torch.from_numpy(random.beta(alpha, alpha, size=len(images)).astype(np.float32))
-        yield mix(images, labels, shares.to(images.device, non_blocking=True))
+        yield mix(images, labels, sent(shares, images.device))
 
 
 def mix(images: Tensor, labels: Tensor, shares: Tensor) -> tuple[Tensor, MixedTargets]:

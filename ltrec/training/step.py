@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ltrec import console, profiling
+from ltrec.compute.device import is_out_of_memory
 from ltrec.compute.distributed import SINGLE_PROCESS
 from ltrec.compute.precision import Compilation, Precision, autocast, scaler
 from ltrec.errors import UserError, one_line
@@ -130,10 +131,14 @@ class Gradients:
         """Return whether memory holds the batch as it is split now; random numbers are drawn as if it was not tried."""
         on_gpu = [self._device] if self._device.type == "cuda" else []
         fits = False
-        with torch.random.fork_rng(on_gpu), contextlib.suppress(torch.OutOfMemoryError):
-            self.accumulate(images, targets)
-            fits = True
-        # Not in a handler: its traceback holds the tensors that are in the way.
+        with torch.random.fork_rng(on_gpu):
+            try:
+                self.accumulate(images, targets)
+                fits = True
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+        # Not in the handler: the traceback holds the tensors that are in the way.
         for parameter in self._network.parameters():
             parameter.grad = None
         if on_gpu and not fits:

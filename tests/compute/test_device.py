@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,15 +52,57 @@ def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     assert "\n" not in str(raised.value)
 
 
+def drawn(seed: int) -> torch.Tensor:
+    with device.repeatable(seed, "warn"):
+        return torch.rand(4)
+
+
 @pytest.mark.usefixtures("restored_torch")
 def test_the_seed_repeats() -> None:
-    device.make_deterministic(3)
-    first = torch.rand(4)
-    device.make_deterministic(3)
-    assert torch.equal(torch.rand(4), first)
-    assert torch.are_deterministic_algorithms_enabled()
-    device.make_deterministic(4)
-    assert not torch.equal(torch.rand(4), first)
+    first = drawn(3)
+    assert torch.equal(drawn(3), first)
+    assert not torch.equal(drawn(4), first)
+
+
+@pytest.mark.usefixtures("restored_torch")
+@pytest.mark.parametrize(("mode", "debug_mode"), [("warn", 1), ("error", 2), ("off", 0)])
+def test_what_does_not_repeat_is_told_of_refused_or_let_be(
+    mode: device.DeterminismName, debug_mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    before = torch.get_deterministic_debug_mode()
+    with device.repeatable(0, mode):
+        assert torch.get_deterministic_debug_mode() == debug_mode
+        assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) == (mode != "off")
+    assert torch.get_deterministic_debug_mode() == before
+
+
+@pytest.mark.usefixtures("restored_torch")
+def test_an_operation_that_does_not_repeat_is_one_line_if_that_is_an_error() -> None:
+    # put_ without accumulation is one of few on a CPU.
+    place, values = torch.tensor([0, 0]), torch.tensor([1.0, 2.0])
+    with (
+        pytest.raises(UserError, match=r"^params\.yaml: deterministic: .*put_.*allowed here: warn, off$") as raised,
+        device.repeatable(0, "error"),
+    ):
+        torch.zeros(1).put_(place, values)
+    assert "\n" not in str(raised.value)
+    with device.repeatable(0, "off"):
+        torch.zeros(1).put_(place, values)
+    with pytest.raises(RuntimeError, match="bug"), device.repeatable(0, "error"):
+        raise RuntimeError("bug")
+
+
+def test_a_gpu_is_sent_page_locked_memory_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor, done = torch.arange(3), []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: done.append("pinned") or self)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *to, **how: done.append((*to, how)) or self)
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    device.sent(tensor, gpu)
+    assert done == ["pinned", (gpu, {"non_blocking": True})]
+    done.clear()
+    device.sent(tensor, cpu)
+    assert done == [(cpu, {})]
 
 
 @pytest.mark.parametrize("stage", ["represent", "featurize", "rebalance crt"])
@@ -75,14 +118,42 @@ def test_a_stage_without_the_gpu_asked_for_ends_with_exit_code_2(
     assert {path.name for path in tmp_path.iterdir()} == {"params.yaml"}
 
 
-def test_out_of_memory_is_one_line() -> None:
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("Tried\n 1 GiB"),
+    RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("cudaErrorMemoryAllocation: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. Failed to allocate workspace"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+]
+OTHER_ERRORS = [
+    RuntimeError("bug"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+    RuntimeError(
+        "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in a non-contiguous input"
+    ),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    ValueError("out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
+def test_out_of_memory_is_one_line_whoever_says_so(error: Exception) -> None:
     with (
-        pytest.raises(UserError, match=r"^here: 8 images need more memory than the GPU has; take 4 \(Tried 1 GiB\)$"),
+        pytest.raises(UserError, match=r"^here: 8 images need more memory than the GPU has; take 4 \(.+\)$") as raised,
         device.memory_for("8 images", where="here", instead="take 4"),
     ):
-        raise torch.OutOfMemoryError("Tried\n 1 GiB")
-    with pytest.raises(RuntimeError, match="bug"), device.memory_for("8 images", where="here", instead="take 4"):
-        raise RuntimeError("bug")
+        raise error
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("error", OTHER_ERRORS, ids=str)
+def test_other_errors_are_not_taken_for_it(error: Exception) -> None:
+    with pytest.raises(type(error)), device.memory_for("8 images", where="here", instead="take 4"):
+        raise error
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

@@ -7,7 +7,7 @@ import contextlib
 import pytest
 import torch
 
-from ltrec.compute.precision import autocast, fast_float32, native, of_products, resolve, scaler
+from ltrec.compute.precision import autocast, exact_float32, fast_float32, native, of_products, resolve, scaler
 from ltrec.errors import UserError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -65,3 +65,19 @@ def test_where_it_would_round_nothing_is_changed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with fast_float32():
         assert torch.backends.mkldnn.matmul.fp32_precision == before  # type: ignore[attr-defined]
+
+
+def float32_settings() -> list[str]:
+    backends = torch.backends
+    return [each.fp32_precision for each in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)]  # type: ignore[attr-defined]
+
+
+def test_float32_is_not_rounded_to_tf32_on_a_gpu_and_afterwards_as_before() -> None:
+    before = float32_settings()
+    assert "tf32" in before, "else nothing needs to be switched off"
+    with exact_float32(), fast_float32():
+        assert float32_settings() == ["ieee"] * 3
+    assert float32_settings() == before
+    with pytest.raises(RuntimeError, match="bug"), exact_float32():
+        raise RuntimeError("bug")
+    assert float32_settings() == before

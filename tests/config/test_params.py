@@ -46,7 +46,12 @@ tracking:
 # A mistake in place of a piece of GOOD, and the line that must come: its place and the words in it.
 BAD = [
     # Unknown keys
-    ("seed: 0", "seeds: 0", "1:1: seeds: ", "unknown key (did you mean seed?); allowed: seed, device, prepare, "),
+    (
+        "seed: 0",
+        "seeds: 0",
+        "1:1: seeds: ",
+        "unknown key (did you mean seed?); allowed: seed, device, deterministic, prepare, ",
+    ),
     (
         "lr: 0.1, weight_decay",
         "lr: 0.1, decay: 1, weight_decay",

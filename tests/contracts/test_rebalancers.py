@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import torch
@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 from ltrec.models import heads
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.methods import RebalancerSettings
-from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training.samplers import SamplerSettings
 from tests.contracts.members import examples, through_yaml
+from tests.scores import balanced_accuracy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,3 +134,29 @@ def test_a_saved_head_comes_back(settings: Any, banks: Banks, tmp_path: Path) ->
     loaded = heads.load(tmp_path / "head.safetensors", representation="digest")
     assert same(loaded, head)
     assert torch.equal(loaded(banks.val.plain), head(banks.val.plain))
+
+
+class OnHost(torch.Tensor):
+    """Features that a GPU had no room for: they can be cut and sent, and not computed with."""
+
+    sent_to: ClassVar[list[torch.device]] = []
+    _CUTS = frozenset({"__get__", "__getitem__", "__len__", "split", "size", "unbind", "__iter__", "dim"})
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func is torch.Tensor.to:
+            cls.sent_to.append(args[1])
+            return args[0].as_subclass(torch.Tensor)
+        if func.__name__ not in cls._CUTS | {"as_subclass"}:
+            pytest.fail(f"{func.__name__} of the host's features with what is on the GPU")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@each
+def test_a_val_bank_that_stays_on_the_host_is_sent_some_images_at_a_time(settings: Any, banks: Banks) -> None:
+    OnHost.sent_to.clear()
+    val = FeatureBank(banks.val.features.as_subclass(OnHost), banks.val.labels, {})
+    fitted = settings.build(0).fit(banks.train, val, banks.joint)
+    assert same(fitted.head, fit(settings, banks).head)
+    assert set(OnHost.sent_to) <= {banks.val.labels.device}
+    assert OnHost.sent_to or fitted.curve == []

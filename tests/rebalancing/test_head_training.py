@@ -9,12 +9,12 @@ import torch
 
 from ltrec.errors import UserError
 from ltrec.models.heads import LinearHead
-from ltrec.rebalancing import head_training
+from ltrec.rebalancing import head_training, selection
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
-from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.samplers import InstanceBalanced
+from tests.scores import balanced_accuracy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,3 +189,19 @@ def test_the_last_update_of_an_epoch_is_seen(banks: Banks) -> None:
         UserError, match=r"^the largest logit on val is (nan|inf) at epoch 1, step 1; a lower lr than 1e\+38"
     ):
         fit(head(), banks._replace(train=far), wild)
+
+
+def test_logits_on_val_are_held_in_blocks_or_not_at_all(banks: Banks, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Few images and many epochs: accuracies are often equal, and the likelihood has to be fitted.
+    options: dict[str, object] = {"more_lrs": [0.1, 0.02]}
+    given, again = head(), head()
+    expected = fit(given, banks, trainer(**options))
+    monkeypatch.setattr(selection, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(selection, "_IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr("ltrec.models.heads.base._IMAGES_AT_ONCE", 7)
+    largest: list[int] = []
+    real = LinearHead.forward
+    monkeypatch.setattr(LinearHead, "forward", lambda self, x: largest.append(len(x)) or real(self, x))
+    assert fit(again, banks, trainer(**options)) == expected
+    assert torch.equal(again.weight, given.weight)
+    assert max(largest) == 10, "a batch; val's 24 images come in sevens"

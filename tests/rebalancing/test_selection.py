@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 from ltrec.errors import UserError
 from ltrec.rebalancing import selection
-from ltrec.rebalancing.selection import Score, ScoredLogits, balanced_accuracy, choose_on_val, fit_temperature
+from ltrec.rebalancing.selection import LogitBlocks, Score, ScoredLogits, choose_on_val, fit_temperature
+from tests.scores import balanced_accuracy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def chosen(*logits: torch.Tensor, labels: torch.Tensor) -> tuple[int, list[float]]:
@@ -125,6 +131,50 @@ def test_derivatives_of_the_likelihood_by_autograd(factor: float, monkeypatch: p
     (curvature,) = torch.autograd.grad(slope, at)
     expected = nll.item(), slope.item(), curvature.item()
     assert selection._likelihood(logits, labels, factor) == pytest.approx(expected, rel=1e-9)
+
+
+def test_logits_kept_or_computed_anew_are_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_IMAGES_AT_ONCE", 8)
+    generator = torch.Generator().manual_seed(4)
+    whole, labels = torch.randn(60, 4, generator=generator), torch.arange(60) % 4
+    passes: list[int] = []
+
+    def compute() -> Iterator[torch.Tensor]:
+        passes.append(1)
+        yield from torch.split(whole, 16)
+
+    fitted = [fit_temperature(whole, labels)]
+    for most in (whole.nbytes, whole.nbytes - 1):
+        monkeypatch.setattr(selection, "_KEPT_BYTES", most)
+        passes.clear()
+        blocks = LogitBlocks(compute)
+        scored = ScoredLogits(blocks, labels)
+        assert (scored.balanced, scored.largest) == (balanced_accuracy(whole, labels), float(whole.abs().max()))
+        fitted.append(fit_temperature(blocks, labels))
+        assert torch.equal(torch.cat(list(blocks)), whole)
+        assert (len(passes) == 1) == (most == whole.nbytes)
+    assert fitted[0] == fitted[1] == fitted[2]
+
+
+def test_a_pass_that_is_not_finished_keeps_nothing() -> None:
+    blocks = LogitBlocks(lambda: iter(torch.eye(4).split(1)))
+    next(iter(blocks))
+    assert torch.equal(torch.cat(list(blocks)), torch.eye(4))
+
+
+def test_a_tie_is_broken_without_holding_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_KEPT_BYTES", 0)
+    labels = torch.tensor([0, 1])
+    uneven, even = torch.tensor([[9.0, 1.0], [1.0, 1.1]]), torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+    assert chosen(uneven, even, even, labels=labels) == (1, [1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_the_spread_is_the_standard_deviation(shift: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "_IMAGES_AT_ONCE", 7)
+    logits = torch.randn(30, 4, generator=torch.Generator().manual_seed(1)) + shift
+    assert selection._spread(logits) == pytest.approx(float(logits.double().std()), rel=1e-7)
+    assert selection._spread(torch.full((1, 1), 3.0)) == 0
 
 
 def test_where_all_are_right_or_wrong_the_temperature_stays_within_bounds() -> None:

@@ -11,9 +11,9 @@ from ltrec import artifacts
 from ltrec.artifacts import Layout
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.rebalancing.feature_bank import FeatureBank
-from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.serving.predictor import Predictor
 from ltrec.stages import evaluate, export, featurize, prepare, rebalance, represent
+from tests.scores import balanced_accuracy
 from tests.stages.conftest import METHODS, build_params, load_head
 
 LAYOUT = Layout()

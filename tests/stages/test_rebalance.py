@@ -15,8 +15,8 @@ from ltrec.data.image_lists import read_list
 from ltrec.errors import UserError
 from ltrec.models import network
 from ltrec.rebalancing.feature_bank import FeatureBank
-from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.stages import rebalance, represent
+from tests.scores import balanced_accuracy
 from tests.stages.conftest import METHODS, load_head
 
 if TYPE_CHECKING:

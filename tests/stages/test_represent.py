@@ -86,7 +86,7 @@ def test_the_history_is_of_the_network_that_was_written(params: Build) -> None:
     represent.run(params())
     from ltrec.data.image_lists import read_list
     from ltrec.data.images.decoding import decode_rgb, square
-    from ltrec.rebalancing.selection import balanced_accuracy
+    from tests.scores import balanced_accuracy
 
     val, trained = read_list(LAYOUT.split_list("val"), 3), network.load(LAYOUT.model)
     pixels = np.stack([square(decode_rgb(Path("data", path)), trained.geometry) for path in val.paths])

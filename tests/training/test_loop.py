@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from ltrec.errors import UserError
-from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training import loop as training
 from ltrec.training import step as stepping
 from ltrec.training.loop import EpochReport, moving_average, train, validate
@@ -19,6 +18,7 @@ from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.mixing import MixedTargets
 from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule
 from ltrec.training.step import ComputeConfig, Gradients
+from tests.scores import balanced_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -378,10 +378,11 @@ class Crowded(Plain):
     """A GPU's memory holds no more than `most` images."""
 
     most = 4
+    error: RuntimeError = torch.OutOfMemoryError("CUDA out of memory.")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if len(images) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise self.error
         return super().forward(images)
 
 
@@ -405,6 +406,16 @@ def test_what_does_not_fit_is_cut_if_that_is_allowed(capsys: pytest.CaptureFixtu
     assert not capsys.readouterr().err
     torch.testing.assert_close(crowded(2, auto_split=True).train()["network"], whole, atol=1e-6, rtol=1e-5)
     assert "batches go through in 2 micro-batches of 2" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_what_cublas_has_no_room_for_is_cut_too_and_other_errors_are_not_hidden() -> None:
+    network = Crowded()
+    network.most, network.error = 2, RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
+    assert fitted(network, 4).micro_batches == 2
+    network.error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        fitted(network, 4)
 
 
 def fitted(network: nn.Module, size: int) -> Gradients:

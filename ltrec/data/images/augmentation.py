@@ -5,6 +5,7 @@ The distributions are those of torchvision's transforms. B images, H = W pixels.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from random import Random
@@ -17,6 +18,7 @@ from ltrec.settings import Count, NonNegativeFloat, Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import torch
     from torch import Tensor
 
     from ltrec.data.images.decoding import Box
@@ -200,11 +202,9 @@ class ColorJitter:
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         import torch
 
-        device = images.device
-        orders = torch.tensor(list(itertools.permutations(range(3))), device=device)
+        orders, weights, identity = _jitter_constants(images.device)
         order = orders[(draws[:, 0] * len(orders)).long().clamp_(max=len(orders) - 1)]
         factors = self.low + draws[:, 1:] * (self.high - self.low)
-        weights, identity = torch.tensor(_GRAY, device=device), torch.eye(3, device=device)
         # One plane a colour: products with 3 × 3 matrices are many times as fast along the pixels as across them.
         pixels = images.flatten(1, 2).transpose(1, 2).float().contiguous()  # (B, 3, H·W)
         for change in order.T:  # (B,): brightness (0), contrast (1) or saturation (2) of each image
@@ -214,3 +214,15 @@ class ColorJitter:
             added = (1 - factor) * contrast * (pixels.mean(dim=2) @ weights)[:, None, None]
             pixels = torch.baddbmm(added, matrix, pixels).clamp_(0, 255)
         return pixels.transpose(1, 2).reshape(images.shape)
+
+
+@functools.cache
+def _jitter_constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the orders of three changes (6, 3), the gray weights (3,) and an identity matrix (3, 3) on a device.
+
+    They are sent there once: each time the host would wait for a GPU.
+    """
+    import torch
+
+    orders = torch.tensor(list(itertools.permutations(range(3))), device=device)
+    return orders, torch.tensor(_GRAY, device=device), torch.eye(3, device=device)

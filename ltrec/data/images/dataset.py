@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ltrec.data.images.decoding import UnreadableImageError, decode_part, decode_rgb, square
+from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, square
+from ltrec.data.images.jpeg import decode_part
+from ltrec.data.images.path_list import PathList
 from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -21,6 +25,10 @@ if TYPE_CHECKING:
 
     from ltrec.data.images.augmentation import Crop
     from ltrec.data.images.decoding import Geometry
+
+
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - of the system's, not a temporary file
+_WHERE = "params.yaml: represent.workers, featurize.workers"
 
 
 class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
@@ -38,7 +46,7 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
 
     def __init__(self, root: Path, paths: Sequence[str], geometry: Geometry, crop: Crop | None = None) -> None:
         self.root = root
-        self.paths = paths
+        self.paths = paths if isinstance(paths, PathList) else PathList(paths)
         self.geometry = geometry
         self.crop = crop
 
@@ -47,7 +55,8 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int] | UserError:
         index, seed = item
-        file = self.root / self.paths[index]
+        path = self.paths[index]
+        file = self.root / path
         try:
             if (crop := self.crop) is None:
                 # Copied, since PyTorch wants memory that can be written to, and Pillow's cannot.
@@ -57,7 +66,7 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
         except UnreadableImageError as error:
             remedy = (
                 "it is a copy and may be deleted, to be made anew"
-                if Path(self.paths[index]).is_absolute()
+                if Path(path).is_absolute()
                 else "it could be read by `prepare`: has the data changed since? `dvc repro` prepares it anew"
             )
             return UserError(f"{error}; {remedy}", where=str(file))
@@ -82,13 +91,19 @@ def resized(pixels: NDArray[np.uint8], geometry: Geometry) -> Tensor:
 class BatchLoader:
     """Epochs of batches, each in an order of its own; the worker processes live through all of them.
 
-    Without `workers` this process decodes. Pinned batches lie in page-locked memory, for copies to a GPU.
+    Args:
+        images: The squares.
+        workers: The number of processes that decode; 0: this one does.
+        pin: Whether batches lie in page-locked memory, for copies to a GPU.
+        beside: The number of loaders that share this machine's memory, this one included.
     """
 
-    def __init__(self, images: ImageDataset, workers: int, *, pin: bool = False) -> None:
+    def __init__(self, images: ImageDataset, workers: int, *, pin: bool = False, beside: int = 1) -> None:
         # Nothing here points back at this object: in a cycle the garbage collector takes the queues
         # before the loader, and every worker process is then waited for in vain.
         self._order = _Order()
+        self._pixels = images.geometry.size**2 * 3
+        self._waiting, self._beside = 2 * workers, beside  # each worker is two batches ahead
         self._loader = DataLoader(
             images,
             batch_sampler=self._order,
@@ -96,6 +111,7 @@ class BatchLoader:
             persistent_workers=workers > 0,
             pin_memory=pin,
             collate_fn=_collate,
+            worker_init_fn=_leave_shared,
             generator=torch.Generator(),  # else each epoch would draw from the global one
         )
 
@@ -113,11 +129,38 @@ class BatchLoader:
             UserError: an image cannot be read, or a worker process is gone.
         """
         self._order.images, self._order.parts = (indices, seeds), parts
+        if self._waiting:
+            largest = max((len(indices[part]) for part in parts), default=0)
+            _require_shared_memory(min(self._waiting, len(parts)) * largest * self._pixels * self._beside)
+            self._waiting = 0  # from now on the processes live, and what they take is not free any more
         with _killed_worker_explained():
             for batch in self._loader:
                 if isinstance(batch, UserError):
                     raise UserError(batch.what, where=batch.where)  # not itself: its traceback would hold this frame
                 yield batch
+
+
+def _leave_shared(_worker: int) -> None:
+    """Keep garbage collection off what came from the process that started this one.
+
+    It writes to every object, and so gives this process its own copy of all modules, 50 MB.
+    """
+    gc.freeze()
+
+
+def _require_shared_memory(needed: int) -> None:
+    """Raise UserError if worker processes would be killed for want of shared memory, through which batches come."""
+    try:
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+    except OSError:  # macOS has no such folder
+        return
+    if needed > free:
+        raise UserError(
+            f"the processes that decode need {needed / 1e6:,.0f} MB of shared memory for their batches, and"
+            f" {_SHARED_MEMORY} has {free / 1e6:,.0f} MB free: give it more (docker run --shm-size"
+            f" {-(-needed // 10**9)}g), or take fewer workers or a smaller batch_size; `workers: 0` does without",
+            where=_WHERE,
+        )
 
 
 @contextlib.contextmanager
@@ -130,7 +173,7 @@ def _killed_worker_explained() -> Iterator[None]:
         raise UserError(
             f"a process that decodes images was killed ({one_line(error, 120)}): for want of memory, or of shared"
             " memory (docker run --shm-size 2g)? `workers: 0` does without such processes",
-            where="params.yaml: represent.workers, featurize.workers",
+            where=_WHERE,
         ) from None
 
 

@@ -5,12 +5,13 @@ N images in the list, M in an epoch, B in a batch, b of them for this rank; H = 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from ltrec.artifacts import Layout
+from ltrec.compute.device import sent
 from ltrec.compute.distributed import SINGLE_PROCESS, local_rank
 from ltrec.data.images.cache import training_files
 from ltrec.data.images.dataset import BatchLoader, ImageDataset
@@ -73,9 +74,10 @@ class DeviceLoader:
         self._world = world
         if workers is None:
             workers = 0 if images.bytes <= _FEW_BYTES else max(1, cores() // world.local_size)
-        self._batches: BatchLoader | None = BatchLoader(images, workers, pin=device.type == "cuda")
+        self._workers = workers
+        self._batches: BatchLoader | None = self._batch_loader()
         self._keeps = several_epochs and images.crop is None and images.bytes <= _RESIDENT_BYTES
-        self._kept: Tensor | None = None
+        self._kept: _Kept | None = None
         # One stream for all epochs, since PyTorch keeps memory for each.
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
@@ -90,22 +92,44 @@ class DeviceLoader:
         Raises:
             UserError: an image cannot be read, or a worker process is gone.
         """
+        return self._epoch(indices, key, drop_last=drop_last, kept=np.arange(len(self._images)))
+
+    def once(self) -> Iterator[Batch]:
+        """Yield the batches of an epoch with every image once, in the order of the list.
+
+        Of squares that are kept, a rank reads and keeps its own only.
+        """
+        order = np.arange(len(self._images))
+        own = np.concatenate([order[part] for part in self._parts(self._spans(len(order)))])
+        return self._epoch(order, (0,), drop_last=False, kept=own)
+
+    def _batch_loader(self) -> BatchLoader:
+        pin, beside = self._device.type == "cuda", self._world.local_size
+        return BatchLoader(self._images, self._workers, pin=pin, beside=beside)
+
+    def _spans(self, end: int) -> list[tuple[int, int]]:
+        """Return where each batch of an epoch of `end` images begins and ends."""
+        return [(start, min(start + self._batch_size, end)) for start in range(0, end, self._batch_size)]
+
+    def _parts(self, spans: list[tuple[int, int]]) -> list[slice]:
+        """Return this rank's images of each batch."""
+        return [slice(start + self._world.rank, stop, self._world.size) for start, stop in spans]
+
+    def _epoch(
+        self, indices: NDArray[np.int64], key: tuple[int, ...], *, drop_last: bool, kept: NDArray[np.int64]
+    ) -> Iterator[Batch]:
+        """Yield the batches; `kept` are the images that this and later epochs ask this rank for."""
         size = self._batch_size
         end = len(indices) // size * size if drop_last and len(indices) >= size else len(indices)
-        spans = [(start, min(start + size, end)) for start in range(0, end, size)]
-        rank, ranks = self._world.rank, self._world.size
-        parts = [slice(start + rank, stop, ranks) for start, stop in spans]
-        batches = self._resident(indices, parts) if self._keeps else self._streamed(indices, parts, key)
+        spans = self._spans(end)
+        parts, rank, ranks = self._parts(spans), self._world.rank, self._world.size
+        batches = self._resident(indices, parts, kept) if self._keeps else self._streamed(indices, parts, key)
         for (start, stop), (squares, index) in zip(spans, batches, strict=True):
             if self._augment is None or not self._augment.draws:
                 yield squares, index
             else:
                 draws = torch.from_numpy(step_draws(key, start, stop, self._augment.draws)[rank::ranks])
-                yield self._augment(squares, draws.to(self._device, non_blocking=True)), index
-
-    def once(self) -> Iterator[Batch]:
-        """Yield the batches of an epoch with every image once, in the order of the list."""
-        return self.epoch(np.arange(len(self._images)), (0,), drop_last=False)
+                yield self._augment(squares, sent(draws, self._device)), index
 
     def _streamed(self, indices: NDArray[np.int64], parts: list[slice], key: tuple[int, ...]) -> Iterator[Batch]:
         assert self._batches is not None, "only what is kept lets the worker processes go"
@@ -117,27 +141,38 @@ class DeviceLoader:
             nothing = torch.empty((0, side, side, 3), dtype=torch.uint8, device=self._device)
             yield nothing, torch.empty(0, dtype=torch.int64, device=self._device)
 
-    def _resident(self, indices: NDArray[np.int64], parts: list[slice]) -> Iterator[Batch]:
-        if self._kept is None:
-            self._kept = self._read_all()
+    def _resident(self, indices: NDArray[np.int64], parts: list[slice], kept: NDArray[np.int64]) -> Iterator[Batch]:
+        if self._kept is None or len(self._kept.squares) < len(kept):
+            self._kept = self._read(kept)
             self._batches = None
-        kept, order = self._kept, torch.from_numpy(indices).to(self._kept.device)
-        yield from _ahead(((kept[order[part]], order[part]) for part in parts), self._device, self._copying)
+        squares, rows = self._kept
+        order = torch.from_numpy(indices).to(squares.device)
+        batches = ((squares[rows[order[part]]], order[part]) for part in parts)
+        yield from _ahead(batches, self._device, self._copying)
 
-    def _read_all(self) -> Tensor:
-        """Return all squares, uint8 (N, H, W, 3), on the device if they fit."""
-        assert self._batches is not None, "they are read once"
-        count, side = len(self._images), self._images.geometry.size
+    def _read(self, images: NDArray[np.int64]) -> _Kept:
+        """Return the squares of some images, on the device if they fit."""
+        count, side = len(images), self._images.geometry.size
         where = self._device
-        if where.type == "cuda" and self._images.bytes > _DEVICE_SHARE * torch.cuda.mem_get_info(where)[0]:
+        if where.type == "cuda" and count * side**2 * 3 > _DEVICE_SHARE * torch.cuda.mem_get_info(where)[0]:
             where = torch.device("cpu")
-        kept = torch.empty((count, side, side, 3), dtype=torch.uint8, device=where)
-        everything = np.arange(count)
-        parts = [slice(start, min(start + self._batch_size, count)) for start in range(0, count, self._batch_size)]
-        read = self._batches.epoch(everything, np.zeros_like(everything), parts)
-        for part, (squares, _) in zip(parts, read, strict=True):
-            kept[part] = squares
-        return kept
+        squares = torch.empty((count, side, side, 3), dtype=torch.uint8, device=where)
+        parts = [slice(*span) for span in self._spans(count)]
+        read = (self._batches or self._batch_loader()).epoch(images, np.zeros_like(images), parts)
+        for part, (batch, _) in zip(parts, read, strict=True):
+            squares[part] = batch
+        rows = torch.zeros(len(self._images), dtype=torch.int64)
+        rows[torch.from_numpy(images)] = torch.arange(count)
+        return _Kept(squares, rows.to(where))
+
+
+class _Kept(NamedTuple):
+    """Squares that stay in memory."""
+
+    squares: Tensor
+    """uint8 (n, H, W, 3)."""
+    rows: Tensor
+    """Which of them is that of each image of the list, (N,)."""
 
 
 def training_loader(
@@ -174,7 +209,7 @@ def _ahead(batches: Iterable[Batch], device: torch.device, stream: torch.cuda.St
     waiting: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         with torch.cuda.stream(stream):
-            squares, index = (tensor.to(device, non_blocking=True) for tensor in batch)
+            squares, index = (sent(tensor, device) for tensor in batch)
             arrived = stream.record_event()
         if waiting is not None:
             yield _arrived(*waiting)

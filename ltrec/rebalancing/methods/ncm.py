@@ -50,8 +50,8 @@ class Ncm(Rebalancer):
     views: Literal["plain", "all"] = "plain"
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
-        from ltrec.models.heads import NearestMeanHead, logits_of
-        from ltrec.rebalancing.selection import choose_on_val, fit_temperature
+        from ltrec.models.heads import NearestMeanHead
+        from ltrec.rebalancing.selection import choose_on_val, fit_temperature, head_logits
 
         averaged = train if self.views == "all" else replace(train, features=train.features[:1])
         center, means = class_means(averaged, joint.classes, self.transforms)
@@ -62,7 +62,7 @@ class Ncm(Rebalancer):
         ]
         chosen, balanced = choose_on_val(partial(self._logits, heads), len(heads), val.plain, val.labels)
         head = heads[chosen]
-        temperature, _ = fit_temperature(logits_of(head, val.plain), val.labels)
+        temperature, _ = fit_temperature(head_logits(head, val.plain), val.labels)
         head.temperature.fill_(temperature)
         curve: list[Row] = [
             candidate.options() | {"val": accuracy} for candidate, accuracy in zip(heads, balanced, strict=True)

@@ -37,9 +37,8 @@ class TauNorm(Rebalancer):
     taus: Sequence[float]
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
-        from ltrec.models.heads import logits_of
         from ltrec.models.heads.linear import LinearHead, linear_of, tau_normalised
-        from ltrec.rebalancing.selection import choose_on_val, fit_temperature
+        from ltrec.rebalancing.selection import choose_on_val, fit_temperature, head_logits
 
         weight = linear_of(joint).weight.detach()
         scales = [weight.norm(dim=1) ** tau for tau in self.taus]
@@ -52,7 +51,7 @@ class TauNorm(Rebalancer):
         chosen, balanced = choose_on_val(rescaled, len(scales), val.plain, val.labels)
         tau = self.taus[chosen]
         head = LinearHead(tau_normalised(weight, tau), None)
-        temperature, _ = fit_temperature(logits_of(head, val.plain), val.labels)
+        temperature, _ = fit_temperature(head_logits(head, val.plain), val.labels)
         head.temperature.fill_(temperature)
         curve: list[Row] = [{"tau": t, "val": value} for t, value in zip(self.taus, balanced, strict=True)]
         return FitResult(head, {"tau": tau, "temperature": temperature}, curve)

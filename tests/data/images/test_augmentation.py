@@ -210,3 +210,10 @@ def test_where_no_crop_fits_the_middle_is_taken() -> None:
 def test_an_impossible_area_is_refused(area: tuple[float, float]) -> None:
     with pytest.raises(ValidationError, match="area"):
         ResizedCrop(area=area)
+
+
+def test_jitter_sends_its_constants_to_a_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    jitter, images = ColorJitter(0.4), torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
+    jitter(images, torch.rand(2, 4))
+    monkeypatch.setattr(torch, "tensor", lambda *_given, **_named: pytest.fail("a GPU would be waited for"))
+    jitter(images, torch.rand(2, 4))

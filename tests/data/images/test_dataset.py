@@ -5,22 +5,22 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import shutil
 import signal
 import weakref
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from ltrec.data.images import dataset
 from ltrec.data.images.augmentation import AugmentSettings
 from ltrec.data.images.dataset import BatchLoader, ImageDataset, _Order, resized
 from ltrec.data.images.decoding import Geometry, decode_rgb, square
 from ltrec.errors import UserError
 from tests.data.images.conftest import PATHS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
 
@@ -103,6 +103,58 @@ def test_a_killed_worker_is_one_line(root: Path) -> None:
     ) as raised:
         epoch(batches, 0)
     assert "\n" not in str(raised.value)
+
+
+def little_shared_memory(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """As of a container with the default of 64 MB."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=free))
+
+
+# Three batches of at most 4 squares of 12 × 12 pixels: with two workers or more all three may wait.
+NEEDED = 3 * 4 * 12 * 12 * 3
+
+
+@pytest.mark.parametrize(("workers", "beside", "needed"), [(1, 1, NEEDED * 2 // 3), (3, 1, NEEDED), (3, 8, 8 * NEEDED)])
+def test_shared_memory_that_will_not_do_is_told_of_before_the_workers_start(
+    workers: int, beside: int, needed: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = BatchLoader(ImageDataset(root, PATHS, GEOMETRY), workers, beside=beside)
+    little_shared_memory(monkeypatch, needed - 1)
+    monkeypatch.setattr(batches._loader, "_get_iterator", lambda: pytest.fail("workers are started"))
+    with pytest.raises(UserError, match=r"represent\.workers, .* need .* MB of shared memory .*--shm-size") as raised:
+        epoch(batches, 0)
+    assert "\n" not in str(raised.value)
+    assert "`workers: 0`" in str(raised.value)
+    little_shared_memory(monkeypatch, needed)
+    monkeypatch.setattr(batches._loader, "_get_iterator", lambda: iter(()))
+    assert epoch(batches, 0) == []
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_without_workers_or_a_folder_for_it_shared_memory_does_not_matter(
+    missing: bool, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing:
+        monkeypatch.setattr(dataset, "_SHARED_MEMORY", str(root / "none"))
+    else:
+        little_shared_memory(monkeypatch, 0)
+    batches = BatchLoader(ImageDataset(root, PATHS, GEOMETRY), 1 if missing else 0)
+    monkeypatch.setattr(batches._loader, "_get_iterator", lambda: iter(()))
+    assert epoch(batches, 0) == []
+
+
+class Frozen(ImageDataset):
+    """Tells in place of an index how many objects garbage collection leaves alone."""
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int] | UserError:
+        return torch.empty(0), gc.get_freeze_count()
+
+
+@pytest.mark.slow
+def test_workers_do_not_write_to_what_they_share() -> None:
+    batches = BatchLoader(Frozen(Path(), PATHS, GEOMETRY), 1)
+    assert min(int(index.min()) for _, index in epoch(batches, 0)) > 10_000
+    assert not gc.get_freeze_count(), "the caller's is as it was"
 
 
 @pytest.mark.slow

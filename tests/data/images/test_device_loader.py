@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 from ltrec.compute.distributed import World
 from ltrec.data.images import device_loader as feeding
 from ltrec.data.images.augmentation import AugmentSettings, NoCrop, PadCrop
+from ltrec.data.images.dataset import ImageDataset
 from ltrec.data.images.decoding import Geometry, decode_rgb, square
 from ltrec.data.images.device_loader import DeviceLoader, crop_seeds, step_draws
 from ltrec.errors import UserError
@@ -88,6 +92,60 @@ def test_ranks_share_each_batch_without_overlap(
         for rank, share in enumerate(shares):
             assert torch.equal(share[step][1], index[rank::count])
             assert torch.equal(share[step][0].float(), images[rank::count].float())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_rank_reads_and_keeps_only_its_own_squares_of_a_set_shown_in_order(
+    count: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, read = list(loader(root).once()), list[int]()
+    real = ImageDataset.__getitem__
+    monkeypatch.setattr(ImageDataset, "__getitem__", lambda self, item: read.append(item[0]) or real(self, item))
+    for rank in range(count):
+        kept = loader(root, world=World(rank, count))
+        shares = [list(kept.once()), list(kept.once())]
+        own = [index for _, batch in whole for index in batch[rank::count].tolist()]
+        assert sorted(read) == own, "once each"
+        assert kept._kept is not None
+        assert len(kept._kept.squares) == len(own)
+        for share in shares:
+            assert same(share, [(images[rank::count], index[rank::count]) for images, index in whole])
+        read.clear()
+        assert same(epoch(kept), [(i[rank::count], n[rank::count]) for i, n in epoch(loader(root))]), (
+            "any order will do"
+        )
+        read.clear()
+
+
+RANK = """
+import sys
+from pathlib import Path
+import torch
+from ltrec.compute.distributed import joined
+from ltrec.data.images.decoding import Geometry
+from ltrec.data.images.device_loader import DeviceLoader
+cpu, folder = torch.device("cpu"), Path(sys.argv[1])
+paths = [f"{n}.png" for n in range(11)]
+with joined(cpu) as world:
+    loader = DeviceLoader((folder, paths), Geometry(size=12, resize=14), cpu, 4, world=world)
+    for _ in range(2):
+        batches = [world.gather(images, n) for (images, _), n in zip(loader.once(), (4, 4, 3), strict=True)]
+    assert len(loader._kept.squares) < 11
+    if world.first:
+        torch.save(torch.cat(batches), sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_together_have_the_squares_of_one(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "rank.py").write_text(RANK, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*torchrun, tmp_path / "rank.py", root, tmp_path / "squares.pt"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, check=True,
+    )  # fmt: skip
+    expected = torch.cat([images for images, _ in loader(root).once()])
+    assert torch.equal(torch.load(tmp_path / "squares.pt", weights_only=True), expected)
 
 
 def test_what_fits_is_read_once(root: Path) -> None:

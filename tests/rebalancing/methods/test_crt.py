@@ -9,8 +9,8 @@ import torch
 
 from ltrec.models.heads import LinearHead
 from ltrec.rebalancing.methods.crt import CrtSettings
-from ltrec.rebalancing.selection import balanced_accuracy
 from ltrec.training import samplers
+from tests.scores import balanced_accuracy
 
 if TYPE_CHECKING:
     from tests.conftest import Banks

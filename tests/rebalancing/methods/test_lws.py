@@ -12,7 +12,7 @@ from ltrec.models.heads import LinearHead, ScaledHead
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.methods import lws
 from ltrec.rebalancing.methods.lws import LwsSettings
-from ltrec.rebalancing.selection import balanced_accuracy
+from tests.scores import balanced_accuracy
 
 if TYPE_CHECKING:
     from tests.conftest import Banks
