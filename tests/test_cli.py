@@ -55,7 +55,9 @@ def test_stage_command_module_section_and_dvc_stage_share_a_name() -> None:
     pipeline = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
     assert [name for name in commands if name in STAGES] == STAGES
     assert sorted(module.name for module in pkgutil.iter_modules(stages.__path__)) == sorted([*STAGES, "recording"])
-    assert [name for name in Params.model_fields if name not in {"seed", "device", "tracking"}] == STAGES
+    assert [
+        name for name in Params.model_fields if name not in {"seed", "device", "deterministic", "tracking"}
+    ] == STAGES
     assert list(pipeline) == STAGES
     for name, stage in pipeline.items():
         command = stage.get("cmd") or stage["do"]["cmd"]
