@@ -23,6 +23,7 @@ from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.serving import onnx_export, parity
 from ltrec.serving.parity import OverflowedError, Parity
 from ltrec.serving.predictor import Predictor
+from ltrec.serving.seal import sealed
 from ltrec.stages import export as stage
 
 if TYPE_CHECKING:
@@ -152,6 +153,10 @@ def test_the_stage_writes_the_champion_and_its_figures(project: Layout, record: 
     assert (figures["precision"], figures["opset"]) == ("fp32", 20)
     assert set(figures["accuracy"]) == {"pytorch", "onnx"}
     assert left_over(project.onnx.parent) == ["check.json", "model.onnx"]
+    altered = Path("altered.onnx")
+    altered.write_bytes(project.onnx.read_bytes().replace(b'"eel"', b'"fox"'))
+    with pytest.raises(UserError, match=r"altered\.onnx: was altered after `ltrec export` wrote it"):
+        Predictor(altered)
     assert (record.told["stage"], record.told["model"]) == ("export", project.onnx)
     assert record.told["metrics"]["export/accuracy/onnx"] == figures["accuracy"]["onnx"]
 
@@ -187,7 +192,7 @@ def test_another_variant_and_precision_go_elsewhere(project: Layout, record: Fak
 )
 def test_where_a_requested_export_goes(project: Layout, asked: dict[str, Any], name: str) -> None:
     stage.run(make_params(), **asked)
-    assert Path(name).read_bytes() == b"a model"
+    assert Path(name).read_bytes() == sealed(b"a model")
     assert not project.onnx.exists()
 
 
