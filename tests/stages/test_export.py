@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -153,6 +154,8 @@ def test_the_stage_writes_the_champion_and_its_figures(project: Layout, record: 
     assert (figures["precision"], figures["opset"]) == ("fp32", 20)
     assert set(figures["accuracy"]) == {"pytorch", "onnx"}
     assert left_over(project.onnx.parent) == ["check.json", "model.onnx"]
+    onnx.save(onnx.load(project.onnx), "logged.onnx")  # as MLflow does
+    assert Predictor(Path("logged.onnx")).card == predictor.card
     altered = Path("altered.onnx")
     altered.write_bytes(project.onnx.read_bytes().replace(b'"eel"', b'"fox"'))
     with pytest.raises(UserError, match=r"altered\.onnx: was altered after `ltrec export` wrote it"):
