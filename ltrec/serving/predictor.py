@@ -82,18 +82,20 @@ class Predictor:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             metadata = self._session.get_modelmeta().custom_metadata_map
+            inputs, outputs = (
+                {entry.name: (entry.type, entry.shape[1:]) for entry in entries}
+                for entries in (self._session.get_inputs(), self._session.get_outputs())
+            )
         except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base but this
             raise UserError(f"damaged, or not an ONNX model ({one_line(error)})", where=str(path)) from None
         if seal.KEY in metadata and not is_sealed:
             raise seal.altered(path)
         self.card = ModelCard.from_metadata(metadata, where=str(path))
         self._batch = max(1, min(_BATCH, _BATCH_BYTES // (3 * self.card.geometry.size**2)))
-        self._check_shapes()
+        self._check_shapes(inputs, outputs)
 
-    def _check_shapes(self) -> None:
+    def _check_shapes(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         size, classes = self.card.geometry.size, len(self.card.classes)
-        inputs = {entry.name: (entry.type, entry.shape[1:]) for entry in self._session.get_inputs()}
-        outputs = {entry.name: (entry.type, entry.shape[1:]) for entry in self._session.get_outputs()}
         wanted = {name: ("tensor(float)", [classes]) for name in OUTPUTS}
         if inputs != {INPUT: ("tensor(uint8)", [size, size, 3])} or outputs != wanted:
             found = one_line(ValueError(f"inputs {inputs} and outputs {outputs}"))

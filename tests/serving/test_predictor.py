@@ -365,9 +365,10 @@ def test_odd_metadata_ends_in_one_short_line(tmp_path: Path, changed: dict[str, 
     assert len(what.splitlines()) == 1
 
 
-def test_metadata_that_is_no_text(tmp_path: Path, model: Path) -> None:
+@pytest.mark.parametrize("text", [b"green", b"images", b"probabilities"])
+def test_a_name_in_the_file_that_is_no_utf8(tmp_path: Path, model: Path, text: bytes) -> None:
     path = tmp_path / "odd.onnx"
-    path.write_bytes(model.read_bytes().replace(b"green", b"gr\xff\xfen"))
+    path.write_bytes(model.read_bytes().replace(text, b"\xff" + text[1:]))
     with pytest.raises(UserError, match=r"odd\.onnx: damaged, or not an ONNX model"):
         Predictor(path)
 
