@@ -6,12 +6,13 @@ INSTALLED := $(VENV)/.installed
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro lint check test bench bench-gpu lock clean
+.PHONY: help install repro lint check test campaign bench bench-gpu lock clean
 
 help:
 	@echo "make repro    install, write data/ if it is absent, run the pipeline, show the comparison"
 	@echo "make check    lint, types, layers and the fast tests: what to run after each change"
 	@echo "make test     the same with every test, those that start pipelines, servers and other processes too"
+	@echo "make campaign  minutes of kills, faults and fuzzing; LTREC_CAMPAIGN_EXAMPLES=N says how many inputs a test makes up"
 	@echo "make bench    the figures of benchmarks/ that need no GPU, as JSON"
 	@echo "make bench-gpu  those that need one; PYTHON must have what benchmarks/ imports, no DVC, no MLflow, no network"
 	@echo "make lock     resolve requirements.lock anew"
@@ -41,7 +42,10 @@ check: lint
 	python -m pytest $(SIDE_BY_SIDE)
 
 test: lint
-	python -m pytest $(SIDE_BY_SIDE) -m "slow or not slow"
+	python -m pytest $(SIDE_BY_SIDE) -m "not campaign"
+
+campaign: $(INSTALLED)
+	python -m pytest -m campaign --capture=no tests/campaign
 
 bench: $(INSTALLED)
 	python benchmarks/digits.py

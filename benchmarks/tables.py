@@ -22,7 +22,8 @@ def main() -> None:
 def rendered(page: str) -> str:
     """The page with each table made anew from the results."""
     for name, table in {
-        "feeding": feeding, "training": training, "classifiers": classifiers, "lists": lists, "startup": startup
+        "feeding": feeding, "training": training, "classifiers": classifiers, "lists": lists, "startup": startup,
+        "int8": int8,
     }.items():  # fmt: skip
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, _, rest = page.partition(start)
@@ -133,6 +134,25 @@ def startup() -> str:
         + "\n"
         + table(["stage", "all but its work, s", "torch", "ltrec", "other packages, params", "MLflow"], stages)
     )
+
+
+def int8() -> str:
+    kinds = [results("int8") or {}, results("int8-saturating") or {}]
+    names = {
+        "fp32": "float32", "u8s8": "unsigned activations, signed weights",
+        "u8s7": "the same, weights of seven bits (ltrec)", "u8u8": "both unsigned", "s8s8": "both signed",
+    }  # fmt: skip
+    rows = []
+    for scheme, name in names.items():
+        row = [name]
+        for found in kinds:
+            for project in ("cifar", "digits"):
+                of = found["projects"][project]["variants"]["crt"][scheme]
+                row.append(f"{of['accuracy']:.1%}, {of['agreement']:.1%}")
+            row.append(f"{found['resnet18_cpu_milliseconds_an_image'][scheme]['median']:.1f}")
+        rows.append(row)
+    heads = [f"{figure}, {kind}" for kind in ("VNNI", "AVX2") for figure in ("CIFAR-10-LT", "digits", "ms")]
+    return table(["", *heads], rows)
 
 
 if __name__ == "__main__":

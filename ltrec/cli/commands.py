@@ -154,11 +154,14 @@ def predict(
     model: Annotated[Path, typer.Option(metavar="FILE", help="What `ltrec export` wrote.")] = _MODEL,
     output_format: Annotated[Format, typer.Option("--format", help="Of the answer.")] = "table",
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Classes to name for each image.")] = 5,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="NUL bytes separate the paths on stdin, as of `find -print0`.")
+    ] = False,
 ) -> None:
     """Classify images with an exported model."""
     from ltrec.serving.predictor import run_predict
 
-    run_predict(inputs, model=model, output_format=output_format, top=top)
+    run_predict(inputs, model=model, output_format=output_format, top=top, null=null)
 
 
 @app.command()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from pydantic import ValidationError
 
 from ltrec import __version__
 from ltrec.data.images.decoding import Geometry
-from ltrec.errors import UserError
+from ltrec.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,10 @@ OUTPUTS = ("logits", "probabilities")
 
 _FORMAT = 1
 _MARK = "ltrec.format"
+# What no file of ltrec's comes near, and what would take gigabytes in each decoding thread.
+_LARGEST_SIDE = 4096
+_LONGEST_ENTRY = 2**24
+_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -89,29 +94,88 @@ class ModelCard:
                 "is an ONNX model, but not one that `ltrec export` wrote: its metadata is missing", where=where
             )
         if metadata[_MARK] != str(_FORMAT):
+            version, written = (_short(metadata.get(key, "?")) for key in ("ltrec.version", _MARK))
             raise UserError(
-                f"was written by ltrec {metadata.get('ltrec.version', '?')} in format {metadata[_MARK]};"
-                f" ltrec {__version__} reads format {_FORMAT}",
+                f"was written by ltrec {version} in format {written}; ltrec {__version__} reads format {_FORMAT}",
                 where=where,
             )
         try:
-            preprocessing = json.loads(metadata["preprocessing"])
+            preprocessing = _parsed(metadata["preprocessing"], dict)
             return cls(
-                classes=tuple(json.loads(metadata["classes"])),
-                geometry=Geometry(
-                    size=preprocessing["size"],
-                    resize=preprocessing["resize"],
-                    # Files that name none are from before there was a choice.
-                    interpolation=preprocessing.get("interpolation", "bicubic"),
-                ),
-                mean=tuple(preprocessing["mean"]),
-                std=tuple(preprocessing["std"]),
+                classes=_names(_parsed(metadata["classes"], list)),
+                geometry=_geometry(preprocessing),
+                mean=_channels(preprocessing["mean"]),
+                std=_channels(preprocessing["std"]),
                 method=metadata["method"],
                 variant=metadata["variant"],
-                precision=metadata["precision"],  # type: ignore[arg-type]
+                precision=_precision(metadata["precision"]),
                 version=metadata["ltrec.version"],
-                unknown_below=float(metadata["unknown_below"]) if "unknown_below" in metadata else None,
+                unknown_below=_fraction(metadata["unknown_below"]) if "unknown_below" in metadata else None,
             )
-        except (KeyError, TypeError, ValueError, ValidationError) as error:
+        except (KeyError, ValueError, OverflowError, RecursionError) as error:
             remedy = "`ltrec export --onnx` writes it anew"
-            raise UserError(f"its metadata is damaged ({error}); {remedy}", where=where) from None
+            raise UserError(f"its metadata is damaged ({_reason(error)}); {remedy}", where=where) from None
+
+
+def _parsed(text: str, kind: type) -> Any:
+    """Return what JSON says, which must be a list or an object."""
+    if len(text) > _LONGEST_ENTRY:
+        raise ValueError(f"an entry of {len(text):,} characters; at most {_LONGEST_ENTRY:,} are read")
+    value = json.loads(text)
+    if not isinstance(value, kind):
+        raise ValueError(f"{_short(text)} is not a {kind.__name__}")  # noqa: TRY004 - it is the file that is wrong
+    return value
+
+
+def _names(values: list[Any]) -> tuple[str, ...]:
+    if not values or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"classes: {_short(repr(values))} are not names")
+    "".join(values).encode()  # half of a surrogate pair is no text, and cannot be printed
+    return tuple(values)
+
+
+def _geometry(preprocessing: dict[str, Any]) -> Geometry:
+    # Files that name no interpolation are from before there was a choice.
+    interpolation = preprocessing.get("interpolation", "bicubic")
+    geometry = Geometry(size=preprocessing["size"], resize=preprocessing["resize"], interpolation=interpolation)
+    if not geometry.size <= geometry.resize <= _LARGEST_SIDE:
+        raise ValueError(
+            f"resize: must be from size, {_short(str(geometry.size))}, to {_LARGEST_SIDE},"
+            f" got {_short(str(geometry.resize))}"
+        )
+    return geometry
+
+
+def _channels(values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list) or len(values) != 3 or not all(type(value) in {int, float} for value in values):
+        raise ValueError(f"mean and std are three numbers each, got {_short(repr(values))}")
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError(f"mean and std are finite, got {_short(repr(values))}")
+    return tuple(values)
+
+
+def _precision(text: str) -> ExportPrecision:
+    if text not in get_args(ExportPrecision):
+        raise ValueError(f"precision: {', '.join(get_args(ExportPrecision))} are known, got {_short(text)}")
+    return text  # type: ignore[return-value]
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(f"unknown_below: must be from 0 to 1, got {value}")
+    return value
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line why the metadata cannot be read."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {_short(repr(first['input']))}"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return one_line(error, _SHOWN)
+
+
+def _short(text: str) -> str:
+    return one_line(ValueError(text[: 2 * _SHOWN]), _SHOWN)

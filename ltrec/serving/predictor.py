@@ -6,25 +6,26 @@ import csv
 import io
 import itertools
 import json
-import os
 import sys
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ltrec import console
 from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, square
-from ltrec.errors import UserError
+from ltrec.errors import UserError, one_line, some
 from ltrec.process import cores
+from ltrec.serving import inputs as given
+from ltrec.serving import seal
 from ltrec.serving.model_card import INPUT, OUTPUTS, ModelCard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 
 _BATCH = 32
+# Of very large squares fewer make a batch.
+_BATCH_BYTES = 2**27
 _DIGITS = 6
 
 
@@ -42,9 +45,11 @@ class Prediction:
 
     file: Path
     probabilities: NDArray[np.float32] | None
-    """Float32 (C,); None: the image cannot be read."""
+    """Float32 (C,); None: there is none."""
     problem: str = ""
-    """Why it cannot be read."""
+    """Why there is none."""
+    read: bool = True
+    """Whether the image could be read."""
     unknown: bool = False
     """Whether it shows none of the classes, as far as the model's threshold tells."""
 
@@ -55,7 +60,7 @@ class Predictor:
     onnxruntime and the decoders have `threads` threads each; None: one for each core that this process may use.
 
     Raises:
-        UserError: there is no such file, or it is damaged, or not one of ltrec's.
+        UserError: There is no such file, or it is damaged, or was altered after its export, or is not one of ltrec's.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -63,6 +68,8 @@ class Predictor:
 
         if not path.is_file():
             raise UserError("no such model file; `ltrec export --onnx` writes it", where=str(path))
+        self._path = path
+        is_sealed = seal.require_intact(path)
         # onnxruntime counts the machine's cores, not those of this container or `taskset`.
         self._threads = threads or cores()
         options = onnxruntime.SessionOptions()
@@ -74,26 +81,40 @@ class Predictor:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            inputs, outputs = (
+                {entry.name: (entry.type, entry.shape[1:]) for entry in entries}
+                for entries in (self._session.get_inputs(), self._session.get_outputs())
+            )
         except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base but this
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"damaged, or not an ONNX model ({reason})", where=str(path)) from None
-        self.card = ModelCard.from_metadata(self._session.get_modelmeta().custom_metadata_map, where=str(path))
-        self._check_shapes(path)
+            raise UserError(f"damaged, or not an ONNX model ({one_line(error)})", where=str(path)) from None
+        if seal.KEY in metadata and not is_sealed:
+            raise seal.altered(path)
+        self.card = ModelCard.from_metadata(metadata, where=str(path))
+        self._batch = max(1, min(_BATCH, _BATCH_BYTES // (3 * self.card.geometry.size**2)))
+        self._check_shapes(inputs, outputs)
 
-    def _check_shapes(self, path: Path) -> None:
+    def _check_shapes(self, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         size, classes = self.card.geometry.size, len(self.card.classes)
-        inputs = {entry.name: entry.shape[1:] for entry in self._session.get_inputs()}
-        outputs = {entry.name: entry.shape[1:] for entry in self._session.get_outputs()}
-        if inputs != {INPUT: [size, size, 3]} or outputs != {name: [classes] for name in OUTPUTS}:
+        wanted = {name: ("tensor(float)", [classes]) for name in OUTPUTS}
+        if inputs != {INPUT: ("tensor(uint8)", [size, size, 3])} or outputs != wanted:
+            found = one_line(ValueError(f"inputs {inputs} and outputs {outputs}"))
             raise UserError(
-                f"its metadata tells of {size} px and {classes} classes, which its inputs {inputs} and outputs"
-                f" {outputs} do not fit; `ltrec export --onnx` writes it anew",
-                where=str(path),
+                f"its metadata tells of {size} px and {classes} classes, which its {found} do not fit;"
+                " `ltrec export --onnx` writes it anew",
+                where=str(self._path),
             )
 
     def run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return logits and probabilities, float32 (N, C), of squares, uint8 (N, H, W, 3)."""
-        logits, probabilities = self._session.run(list(OUTPUTS), {INPUT: images})
+        """Return logits and probabilities, float32 (N, C), of squares, uint8 (N, H, W, 3).
+
+        Raises:
+            UserError: onnxruntime cannot run the file.
+        """
+        try:
+            logits, probabilities = self._session.run(list(OUTPUTS), {INPUT: images})
+        except Exception as error:  # noqa: BLE001 - as above
+            raise UserError(f"cannot be run ({one_line(error)})", where=str(self._path)) from None
         return logits, probabilities
 
     def predict(self, files: Iterable[Path]) -> Iterator[Prediction]:
@@ -102,7 +123,7 @@ class Predictor:
             remaining = iter(files)
             waiting: deque[list[tuple[Path, Future[Decoded]]]] = deque()
             try:
-                while batch := list(itertools.islice(remaining, _BATCH)):
+                while batch := list(itertools.islice(remaining, self._batch)):
                     waiting.append([(file, pool.submit(self._decode, file)) for file in batch])
                     if len(waiting) > 1:
                         yield from self._predict_batch(waiting.popleft())
@@ -120,79 +141,85 @@ class Predictor:
     def _predict_batch(self, batch: list[tuple[Path, Future[Decoded]]]) -> Iterator[Prediction]:
         decoded = [(file, future.result()) for file, future in batch]
         images = [image for _, image in decoded if isinstance(image, np.ndarray)]
-        rows: Iterator[NDArray[np.float32]] = iter(self.run(np.stack(images))[1] if images else ())
+        rows: Iterator[NDArray[np.float32]] = iter(self._probabilities(np.stack(images)) if images else ())
         threshold = self.card.unknown_below
         for file, image in decoded:
-            if isinstance(image, np.ndarray):
-                row = next(rows)
-                yield Prediction(file, row, unknown=threshold is not None and float(row.max()) < threshold)
+            if not isinstance(image, np.ndarray):
+                yield Prediction(file, None, str(image), read=False)
+            elif not np.isfinite(row := next(rows)).all():
+                yield Prediction(file, None, "the model gives numbers that are not finite")
             else:
-                yield Prediction(file, None, str(image))
+                yield Prediction(file, row, unknown=threshold is not None and float(row.max()) < threshold)
+
+    def _probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probabilities (N, C); NaN where a logit is not finite."""
+        wanted = (len(images), len(self.card.classes))
+        logits, probabilities = self.run(images)
+        if not logits.shape == probabilities.shape == wanted:
+            raise UserError(
+                f"gives outputs of shapes {logits.shape} and {probabilities.shape} for {len(images)} images, not"
+                f" {wanted}",
+                where=str(self._path),
+            )
+        return np.where(np.isfinite(logits).all(axis=1, keepdims=True), probabilities, np.nan)
 
 
-def run_predict(inputs: list[str], *, model: Path, output_format: Format = "table", top: int = 5) -> None:
+def run_predict(
+    inputs: list[str], *, model: Path, output_format: Format = "table", top: int = 5, null: bool = False
+) -> None:
     """Classify images and print the result to stdout.
 
     An image that cannot be read is warned of and the others go on. If it was named, as an argument or on stdin,
     the command fails at its end; in a folder other files may lie too, so there it fails only if none is an image.
+    It fails as well if the model gives no finite numbers for an image.
 
     Args:
         inputs: Images, folders (taken with all below them, in order), or `-` for a list on stdin, a path a line.
         model: The ONNX file.
         output_format: The format of what is printed.
         top: How many classes to name for an image.
+        null: Whether NUL bytes separate the paths of the list, not line ends.
 
     Raises:
-        UserError: the model cannot be used, or images could not be read.
+        UserError: The model cannot be used, or images could not be read, or it gives no finite numbers for some.
     """
     predictor = Predictor(model)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 leave as they came
-    files, origins = itertools.tee(_files(inputs))
+    files, origins = itertools.tee(given.files(inputs, null=null))
     predictions = predictor.predict(file for file, _ in files)
     counts: Counter[str] = Counter()
-    readable = _readable(predictions, (named for _, named in origins), counts)
-    _WRITERS[output_format](readable, predictor.card, min(top, len(predictor.card.classes)))
+    overflowed: list[str] = []
+    usable = _usable(predictions, (named for _, named in origins), counts, overflowed)
+    _WRITERS[output_format](usable, predictor.card, min(top, len(predictor.card.classes)))
     sys.stdout.flush()
     if not counts["all"]:
         raise UserError("no images given", where="predict")
+    if overflowed:
+        raise UserError(
+            f"gives numbers that are not finite for {len(overflowed)} of {counts['all']} files: {some(overflowed)}",
+            where=str(model),
+        )
     if counts["named and unread"] or counts["unread"] == counts["all"]:
         unread = counts["named and unread"] or counts["unread"]
         raise UserError(f"{unread} of {counts['all']} files could not be read", where="predict")
 
 
-def _files(inputs: list[str]) -> Iterator[tuple[Path, bool]]:
-    """Yield the files, each with whether it was named itself and not found in a folder."""
-    for entry in inputs:
-        paths = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer if line.strip())
-        for path in map(Path, paths if entry == "-" else [entry]):
-            if path.is_dir():
-                yield from ((file, False) for file in _below(path))
-            else:
-                yield path, True
-
-
-def _readable(predictions: Iterable[Prediction], named: Iterable[bool], counts: Counter[str]) -> Iterator[Prediction]:
-    """Yield the predictions of images that could be read; warn of the others, and count."""
+def _usable(
+    predictions: Iterable[Prediction], named: Iterable[bool], counts: Counter[str], overflowed: list[str]
+) -> Iterator[Prediction]:
+    """Yield the predictions that hold probabilities; warn of the others, and count."""
     for prediction, is_named in zip(predictions, named, strict=True):
         counts["all"] += 1
         if prediction.probabilities is not None:
             yield prediction
+            continue
+        if prediction.read:
+            overflowed.append(_printable(prediction.file))
         else:
             counts["unread"] += 1
             counts["named and unread"] += is_named
-            console.warn(f"{_printable(prediction.file)}: {prediction.problem}")
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, in order, without hidden ones."""
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_file():
-            yield entry
-        elif entry.is_dir() and not entry.is_symlink():  # a link could lead back up
-            yield from _below(entry)
+        console.warn(f"{_printable(prediction.file)}: {prediction.problem}")
 
 
 def _ranked(prediction: Prediction, classes: tuple[str, ...], top: int) -> list[tuple[str, float]]:

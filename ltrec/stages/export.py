@@ -16,7 +16,7 @@ from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.models import network as networks
 from ltrec.rebalancing.feature_bank import FeatureBank
-from ltrec.serving import onnx_export, parity, predictor
+from ltrec.serving import onnx_export, parity, predictor, seal
 from ltrec.serving.model_card import ModelCard
 from ltrec.serving.sample import sample
 from ltrec.stages import recording
@@ -74,7 +74,7 @@ def run(
         with artifacts.replacing(path) as temporary:
             with console.progress("export: images checked", len(checked.images)) as advance:
                 model = onnx_export.export(network, card, opset=settings.opset, calibration=calibration)
-                temporary.write_bytes(model.SerializeToString(deterministic=True))
+                temporary.write_bytes(seal.sealed(model.SerializeToString(deterministic=True)))
                 reached = _compared(temporary, network, checked, evaluated, settings.precision, advance)
             parity.require_parity(
                 reached, settings.precision,

@@ -214,9 +214,13 @@ def test_reduced_precision_halves_the_backbone_only(
     parity = compare(predictor.run, network, IMAGES[:50], LABELS[:50])
     assert 1e-5 < parity.probability_difference < difference
     assert parity.agreement >= 0.9
-    weights = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer}
-    low = {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8}
-    assert sum(kind in low for kind in weights.values()) >= 2
+    weights = onnx.load(tmp_path / "model.onnx").graph.initializer
+    low = [tensor for tensor in weights if tensor.data_type in {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8}]
+    assert len(low) >= 2
+    if precision == "int8":
+        # Kernels without VNNI add two products with activations up to 255 in 16 bits.
+        largest = max(abs(onnx.numpy_helper.to_array(tensor).astype(int)).max() for tensor in low)
+        assert 2 * 255 * largest < 2**15
     logits, probabilities = predictor.run(IMAGES[:5])
     assert (logits.dtype, probabilities.dtype) == (np.float32, np.float32)
     wanted = torch.softmax(torch.from_numpy(logits), dim=1).numpy()

@@ -43,7 +43,12 @@ DARK = 1 / 14.8071
 
 
 def write_model(
-    path: Path, *, metadata: dict[str, str] | None = None, classes: int = 3, output: str = "logits"
+    path: Path,
+    *,
+    metadata: dict[str, str] | None = None,
+    classes: int = 3,
+    output: str = "logits",
+    scale: float = 0.01,
 ) -> Path:
     """A model whose logits are the mean of each channel, divided by 100."""
     nodes = [
@@ -62,7 +67,7 @@ def write_model(
         ],
         [
             helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
-            helper.make_tensor("hundredth", TensorProto.FLOAT, [], [0.01]),
+            helper.make_tensor("hundredth", TensorProto.FLOAT, [], [scale]),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -238,6 +243,44 @@ def test_a_folder_without_images_fails(
         assert len(out.splitlines()) == (output_format == "csv")
 
 
+def test_a_list_separated_by_nul(
+    model: Path, tmp_path: Path, blue: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = paint(tmp_path / "two\nlines \r\n.png", (255, 0, 0))
+    loader(monkeypatch, f"{odd}\0\0{blue}".encode())
+    run_predict(["-"], model=model, output_format="json", null=True)
+    assert [(entry["path"], entry["class"]) for entry in as_json(capsys)] == [(odd, "red"), (blue, "blue, or so")]
+    with pytest.raises(UserError, match="give - to read one"):
+        run_predict([blue], model=model, null=True)
+    loader(monkeypatch, b"a.png\n" * 20_000)
+    with pytest.raises(UserError, match="not separated by NUL bytes"):
+        run_predict(["-"], model=model, null=True)
+
+
+def test_numbers_that_are_not_finite_are_an_error_that_names_the_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 3e38 · 255 is infinite, and 0 is not: softmax(∞, 0, 0) is no number.
+    model = write_model(tmp_path / "model.onnx", scale=3e38)
+    for name, colour in (("a", (255, 0, 0)), ("b", (0, 0, 0)), ("c", (0, 255, 0))):
+        paint(tmp_path / "images" / f"{name}.png", colour)
+    with pytest.raises(UserError, match=r"gives numbers that are not finite for 2 of 3 files: .*/a\.png, .*/c\.png$"):
+        run_predict([str(tmp_path / "images")], model=model, output_format="json")
+    out, err = capsys.readouterr()
+    assert [Path(entry["path"]).name for entry in json.loads(out)] == ["b.png"]
+    assert "a.png: the model gives numbers that are not finite" in err
+
+
+def test_an_image_that_is_no_regular_file_is_one_that_cannot_be_read(
+    model: Path, red: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="1 of 2 files could not be read"):
+        run_predict([os.devnull, red], model=model, output_format="json")
+    out, err = capsys.readouterr()
+    assert [entry["path"] for entry in json.loads(out)] == [red]
+    assert f"{os.devnull}: " in err
+
+
 def test_nothing_given_fails(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loader(monkeypatch, b"")
     with pytest.raises(UserError, match="no images given"):
@@ -278,11 +321,90 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path, model: Path) -> N
     assert "its metadata is damaged" in refused(path, good | {"preprocessing": '{"size": 0, "resize": 4}'})
     assert "do not fit" in refused(path, good | {"classes": '["red", "green"]'})
     assert "do not fit" in refused(path, None, output="scores")
+    assert "do not fit" in refused(path, None, classes=4)
     whole = model.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:10], b"", b"PK\3\4 something else"):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"damaged, or not an ONNX model|not one that `ltrec export` wrote"):
             Predictor(path)
+
+
+def preprocessing(**changed: Any) -> dict[str, str]:
+    written = json.loads(CARD.to_metadata()["preprocessing"])
+    return {"preprocessing": json.dumps(written | changed)}
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"classes": '"red"'}, "is not a list"),
+        ({"classes": "[1, 2, 3]"}, "are not names"),
+        ({"classes": "[]"}, "are not names"),
+        ({"classes": '["red", "green", "\\ud800"]'}, "surrogates not allowed"),
+        ({"classes": DEEP}, "recursion"),
+        ({"classes": f"[{'9' * 5000}]"}, "4300 digits"),
+        ({"classes": '["' + "a" * 2**24 + '"]'}, "an entry of 16,777,220 characters"),
+        ({"preprocessing": "[]"}, "is not a dict"),
+        ({"preprocessing": DEEP}, "recursion"),
+        (preprocessing(size=10**9, resize=10**9), "from size, 1000000000, to 4096"),
+        (preprocessing(resize=10**9), "from size, 4, to 4096, got 1000000000"),
+        (preprocessing(resize=10**4000), "got 1000"),
+        (preprocessing(resize=3), "from size, 4"),
+        (preprocessing(size=True), "size: "),
+        (preprocessing(size=4.0), "size: "),
+        (preprocessing(mean="abc"), "three numbers"),
+        (preprocessing(mean=[0.5]), "three numbers"),
+        (preprocessing(std=[float("nan")] * 3), "finite"),
+        (preprocessing(std=[10**400] * 3), "too large"),
+        ({"precision": "fp8"}, "fp32, fp16, int8"),
+        ({"unknown_below": "nan"}, "from 0 to 1"),
+        ({"unknown_below": "much"}, "could not convert"),
+        ({"ltrec.format": "2\nerror: all is lost" * 10_000}, "in format 2 error: all is lost"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else next(iter(value)),
+)
+def test_odd_metadata_ends_in_one_short_line(tmp_path: Path, changed: dict[str, str], told: str) -> None:
+    what = refused(tmp_path / "odd.onnx", CARD.to_metadata() | changed)
+    assert told in what
+    assert len(what) < 500
+    assert len(what.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", [b"green", b"images", b"probabilities"])
+def test_a_name_in_the_file_that_is_no_utf8(tmp_path: Path, model: Path, text: bytes) -> None:
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(model.read_bytes().replace(text, b"\xff" + text[1:]))
+    with pytest.raises(UserError, match=r"odd\.onnx: damaged, or not an ONNX model"):
+        Predictor(path)
+
+
+@pytest.mark.parametrize(
+    ("operator", "told"),
+    [
+        # A fourth of three channels.
+        (helper.make_node("Gather", ["means", "places"], ["logits"], axis=1), r"cannot be run \(.*out of data bounds"),
+        # Two rows, whatever the number of images.
+        (
+            helper.make_node("Identity", ["rows"], ["logits"]),
+            r"gives outputs of shapes \(2, 3\) .* not \(1, 3\)",
+        ),
+    ],
+)
+def test_a_file_that_loads_and_fails(
+    tmp_path: Path, model: Path, red: str, operator: onnx.NodeProto, told: str
+) -> None:
+    broken = onnx.load(model)
+    broken.graph.node[2].CopyFrom(operator)
+    values = [helper.make_tensor("rows", TensorProto.FLOAT, [2, 3], [0.0] * 6)]
+    values.append(helper.make_tensor("places", TensorProto.INT64, [3], [0, 1, 3]))
+    broken.graph.initializer.extend(values)
+    onnx.save(broken, tmp_path / "broken.onnx")
+    with pytest.raises(UserError, match=rf"broken\.onnx: {told}") as caught:
+        run_predict([red], model=tmp_path / "broken.onnx", output_format="csv")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def in_a_process(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[bytes]:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -25,6 +26,7 @@ from ltrec.rebalancing import feature_bank
 from ltrec.serving import onnx_export, parity
 from ltrec.serving.parity import OverflowedError, Parity
 from ltrec.serving.predictor import Predictor
+from ltrec.serving.seal import sealed
 from ltrec.stages import export as stage
 
 if TYPE_CHECKING:
@@ -167,6 +169,12 @@ def test_the_stage_writes_the_champion_and_its_figures(project: Layout, record: 
     assert (figures["precision"], figures["opset"]) == ("fp32", 20)
     assert set(figures["accuracy"]) == {"pytorch", "onnx"}
     assert left_over(project.onnx.parent) == ["check.json", "model.onnx"]
+    onnx.save(onnx.load(project.onnx), "logged.onnx")  # as MLflow does
+    assert Predictor(Path("logged.onnx")).card == predictor.card
+    altered = Path("altered.onnx")
+    altered.write_bytes(project.onnx.read_bytes().replace(b'"eel"', b'"fox"'))
+    with pytest.raises(UserError, match=r"altered\.onnx: was altered after `ltrec export` wrote it"):
+        Predictor(altered)
     assert (record.told["stage"], record.told["model"]) == ("export", project.onnx)
     assert record.told["metrics"]["export/accuracy/onnx"] == figures["accuracy"]["onnx"]
 
@@ -212,7 +220,7 @@ def test_another_variant_and_precision_go_elsewhere(project: Layout, record: Fak
 )
 def test_where_a_requested_export_goes(project: Layout, asked: dict[str, Any], name: str) -> None:
     stage.run(make_params(), **asked)
-    assert Path(name).read_bytes() == b"a model"
+    assert Path(name).read_bytes() == sealed(b"a model")
     assert not project.onnx.exists()
 
 

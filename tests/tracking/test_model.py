@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -23,6 +24,8 @@ from ltrec.stages import recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from tests.tracking.conftest import Project
 
@@ -129,10 +132,18 @@ def served(project: Project) -> Iterator[str]:
         server.wait()
 
 
-@pytest.mark.slow
-def test_served_by_mlflow(served: str) -> None:
-    body = json.dumps({"inputs": {"images": RED.tolist()}}).encode()
-    request = urllib.request.Request(f"{served}/invocations", body, {"Content-Type": "application/json"})  # noqa: S310
+def served_logits(url: str, images: NDArray[Any]) -> list[list[float]]:
+    body = json.dumps({"inputs": {"images": images.tolist()}}).encode()
+    request = urllib.request.Request(f"{url}/invocations", body, {"Content-Type": "application/json"})  # noqa: S310
     with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
         answer = json.load(response)
-    np.testing.assert_allclose(answer["predictions"]["logits"], [[2, 0, 0]] * 2, rtol=1e-6)
+    return answer["predictions"]["logits"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+def test_served_by_mlflow(served: str) -> None:
+    np.testing.assert_allclose(served_logits(served, RED), [[2, 0, 0]] * 2, rtol=1e-6)
+    # What the README warns of: MLflow cuts fractions off, and refuses what no byte can hold.
+    np.testing.assert_array_equal(served_logits(served, RED / 255), np.zeros((2, 3)))
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        served_logits(served, RED + 100.0)
