@@ -37,29 +37,32 @@ def _known_secrets() -> set[str]:
     known = {value for name, value in os.environ.items() if _SECRETS.match(name)}
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
     pairs = {f"{user}:{password}"} if user and password else set()
-    for name, uri in os.environ.items():
-        if _URIS.match(name):
-            info = _user_info(uri)
-            pairs |= {info} if ":" in info else set()
-            known.add(info.partition(":")[2])
-            known |= {value for _, _, value in (part.partition("=") for part in _query(uri)) if value}
+    for uri in (value for name, value in os.environ.items() if _URIS.match(name)):
+        infos = _user_infos(uri)
+        pairs |= {info for info in infos if ":" in info}
+        known |= {info.partition(":")[2] for info in infos}
+        known |= _query_values(uri)
     forms = {form(each) for each in known | pairs for form in (str, unquote, unquote_plus)}
     forms |= {form(each) for each in forms for form in (quote, quote_plus, _quoted_wholly, _escaped)}
     forms |= {base64.b64encode(unquote(pair).encode()).decode() for pair in pairs}
     return forms - {""}
 
 
-def _user_info(uri: str) -> str:
-    """Return what stands between a URI's scheme and the last @ before its query, and before it where that holds one."""
+def _user_infos(uri: str) -> set[str]:
+    """Return what may be a URI's user info: that ends with an @, and a password may hold each of @, /, ? and #."""
     rest = uri.partition("://")[2]
-    if rest.startswith("/"):
-        return ""
-    before_query = re.split(r"[?#]", rest, maxsplit=1)[0]
-    return (before_query if "@" in before_query else rest).rpartition("@")[0]
+    address = re.split(r"[?#]", rest, maxsplit=1)[0]
+    is_host = "@" not in address and re.fullmatch(r"[^:]*(:\d*)?(/.*)?", address)
+    if rest.startswith("/") or (is_host and "=" in rest.partition("@")[0]):  # no address, or @ only in a query
+        return set()
+    return {rest[: found.start()] for found in re.finditer("@", rest)}
 
 
-def _query(uri: str) -> list[str]:
-    return re.split(r"[?#&]", uri)[1:]
+def _query_values(uri: str) -> set[str]:
+    """Return the values of a query or a fragment, each up to the next one's name and up to the end."""
+    query = "".join(re.split(r"([?#])", uri, maxsplit=1)[2:])
+    values = {query[found.end() :] for found in re.finditer("=", query)}
+    return values | {value.partition("&")[0] for value in values}
 
 
 def _quoted_wholly(text: str) -> str:
