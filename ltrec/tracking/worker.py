@@ -152,8 +152,7 @@ class Worker:
         try:
             action()
         except Exception as error:  # noqa: BLE001 - whatever MLflow raises ends here
-            text = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            self._trouble = masked(text)[:1000]
+            self._trouble = masked(_in_a_line(error))[:1000]
             if getattr(error, "error_code", _UNREACHABLE) == _UNREACHABLE:
                 self._rest_until = time.monotonic() + _REST
                 self._board.set_trouble(self._trouble)
@@ -210,3 +209,9 @@ class Worker:
             if due and now > max(gone_since + _GRACE, due):
                 os._exit(1)
             time.sleep(_BEAT_EVERY)
+
+
+def _in_a_line(error: Exception) -> str:
+    """Return the line of an error that says what is wrong; SQLAlchemy may put one before it."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("(raised as a result of")]
+    return lines[0].strip() if lines else type(error).__name__

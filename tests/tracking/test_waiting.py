@@ -182,6 +182,19 @@ def test_the_sender_says_what_is_wrong_without_secrets(
     assert board.get("quiet_until") > time.monotonic()
 
 
+def test_of_a_long_error_the_line_that_tells(
+    empty_project: Project, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_patience: float) -> None:
+        raise OSError(
+            "(raised as a result of Query-invoked autoflush; …)\n(sqlite3.OperationalError) database or disk is full\n[SQL: …]"
+        )
+
+    monkeypatch.setattr("ltrec.tracking.store.knock", fail)
+    worker = Worker(empty_project.folder / ".ltrec/tracking", "key", board, PATIENCE)
+    assert worker.flush() == "(sqlite3.OperationalError) database or disk is full"
+
+
 @pytest.mark.usefixtures("sender")
 def test_sync_says_how_many_runs_are_kept(empty_project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     state = empty_project.folder / ".ltrec/tracking/state"
