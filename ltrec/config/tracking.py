@@ -22,5 +22,5 @@ class TrackingSettings(Settings):
     """The name that the champion is registered under."""
     system_metrics: bool = True
     """Record processor, memory, disk, network and GPU use while a stage runs."""
-    patience: Annotated[float, Field(gt=0)] = 10.0
+    patience: Annotated[float, Field(gt=0)] = 3.0
     """Seconds that a finished stage waits for the server's next answer; then the rest is sent later."""

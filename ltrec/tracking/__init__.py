@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltrec import __version__, artifacts, console, project
-from ltrec.errors import UserError
 from ltrec.tracking import store
-from ltrec.tracking.records import About, Record, Run
+from ltrec.tracking.records import About, Record
+from ltrec.tracking.run import Run
 from ltrec.tracking.sending import records_folder, sender
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ __all__ = ["Pipeline", "Run", "make_ready", "stage_run", "sync"]
 _NESTED = {"represent", "rebalance"}
 # Those that take long enough to watch the machine.
 _WATCHED = {"represent", "featurize", "rebalance"}
-_SYNC_PATIENCE = 60.0
+_SYNC_PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,12 @@ def stage_run(pipeline: Pipeline, stage: str, variant: str | None = None) -> Ite
     `represent` and each variant of `rebalance` have a child run, the other stages write on the parent.
     Entering again continues the same run. Trouble with MLflow ends in one warning, never in an exception.
     """
-    record = _start(pipeline, stage, variant)
+    sending = sender(pipeline.patience)
+    record = _start(pipeline, stage, variant, sending.key)
     if record is None:
         yield Run()
         return
-    sending = sender(pipeline.patience)
     record.status("RUNNING")
-    sending.watch(record, sample=pipeline.system_metrics and stage in _WATCHED)
     try:
         yield record
     except (KeyboardInterrupt, SystemExit):
@@ -90,26 +89,30 @@ def stage_run(pipeline: Pipeline, stage: str, variant: str | None = None) -> Ite
 
 def sync() -> None:
     """Send what earlier stages could not send, and say what became of it, or that the project was moved."""
-    waiting = len(Record.pending(records_folder()))
-    if waiting or (store.is_local() and store.database().is_file()):
-        sender(_SYNC_PATIENCE).deliver()
+    waiting = _unsent_runs()
+    if waiting or (store.is_local() and store.database().exists()):
+        sender(_SYNC_PATIENCE).deliver(insist=True)
     if not waiting:
         console.say("sync: no run is waiting to be sent")
         return
-    left = len(Record.pending(records_folder()))
-    console.say(f"sync: {waiting - left} of {waiting} run(s) sent" + (f", {left} kept" if left else ""))
+    left = len(waiting & _unsent_runs())
+    console.say(f"sync: {len(waiting) - left} of {len(waiting)} run(s) sent" + (f", {left} kept" if left else ""))
 
 
-def _start(pipeline: Pipeline, stage: str, variant: str | None) -> Record | None:
+def _unsent_runs() -> set[tuple[str, str]]:
+    return {(record.state, record.about.name) for record in Record.pending(records_folder())}
+
+
+def _start(pipeline: Pipeline, stage: str, variant: str | None, sender_key: str) -> Record | None:
     """Return the stage's record with the tags of every run, or None after a word about why not."""
     # DVC's name of an experiment tells more than a digest alone.
     name = f"{os.environ.get('DVC_EXP_NAME') or 'pipeline'} {pipeline.key[:8]}"
-    about = About(stage, variant, stage in _NESTED, name, pipeline.experiment, pipeline.model)
+    about = About(
+        stage, variant, stage in _NESTED, name, pipeline.experiment, pipeline.model,
+        sender=sender_key, sample=pipeline.system_metrics and stage in _WATCHED,
+    )  # fmt: skip
     try:
-        record = Record.start(records_folder() / pipeline.key / (f"{stage}@{variant}" if variant else stage), about)
-    except UserError:
-        console.detail(f"{stage}: another process is recording the same run; this one does not")
-        return None
+        record = Record.start(records_folder() / pipeline.key, about)
     except OSError as error:
         console.warn(f"{stage}: not recorded for MLflow: {error}")
         return None

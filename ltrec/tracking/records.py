@@ -1,8 +1,14 @@
-"""A run's record on disk: append-only lines and copies of files. MLflow is not needed here."""
+"""What stages tell of a run, on disk: append-only lines and copies of files. MLflow is not needed here.
+
+Each stage that tells something of a run begins a record of its own beside those that are there, so that nothing can
+keep it from writing: neither another stage nor a sender that waits for the network.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import math
 import os
@@ -14,43 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ltrec import artifacts, console, project
-from ltrec.errors import UserError
+from ltrec.tracking.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
+    from typing import BinaryIO
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 # Stages that may be run again on the same pipeline with other params: MLflow lets no param change, but a tag.
 _REPEATABLE = {"export"}
-
-
-class Run:
-    """Where a stage tells what it does; this one forgets it all."""
-
-    def params(self, params: Mapping[str, Any]) -> None:
-        """Nested mappings become dotted names."""
-
-    def metrics(self, metrics: Mapping[str, float | None], step: int | None = None) -> None:
-        """Figures, or with a step a point of a curve; None is left out.
-
-        Of a figure the last value counts. Of a point the first does: a resumed training may tell its epochs again.
-        """
-
-    def history(self, rows: Iterable[Mapping[str, Any]], prefix: str) -> None:
-        """Record curves, a row an epoch with its number under `epoch`."""
-        for row in rows:
-            values = {f"{prefix}/{name}": float(value) for name, value in row.items() if name != "epoch"}
-            self.metrics(values, step=int(float(row["epoch"])))
-
-    def tags(self, tags: Mapping[str, Any]) -> None:
-        """Record tags; of several values the last counts."""
-
-    def file(self, path: Path, folder: str = "") -> None:
-        """Record a file, or a folder with all that is in it; a copy is kept until it is sent."""
-
-    def model(self, path: Path, tags: Mapping[str, str] | None = None, alias: str = "champion") -> None:
-        """Record an ONNX file to be logged, registered with these tags, and given an alias."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +45,14 @@ class About:
     experiment: str
     model: str
     """The name to register a model under."""
+    sender: str = ""
+    """Key of the sender that sends it while it is written; afterwards any sender may."""
+    sample: bool = False
+    """Whether the machine's load is sampled while it is written."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage}@{self.variant}" if self.variant else self.stage
 
 
 @dataclass
@@ -86,7 +73,11 @@ class Content:
 
 
 class Record(Run):
-    """One run's record in a folder of its own; who has it open, or sends it, holds its lock."""
+    """What one stage tells of a run, in a folder of its own; a run may have several, which are sent in their order.
+
+    Who writes it holds a lock on its lines until it is released or the process ends. Who sends it holds another one,
+    which the records of a run share.
+    """
 
     def __init__(self, folder: Path, about: About) -> None:
         self.folder = folder
@@ -94,27 +85,25 @@ class Record(Run):
         self.about = about
         self._lines, self._files = folder / "lines.jsonl", folder / "files"
         # Beside the folder: that goes when all is sent, the lock must not go before it.
-        self._lock_file = folder.with_name(f".{folder.name}.lock")
-        self._hold = contextlib.ExitStack()
+        self._sending_lock = folder.with_name(f".{about.name}.lock")
+        self._writing: BinaryIO | None = None
         self._mute = False
 
     @classmethod
-    def start(cls, folder: Path, about: About) -> Self:
-        """Open a record, new or continued, to write in it.
+    def start(cls, state: Path, about: About) -> Self:
+        """Begin a record in the folder of a pipeline's state.
 
         Raises:
-            UserError: another process has it open.
             OSError: nothing can be written there.
         """
-        record = cls(folder, about)
-        record._hold.enter_context(project.lock(record._lock_file, patience=2.0))
+        record = cls(_new_folder(state, about.name), about)
         try:
-            artifacts.write_json(folder / "about.json", asdict(about))
-            # A killed process may have left half a line: what comes must not become part of it.
-            with record._lines.open("ab") as lines:
-                lines.write(b"\n")
+            record._writing = record._lines.open("ab", buffering=0)
+            fcntl.flock(record._writing, fcntl.LOCK_EX)
+            artifacts.write_json(record.folder / "about.json", asdict(about))  # now a sender sees it
         except OSError:
             record.release()
+            record.remove()
             raise
         return record
 
@@ -126,27 +115,45 @@ class Record(Run):
     @classmethod
     def pending(cls, tracking: Path) -> list[Self]:
         """Return the records that MLflow may not have in full, oldest first."""
-        found: list[tuple[float, Self]] = []
+        found: list[tuple[int, Self]] = []
         for about in tracking.glob("*/*/about.json"):
             with contextlib.suppress(OSError, ValueError, TypeError):
-                found.append((about.stat().st_mtime, cls.at(about.parent)))
+                found.append((about.stat().st_mtime_ns, cls.at(about.parent)))
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
-    def take(self) -> bool:
-        """Open what a stage has left, to send it; return False if somebody has it open or it is gone."""
+    def is_written(self) -> bool:
+        """Return True while a process writes it; once released it is never opened again."""
         try:
-            self._hold.enter_context(project.lock(self._lock_file, patience=0))
-        except UserError:
+            with self._lines.open("rb") as lines:
+                fcntl.flock(lines, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
             return False
-        if not self._lines.exists():
-            self.remove()
-            self.release()
-            return False
-        return True
+        return False
+
+    @contextlib.contextmanager
+    def sending(self, patience: float) -> Iterator[bool]:
+        """Yield True where it is this process's to send, False where it is gone.
+
+        Args:
+            patience: Seconds to wait for another process that sends something of the same run.
+
+        Raises:
+            UserError: that one is not done with it.
+        """
+        with project.lock(self._sending_lock, patience=patience):
+            is_there = self._lines.exists()
+            if not is_there:
+                self.remove()
+            yield is_there
 
     def release(self) -> None:
-        """Close it: other processes may open it."""
-        self._hold.close()
+        """End the writing; what was told can now be sent in full."""
+        if self._writing is not None:
+            fcntl.flock(self._writing, fcntl.LOCK_UN)  # a forked process may still hold the file
+            self._writing.close()
+            self._writing = None
 
     def params(self, params: Mapping[str, Any]) -> None:
         flat = dict(_flat(params))
@@ -196,19 +203,17 @@ class Record(Run):
         return self._files / name
 
     def remove(self) -> None:
-        """Delete it, as MLflow has it all; only for who has it open."""
+        """Delete it, as MLflow has it all; only for who sends it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock_file.unlink(missing_ok=True)
+        self._sending_lock.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()  # the state's last record
 
     def _append(self, kind: str, what: object, **more: object) -> None:
         line = json.dumps({"kind": kind, "what": what, "time": int(time.time() * 1000), **more}, default=str)
-        with self._soft():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # One write call: a kill tears at most this line, and stage and sender mix lines but not halves of them.
-            with self._lines.open("ab", buffering=0) as lines:
-                lines.write(line.encode() + b"\n")
+        # One write call: a kill tears at most this line, and stage and sender mix lines but not halves of them.
+        with self._soft(), self._lines.open("ab", buffering=0) as lines:
+            lines.write(line.encode() + b"\n")
 
     def _keep(self, file: Path, target: Path, kind: str, **more: object) -> None:
         with self._soft():
@@ -225,6 +230,17 @@ class Record(Run):
             if not self._mute:
                 console.warn(f"{self.folder}: cannot be written ({os.strerror(error.errno or 0)}); MLflow will lack it")
             self._mute = True
+
+
+def _new_folder(state: Path, name: str) -> Path:
+    """Make and return a folder that no other record has."""
+    for _ in range(100):
+        folder = state / f"{name}.{time.time_ns():x}"
+        # Another record began at the same instant, or a sender has just removed the state's last one.
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            folder.mkdir(parents=True)
+            return folder
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(state))
 
 
 def _take(line: dict[str, Any], content: Content) -> None:

@@ -65,6 +65,7 @@ class Runs:
             raise
         if complete:
             record.remove()
+            self._forget()  # a user may delete the run, and another process may send its next record
 
     def check_place(self) -> None:
         """Raise a UserError if the project was moved or copied: its experiments have their artifacts elsewhere."""

@@ -1,35 +1,34 @@
-"""Sends records to MLflow in a process of its own, so that no stage waits for MLflow's import or for the network.
+"""A stage's side of the sending: finds or starts the process that sends, asks it, and waits within limits.
 
-An executor would not do: at the interpreter's exit `concurrent.futures` waits for a worker that hangs, and
-`multiprocessing.Pool` starts a killed one anew. This process is killed at exit and dies with its parent.
+That process outlives the stage: under DVC it serves all stages of a `dvc repro`, so that MLflow is imported once, and
+ends with DVC; started by a stage alone it ends with the stage. It is in no process group of theirs: their signals are
+not for it, since what they say last is to be sent.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
-import math
-import multiprocessing
 import os
-import signal
+import platform
+import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ltrec import console, process, project
+from ltrec import artifacts, console, project
+from ltrec.errors import UserError
 from ltrec.tracking import store
+from ltrec.tracking.board import Board
 from ltrec.tracking.records import Record
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from multiprocessing.connection import Connection
-
-    from ltrec.tracking.runs import Runs, SystemLoad
-
-_START = 120.0  # seconds: importing MLflow takes as long as it takes
-_SEND_EVERY, _SAMPLE_EVERY, _REST = 3.0, 10.0, 30.0
-_UNREACHABLE = "INTERNAL_ERROR"  # MLflow's code for it
+QUIET = 600.0
+"""Seconds for which stages do not wait again for a store that did not answer."""
+_SIGN_OF_LIFE = 3.0  # seconds within which a sender shows that it lives, six times over
+_STOPPED = 30.0  # seconds without any, after which it is replaced
+_LOOK_EVERY = 0.05
+# Stages that differ in these have senders of their own.
+_ENVIRONMENT = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "DATABRICKS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
 def records_folder() -> Path:
@@ -47,30 +46,31 @@ def _sender(patience: float, _root: Path, _uri: str) -> Sender:
 
 
 class Sender:
-    """A stage's hold on the process that sends."""
+    """A stage's hold on the process that sends.
+
+    Args:
+        patience: Seconds to wait for the store's next answer.
+    """
 
     def __init__(self, patience: float) -> None:
-        context = multiprocessing.get_context("spawn")
-        # When the store's next answer is due, by the machine's monotonic clock: the worker writes, the stage reads.
-        self._due: Any = context.RawValue("d", time.monotonic() + _START)
-        self._pipe, theirs = context.Pipe()
-        arguments = (theirs, self._due, patience, Path.cwd())
-        worker = context.Process(target=_work, args=arguments, name="ltrec-tracking", daemon=True)
-        with contextlib.suppress(OSError):  # no memory, no process: `_flush` finds nobody there
-            worker.start()
-            atexit.register(worker.kill)  # a gentler signal it ignores
-        theirs.close()
-        self._asked = 0
+        self.key = _key()
+        self._patience = patience
+        self._folder = records_folder() / ".senders" / self.key
+        self._process: subprocess.Popen[bytes] | None = None
         self._complained = False
+        with contextlib.suppress(OSError):  # no disk, no memory, no process: `_flush` finds nobody there
+            self._make_ready()
 
-    def watch(self, record: Record, *, sample: bool) -> None:
-        """Send what the record gains every few seconds; `sample`: add the machine's load to it meanwhile."""
-        with contextlib.suppress(OSError):  # it has ended: `_flush` says so
-            self._pipe.send((record.folder, sample))
+    def deliver(self, *, insist: bool = False) -> None:
+        """Have every record sent that nobody writes. Waits for a store that answers; trouble is said once.
 
-    def deliver(self) -> None:
-        """Send every record that nobody has open. Waits for a store that answers; trouble is said once."""
-        trouble = self._flush()
+        Args:
+            insist: Ask a store again that did not answer a moment ago.
+        """
+        try:
+            trouble = self._flush(insist=insist)
+        except OSError as error:
+            trouble = os.strerror(error.errno or 0)
         if trouble and not self._complained:
             console.warn(
                 f"MLflow at {store.shown_uri()}: {trouble}; what it lacks is kept in {records_folder()}"
@@ -78,118 +78,77 @@ class Sender:
             )
         self._complained = bool(trouble)
 
-    def _flush(self) -> str | None:
+    def _flush(self, *, insist: bool, again: bool = False) -> str | None:
         """Return None once all is sent, else what went wrong."""
-        self._asked += 1
-        try:
-            self._pipe.send(self._asked)
-            while (left := self._due.value - time.monotonic()) > 0:
-                if self._pipe.poll(min(left, 0.2)):
-                    answered, trouble = self._pipe.recv()
-                    if answered == self._asked:
-                        return str(trouble) if trouble else None
-        except (EOFError, OSError):
-            return "the process that sends has ended"
-        return "no answer"
+        self._make_ready()
+        board, asked = Board(self._folder), time.monotonic()
+        if insist:
+            board.set("insisted", asked)
+        board.set("asked", asked)
+        if board.get("quiet_until") > asked and not insist:
+            return board.trouble()
+        while board.get("answered") < asked:
+            if not self._lives():  # it was killed, or ended with another stage that had started it
+                if all(record.is_written() for record in Record.pending(records_folder())):
+                    return None
+                if again:
+                    return "the process that sends has ended"
+                return self._flush(insist=insist, again=True)
+            if trouble := self._overdue(board, asked):
+                board.set_trouble(trouble)
+                board.set("quiet_until", time.monotonic() + QUIET)
+                return trouble
+            time.sleep(_LOOK_EVERY)
+        return board.trouble() or None
 
-
-def _work(pipe: Connection, due: Any, patience: float, folder: Path) -> None:
-    """Do what comes through the pipe until its other end is closed; the process begins here."""
-    # Signals to the group are the stage's: it ends in order, and what it says last is to be sent.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    process.die_with_parent(signal.SIGKILL)
-    os.chdir(folder)
-    with contextlib.suppress(EOFError, OSError):
-        Worker(due, patience).work(pipe)
-
-
-class Worker:
-    """Holds the connection to MLflow. When that does not answer, it is left in peace for a while."""
-
-    def __init__(self, due: Any, patience: float) -> None:
-        self._due, self._patience = due, patience
-        self._watched: tuple[Record, bool] | None = None
-        self._sent_size, self._sample_due = -1, 0.0
-        self._trouble, self._rest_until = "", 0.0
-
-    def work(self, pipe: Connection) -> None:
-        with contextlib.suppress(Exception):  # `flush` meets it again
-            self._import()  # at once, so that it runs beside the stage's own imports
-        self.flush()
-        while True:
-            self._due.value = math.inf  # nobody is asked for anything
-            if not pipe.poll(_SEND_EVERY if self._watched else None):
-                self._send_progress()
-                continue
-            match pipe.recv():
-                case int(asked):
-                    self._watched = None
-                    pipe.send((asked, self.flush()))
-                case folder, sample:
-                    with contextlib.suppress(OSError, ValueError, TypeError):  # it is gone: nothing to send
-                        self._watched, self._sent_size = (Record.at(folder), sample), -1
-
-    def flush(self) -> str | None:
-        """Send every record that nobody has open, and return None or the first trouble."""
-        troubles = []
-        pending = Record.pending(records_folder())
-        for record in filter(Record.take, pending):
-            troubles.append(self._update(record, complete=True))
-            record.release()
-        if not pending and store.is_local() and store.database().is_file():
-            troubles.append(self._attempt(lambda runs: runs.check_place()))
-        return next(filter(None, troubles), None)
-
-    def _send_progress(self) -> None:
-        assert self._watched
-        record, sample = self._watched
-        with contextlib.suppress(Exception):  # a collector's trouble is not the stage's, and a record may go
-            if sample and time.monotonic() >= self._sample_due:
-                self._sample_due = time.monotonic() + _SAMPLE_EVERY
-                record.sample(self._load.now())
-            size = record.size()
-            if size != self._sent_size and not self._update(record, complete=False):
-                self._sent_size = size
-
-    def _update(self, record: Record, *, complete: bool) -> str | None:
-        return self._attempt(lambda runs: runs.update(record, complete=complete))
-
-    def _attempt(self, send: Callable[[Runs], None]) -> str | None:
-        """Return None or, in a line, what went wrong. What MLflow refuses it refuses again, but only that."""
-        if time.monotonic() < self._rest_until:
-            return self._trouble
-        self._expect()
-        try:
-            send(self._runs)
-        except Exception as error:  # noqa: BLE001 - whatever MLflow raises ends here
-            self._trouble = next(iter(str(error).strip().splitlines()), type(error).__name__)[:1000]
-            if getattr(error, "error_code", _UNREACHABLE) == _UNREACHABLE:
-                self._rest_until = time.monotonic() + _REST
-            return self._trouble
+    def _overdue(self, board: Board, asked: float) -> str | None:
+        """Return what is wrong where the sender or the store should have answered by now."""
+        now = time.monotonic()
+        if now > max(asked, board.get("beat")) + _SIGN_OF_LIFE:
+            return "the process that sends does not react"
+        if now > max(asked + self._patience, board.get("due")):
+            return f"no answer within {self._patience:g} s"
         return None
 
-    def _import(self) -> None:
-        """Import MLflow; nothing is made yet, since a stage may end before it has something to send."""
-        store.knock()
-        self._expect(_START)
-        store.prepare_environment()
-        from ltrec.tracking.runs import import_store
+    def _make_ready(self) -> None:
+        """Start the process that sends, unless it lives already."""
+        board = Board(self._folder)
+        if self._lives():
+            if time.monotonic() < board.get("beat") + _STOPPED or not board.get("beat"):
+                return
+            self._kill()
+        board.clear()
+        board.set_trouble("")
+        owner = os.getppid() if "DVC_STAGE" in os.environ else os.getpid()
+        given = [str(part) for part in (records_folder(), self.key, owner, self._patience)]
+        self._process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-P", "-c", "from ltrec.tracking.worker import main; main()", *given],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            # Whoever reads the stage's output must not wait for this process.
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
 
-        import_store()
+    def _lives(self) -> bool:
+        if self._process is not None and self._process.poll() is None:
+            return True
+        try:
+            with project.lock(self._folder / "lock", patience=0):
+                return False
+        except UserError:
+            return True
 
-    @functools.cached_property
-    def _runs(self) -> Runs:
-        self._import()
-        from ltrec.tracking.runs import Runs
+    def _kill(self) -> None:
+        """Kill a sender that was stopped, and wait until it is gone."""
+        import psutil
 
-        return Runs(self._expect)
+        with contextlib.suppress(psutil.Error, ValueError):
+            process = psutil.Process(int((self._folder / "lock").read_text(encoding="utf-8")))
+            if self.key in process.cmdline():  # a number may be another process's elsewhere
+                process.kill()
+                process.wait(_SIGN_OF_LIFE)
 
-    @functools.cached_property
-    def _load(self) -> SystemLoad:
-        from ltrec.tracking.runs import SystemLoad
 
-        return SystemLoad()
-
-    def _expect(self, seconds: float | None = None) -> None:
-        self._due.value = time.monotonic() + (self._patience if seconds is None else seconds)
+def _key() -> str:
+    """Return what the stages that one sender may serve have in common."""
+    environment = {name: value for name, value in os.environ.items() if name.upper().startswith(_ENVIRONMENT)}
+    return artifacts.digest(platform.node(), str(Path.cwd()), store.tracking_uri(), environment)[:16]

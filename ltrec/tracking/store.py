@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import shlex
-import socket
+import sqlite3
+import ssl
 import urllib.request
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ltrec import project
 from ltrec.errors import UserError
+from ltrec.tracking.masking import masked
 
-_KNOCK_SECONDS = 3.0
+_BUSY_SECONDS = 2.0
 
 
 def tracking_uri() -> str:
@@ -21,10 +25,8 @@ def tracking_uri() -> str:
 
 
 def shown_uri() -> str:
-    """Return the URI without a password."""
-    uri = tracking_uri()
-    secret = urlsplit(uri).password
-    return uri.replace(f":{secret}@", ":***@", 1) if secret else uri
+    """Return the URI without user info and query."""
+    return masked(tracking_uri())
 
 
 def database() -> Path:
@@ -54,19 +56,47 @@ def prepare_environment() -> None:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
-def knock() -> None:
-    """See whether anybody listens, which spares the import of MLflow if nobody does.
+def knock(patience: float) -> None:
+    """See whether the store answers at all, which spares the import of MLflow and its many attempts if it does not.
+
+    Args:
+        patience: Seconds that a server has to say anything.
 
     Raises:
-        OSError: nobody does.
+        OSError: the server does not answer, or the database's place cannot be used.
+        sqlite3.Error: the database is locked, damaged, or cannot be written.
     """
+    if is_server():
+        _knock_at_server(patience)
+    elif tracking_uri().startswith("sqlite:///"):
+        _knock_at_database(Path(tracking_uri().removeprefix("sqlite:///").partition("?")[0]))
+
+
+def _knock_at_server(patience: float) -> None:
     parts = urlsplit(tracking_uri())
-    if not is_server() or not parts.hostname:
+    if not parts.hostname:
         return
-    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname):
+    proxies = urllib.request.getproxies().keys() & {parts.scheme, "all"}
+    if proxies and not urllib.request.proxy_bypass(parts.hostname):
         return
-    address = parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
-    socket.create_connection(address, timeout=_KNOCK_SECONDS).close()
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    with contextlib.closing(kind(parts.hostname, parts.port, timeout=patience)) as connection:
+        try:
+            connection.request("GET", f"{parts.path.rstrip('/')}/health")
+            connection.getresponse()
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {patience:g} s") from None
+        except (http.client.HTTPException, ssl.SSLError):
+            pass  # somebody is there: what it wants is MLflow's matter
+
+
+def _knock_at_database(path: Path) -> None:
+    """Begin to write, and take it back."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; a database is wanted there")
+    with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("ROLLBACK")
 
 
 def upload_seconds(file: Path) -> float:

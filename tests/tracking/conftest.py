@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import functools
 import os
 import shutil
 import sqlite3
@@ -16,13 +16,15 @@ import pytest
 
 from ltrec.config import params as params_module
 from ltrec.tracking import sending
+from ltrec.tracking.board import Board
+from ltrec.tracking.records import Record
+from ltrec.tracking.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from ltrec.config.params import Params
-    from ltrec.tracking.records import Record
 
 PARAMS = """
 represent: {backbone: {name: cifar_resnet8}}
@@ -98,8 +100,9 @@ class Project:
         return dict(self.ask(f"SELECT key, value FROM tags JOIN runs USING (run_uuid) WHERE name = '{run}'"))  # noqa: S608
 
     def records(self) -> list[str]:
-        """The records that are not sent, by folder."""
-        return sorted(path.parent.name for path in self.folder.glob(".ltrec/tracking/*/*/lines.jsonl"))
+        """The runs of records that are not sent."""
+        pending = Record.pending(self.folder / ".ltrec/tracking")
+        return sorted({record.about.name for record in pending})
 
 
 @pytest.fixture(scope="session")
@@ -133,19 +136,22 @@ def project(empty_project: Project, migrated: Path) -> Project:
 class SenderHere(sending.Sender):
     """Sends in this process, which has MLflow imported already."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracking: Path) -> None:
+        self.key = "here"
         self._complained = False
-        self._worker = sending.Worker(ctypes.c_double(), 10.0)
+        self._tracking = tracking
 
-    def watch(self, record: Record, *, sample: bool) -> None:
-        pass
-
-    def _flush(self) -> str | None:
+    def _flush(self, *, insist: bool, again: bool = False) -> str | None:  # noqa: ARG002
         return self._worker.flush()
+
+    @functools.cached_property
+    def _worker(self) -> Worker:
+        return Worker(self._tracking, self.key, Board(self._tracking / ".senders/here"), 10.0)
 
 
 @pytest.fixture
-def sent_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def sent_here(empty_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process send the runs: what arrives is the same, and it arrives sooner."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that what the sending sets is undone
-    monkeypatch.setattr("ltrec.tracking.sender", lambda _patience: SenderHere())
+    here = SenderHere(empty_project.folder / ".ltrec/tracking")
+    monkeypatch.setattr("ltrec.tracking.sender", lambda _patience: here)

@@ -19,7 +19,7 @@ ABOUT = About("represent", None, nested=True, pipeline="pipeline", experiment="l
 
 @pytest.fixture
 def record(tmp_path: Path) -> Iterator[Record]:
-    record = Record.start(tmp_path / "tracking/state/represent", ABOUT)
+    record = Record.start(tmp_path / "tracking/state", ABOUT)
     yield record
     record.release()
 
@@ -65,19 +65,14 @@ def test_what_is_no_number_survives(record: Record) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_torn_last_line_is_passed_over_and_not_continued(record: Record, cut: int) -> None:
+def test_a_torn_last_line_is_passed_over(record: Record, cut: int) -> None:
     record.tags({"whole": "yes"})
     record.tags({"torn": "x" * 50})
     lines = record.folder / "lines.jsonl"
     with lines.open("r+b") as file:
         file.truncate(lines.stat().st_size - cut)
-    assert record.read().tags.get("whole") == "yes"
-    record.release()
-    again = Record.start(record.folder, ABOUT)
-    again.tags({"later": "yes"})
-    tags = again.read().tags
-    again.release()
-    assert tags["later"] == "yes"
+    tags = record.read().tags
+    assert tags.get("whole") == "yes"
     # Without its newline alone the line is whole.
     assert ("torn" in tags) == (cut == 1)
 
@@ -102,7 +97,7 @@ def test_a_kept_file_is_a_copy_with_its_folder(record: Record, tmp_path: Path) -
 
 
 def test_the_params_of_export_are_tags_because_it_may_run_again_with_others(tmp_path: Path) -> None:
-    record = Record.start(tmp_path / "tracking/state/export", replace(ABOUT, stage="export"))
+    record = Record.start(tmp_path / "tracking/state", replace(ABOUT, stage="export"))
     record.params({"export": {"precision": "fp32", "opset": 20}})
     record.params({"export": {"precision": "fp16", "opset": 20}})
     content = record.read()
@@ -121,31 +116,66 @@ def test_times_of_start_and_end(record: Record, monkeypatch: pytest.MonkeyPatch)
     assert (record.read().started, record.read().ended) == (1000, 4000)
 
 
-def test_open_in_one_process_only(record: Record) -> None:
-    again = Record(record.folder, ABOUT)
-    assert not again.take()
+def test_a_record_is_written_until_it_is_released(record: Record) -> None:
+    (seen,) = Record.pending(record.folder.parents[1])
+    assert seen.is_written()
     record.release()
-    assert again.take()
-    with pytest.raises(UserError, match=f"held by process {os.getpid()}"):
-        Record.start(record.folder, ABOUT)
-    again.release()
+    assert not seen.is_written()
+
+
+def test_what_a_run_is_told_can_always_be_written(record: Record) -> None:
+    """Whether another process writes too, or a sender that waits for the network holds what it sends."""
+    record.metrics({"all": 1.0})
+    with record.sending(0):
+        later = Record.start(record.folder.parent, ABOUT)
+        later.metrics({"all": 2.0})
+        record.metrics({"few": 0.5})
+        later.release()
+    assert {key: value for key, (value, _) in later.read().metrics.items()} == {("all", None): 2.0}
+    assert len(record.read().metrics) == 2
+    assert [each.folder for each in Record.pending(record.folder.parents[1])] == [record.folder, later.folder]
+
+
+def test_one_process_at_a_time_sends_what_belongs_to_a_run(record: Record) -> None:
+    later = Record.start(record.folder.parent, ABOUT)
+    of_another = Record.start(record.folder.parent, replace(ABOUT, variant="crt"))
+    with record.sending(0) as is_there:
+        assert is_there
+        with pytest.raises(UserError, match=f"held by process {os.getpid()}"), later.sending(0):
+            pass
+        with of_another.sending(0) as another_is_there:
+            assert another_is_there
+    for each in (later, of_another):
+        each.release()
 
 
 def test_a_removed_record_leaves_nothing_behind(record: Record, tmp_path: Path) -> None:
     tracking = tmp_path / "tracking"
     (late,) = Record.pending(tracking)
-    record.remove()
     record.release()
+    with record.sending(0):
+        record.remove()
     assert list(tracking.iterdir()) == []
-    assert not late.take()
+    with late.sending(0) as is_there:
+        assert not is_there
     assert list(tracking.iterdir()) == []
+
+
+def test_a_record_that_cannot_begin_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ltrec.artifacts.write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        Record.start(tmp_path / "tracking/state", ABOUT)
+    assert list((tmp_path / "tracking").iterdir()) == []
 
 
 def test_pending_oldest_first_and_damaged_ones_left_out(tmp_path: Path) -> None:
     for age, name in ((3, "b"), (1, "c"), (2, "a")):
-        folder = tmp_path / "state" / name
-        Record.start(folder, replace(ABOUT, stage=name)).release()
-        os.utime(folder / "about.json", (1000 - age, 1000 - age))
+        record = Record.start(tmp_path / "state", replace(ABOUT, stage=name))
+        record.release()
+        os.utime(record.folder / "about.json", (1000 - age, 1000 - age))
     (tmp_path / "state/damaged").mkdir()
     (tmp_path / "state/damaged/about.json").write_text("{", encoding="utf-8")
     assert [record.about.stage for record in Record.pending(tmp_path)] == ["b", "a", "c"]

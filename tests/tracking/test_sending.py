@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import textwrap
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from ltrec.stages import recording
+from ltrec.tracking.board import Board
+from tests.tracking.conftest import PREAMBLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +47,16 @@ def tell(stage: subprocess.Popen[str], *epochs: int) -> None:
     assert stage.stdin is not None
     stage.stdin.write("".join(f"{epoch}\n" for epoch in epochs))
     stage.stdin.flush()
+
+
+def senders_of(project: Project) -> list[psutil.Process]:
+    """The processes that send this project's records."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if str(project.folder / ".ltrec/tracking") in process.cmdline():
+                found.append(process)
+    return found
 
 
 class Server:
@@ -94,9 +109,12 @@ def test_who_records_is_made_ready(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    before = multiprocessing.active_children()
     recording.make_ready(project.params(enabled=enabled))
-    assert len(multiprocessing.active_children()) - len(before) == senders
+    found = senders_of(project)
+    for process in found:
+        process.kill()
+        process.wait()
+    assert len(found) == senders
 
 
 def test_a_server_killed_in_the_middle(project: Project, server: Server) -> None:
@@ -156,48 +174,153 @@ def test_a_dead_server_costs_a_line_and_little_time(project: Project) -> None:
     assert project.records() == []
 
 
-def test_a_server_that_accepts_and_says_nothing(project: Project) -> None:
-    code = """
-    patient = params.tracking.model_copy(update={"patience": 1.0})
-    params = params.model_copy(update={"tracking": patient})
-    for stage in ("represent", "featurize", "evaluate"):
-        with recording.stage_run(params, stage) as run:
-            run.metrics({"loss": 1.0}, step=1)
-            if stage == "represent":
-                sys.stdin.readline()
-                start = time.monotonic()
-    assert time.monotonic() - start < 20
+def test_a_server_that_accepts_and_says_nothing_loses_no_figures_and_is_waited_for_once(project: Project) -> None:
+    stage = """
+    start = time.monotonic()
+    with recording.stage_run(params, "rebalance", variant="crt") as run:
+        run.metrics({"val": 0.5})
+    with recording.stage_run(params, "rebalance", variant="crt") as run:  # as `evaluate` does
+        run.metrics({"test": 0.25})
+    print(time.monotonic() - start < 4.5)
     """
     with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
+        uri = f"http://me:secret@127.0.0.1:{mute.getsockname()[1]}"
+        environment = {"MLFLOW_TRACKING_URI": uri}
+        for variant in ("crt", "joint"):
+            with project.start(stage.replace("crt", variant), **environment) as process:
+                said, _ = process.communicate(timeout=60)
+            assert said.count("warning") == 1, said
+            assert f"MLflow at {uri.replace('me:secret', '***')}: no answer within 3 s" in said
+            assert said.endswith("True\n")
+        with project.start("tracking.sync()", **environment) as sync:
+            said, _ = sync.communicate(timeout=120)
+    assert said.endswith("sync: 0 of 2 run(s) sent, 2 kept\n")
+    assert project.python("tracking.sync()") == "sync: 2 of 2 run(s) sent\n"
+    for name in ("val", "test"):
+        assert len(project.curve(name)) == 2
+
+
+def under_dvc(project: Project, code: str, stages: int, **environment: str) -> tuple[list[str], list[psutil.Process]]:
+    """Run a stage some times as DVC does, from one process that outlives them: what each said, and what sends then."""
+    code = f"""
+    import os, subprocess
+    stage = {PREAMBLE + textwrap.dedent(code)!r}
+    for number in range({stages}):
+        done = subprocess.run(
+            [sys.executable, "-c", stage], env=os.environ | {{"DVC_STAGE": str(number)}}, capture_output=True, text=True
+        )
+        print((done.stdout + done.stderr).strip().replace(chr(10), "|"), flush=True)
+    sys.stdin.read()
+    """
+    dvc = project.start(code, **environment)
+    assert dvc.stdout is not None
+    said = [dvc.stdout.readline() for _ in range(stages)]
+    senders = senders_of(project)
+    dvc.communicate(timeout=20)
+    return said, senders
+
+
+MEASURED = """
+import os
+recording.make_ready(params)
+start = time.monotonic()
+with recording.stage_run(params, "rebalance", variant=os.environ["DVC_STAGE"]) as run:
+    run.metrics({"few": 0.5})
+    WHILE_IT_RUNS
+print(time.monotonic() - start < 1)
+"""
+
+
+def test_one_sender_serves_the_stages_of_dvc_and_ends_with_it(project: Project) -> None:
+    said, senders = under_dvc(project, MEASURED.replace("WHILE_IT_RUNS", "pass"), 4)
+    assert said[1:] == ["True\n"] * 3  # the first may wait for MLflow's import
+    assert len(senders) == 1
+    assert len(project.curve("few")) == 4
+    psutil.wait_procs(senders, timeout=20)
+    assert senders_of(project) == []
+    assert not list(project.folder.glob(".ltrec/tracking/.senders/*"))
+
+
+def test_a_server_that_says_nothing_is_waited_for_once_under_dvc(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
         uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        mute.settimeout(90)
-        with project.start(code, MLFLOW_TRACKING_URI=uri) as stage:
-            knock, question = mute.accept()[0], mute.accept()[0]
-            with knock, question:
-                tell(stage, 1)
-                said, _ = stage.communicate(timeout=120)
-    assert stage.returncode == 0, said
-    assert said.count("\n") == 1, said
-    assert f"MLflow at {uri}: no answer" in said
-    assert project.records() == ["evaluate", "featurize", "represent"]
+        said, senders = under_dvc(project, MEASURED.replace("WHILE_IT_RUNS", "pass"), 4, MLFLOW_TRACKING_URI=uri)
+    assert [line.partition("|")[0] for line in said[1:]] == ["True"] * 3, said
+    assert all("no answer within 3 s" in line for line in said)
+    psutil.wait_procs(senders, timeout=20)
+    assert senders_of(project) == []
+    assert project.records() == [f"rebalance@{number}" for number in range(4)]
+
+
+def test_a_stopped_sender_is_waited_for_once_and_replaced_later(project: Project) -> None:
+    stop = "import psutil; [time.sleep(3) or sender.suspend() for sender in psutil.Process().children()]"
+    said, senders = under_dvc(project, MEASURED.replace("WHILE_IT_RUNS", stop), 4)
+    (stopped,) = senders
+    assert stopped.status() == psutil.STATUS_STOPPED
+    assert all("the process that sends does not react" in line for line in said)
+    assert [line.partition("|")[0] for line in said[1:]] == ["True"] * 3, said
+    assert "4 kept" in project.python("tracking.sync()")
+    (board,) = project.folder.glob(".ltrec/tracking/.senders/*/board")
+    Board(board.parent).set("beat", 1.0)  # long ago
+    assert project.python("tracking.sync()") == "sync: 4 of 4 run(s) sent\n"
+    assert not stopped.is_running()
 
 
 @pytest.mark.parametrize("when", ["during the stage", "before its end"])
-def test_a_sender_that_is_killed_costs_a_line(when: str, project: Project) -> None:
+def test_a_sender_that_is_killed_is_replaced(when: str, project: Project) -> None:
     code = f"""
-    import multiprocessing
+    import psutil
     with recording.stage_run(params, "represent") as run:
         run.metrics({{"loss": 1.0}}, step=1)
-        (sender,) = multiprocessing.active_children()
+        (sender,) = psutil.Process().children()
         sender.kill()
         time.sleep({0 if when == "before its end" else 1})
+    """
+    assert project.python(code) == ""
+    assert project.records() == []
+    assert project.runs()["represent"] == "FINISHED"
+
+
+def test_a_sender_that_cannot_work_costs_a_line(project: Project) -> None:
+    code = """
+    import sys
+    sys.executable = "/bin/false"
+    with recording.stage_run(params, "represent") as run:
+        run.metrics({"loss": 1.0}, step=1)
     """
     said = project.python(code)
     assert said.count("\n") == 1, said
     assert "the process that sends has ended; what it lacks is kept in " in said
     assert project.records() == ["represent"]
-    assert project.python("tracking.sync()") == "sync: 1 of 1 run(s) sent\n"
-    assert project.runs()["represent"] == "FINISHED"
+
+
+@pytest.mark.parametrize("trouble", ["a folder", "locked", "no database"])
+def test_a_database_that_cannot_be_used_costs_a_line_and_little_time(trouble: str, project: Project) -> None:
+    database = project.folder / "mlflow.db"
+    code = """
+    recording.make_ready(params)
+    time.sleep(4)  # the stage works
+    start = time.monotonic()
+    with recording.stage_run(params, "represent") as run:
+        run.metrics({"loss": 1.0}, step=1)
+    assert time.monotonic() - start < 4
+    """
+    with contextlib.ExitStack() as held:
+        if trouble == "a folder":
+            database.unlink()
+            database.mkdir()
+            reason = f"{database} is a folder"
+        elif trouble == "no database":
+            database.write_text("text" * 1000, encoding="utf-8")
+            reason = "file is not a database"
+        else:
+            store = held.enter_context(closing(sqlite3.connect(database, isolation_level=None)))
+            store.execute("BEGIN EXCLUSIVE")
+            reason = "database is locked"
+        said = project.python(code)
+    assert said.count("\n") == 1, said
+    assert f": {reason}" in said
+    assert project.records() == ["represent"]
 
 
 def test_killed_and_continued_is_one_run(project: Project) -> None:
@@ -210,7 +333,7 @@ def test_killed_and_continued_is_one_run(project: Project) -> None:
     stage.kill()
     stage.communicate()
     runs = project.ask("SELECT run_uuid, name FROM runs ORDER BY name")
-    assert project.runs()["represent"] == "RUNNING"
+    assert project.runs()["represent"] in {"RUNNING", "KILLED"}
 
     again = project.start(STAGE)
     tell(again, 1, 2, 3, 4)  # a resumed training tells its history
@@ -222,7 +345,7 @@ def test_killed_and_continued_is_one_run(project: Project) -> None:
     assert project.runs()["represent"] == "FINISHED"
 
 
-def test_killed_and_left_is_told_by_the_next(project: Project) -> None:
+def test_killed_and_left_is_told_and_no_process_stays(project: Project) -> None:
     stage = project.start(STAGE)
     tell(stage, 1)
     wait_for(project.records)
@@ -231,8 +354,21 @@ def test_killed_and_left_is_told_by_the_next(project: Project) -> None:
     assert workers
     stage.kill()
     stage.communicate()
-    psutil.wait_procs(workers, timeout=20)
+    psutil.wait_procs(workers, timeout=30)
     assert not any(worker.is_running() for worker in workers)
+    assert project.runs()["represent"] == "KILLED"
+    assert project.curve("loss") == [(1, 1.0)]
+    assert project.records() == []
+
+
+def test_killed_with_its_sender_is_told_by_the_next(project: Project) -> None:
+    stage = project.start(STAGE)
+    tell(stage, 1)
+    wait_for(lambda: project.curve("loss"))
+    stage.kill()
+    for sender in senders_of(project):
+        sender.kill()
+    stage.communicate()
     project.python("with recording.stage_run(params.model_copy(update={'seed': 1}), 'evaluate'): pass")
     assert project.runs()["represent"] == "KILLED"
     assert project.curve("loss") == [(1, 1.0)]

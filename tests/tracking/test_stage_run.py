@@ -182,12 +182,16 @@ def test_a_deleted_run_is_made_anew(project: Project) -> None:
     assert project.tags("represent")["mlflow.parentRunId"] == alive[0]
 
 
-def test_another_process_at_the_same_run_goes_unrecorded(project: Project) -> None:
+def test_two_that_tell_of_the_same_run_at_once_are_both_recorded(project: Project) -> None:
     with recording.stage_run(project.params(), "represent") as first:
-        first.metrics({"loss": 1.0})
+        first.metrics({"loss": 1.0}, step=1)
         with recording.stage_run(project.params(), "represent") as second:
-            second.metrics({"loss": 2.0})
-    assert project.curve("loss") == [(0, 1.0)]
+            second.metrics({"loss": 2.0}, step=2)
+            second.metrics({"test": 0.5})
+    assert project.curve("loss") == [(1, 1.0), (2, 2.0)]
+    assert project.curve("test") == [(0, 0.5)]
+    assert set(project.runs().values()) == {"FINISHED", "RUNNING"}
+    assert project.records() == []
 
 
 def test_without_tracking_nothing_is_imported_or_written(empty_project: Project) -> None:
