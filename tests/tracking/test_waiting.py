@@ -187,7 +187,8 @@ def test_of_a_long_error_the_line_that_tells(
 ) -> None:
     def fail(_patience: float) -> None:
         raise OSError(
-            "(raised as a result of Query-invoked autoflush; …)\n(sqlite3.OperationalError) database or disk is full\n[SQL: …]"
+            "(raised as a result of Query-invoked autoflush; …)\n(sqlite3.OperationalError) database or disk is full\n"
+            "[SQL: …]"
         )
 
     monkeypatch.setattr("ltrec.tracking.store.knock", fail)
