@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ltrec import __version__, artifacts, console, project
 from ltrec.errors import UserError
-from ltrec.tracking import store
+from ltrec.tracking import moving
 from ltrec.tracking.records import About, Record, Run
 from ltrec.tracking.sending import records_folder, sender
 
@@ -89,13 +89,13 @@ def stage_run(pipeline: Pipeline, stage: str, variant: str | None = None) -> Ite
 
 
 def sync() -> None:
-    """Send what earlier stages could not send, and say what became of it, or that the project was moved."""
+    """Send what earlier stages could not send, and say what became of it; follow a project that was moved."""
+    moving.follow()
     waiting = len(Record.pending(records_folder()))
-    if waiting or (store.is_local() and store.database().is_file()):
-        sender(_SYNC_PATIENCE).deliver()
     if not waiting:
         console.say("sync: no run is waiting to be sent")
         return
+    sender(_SYNC_PATIENCE).deliver()
     left = len(Record.pending(records_folder()))
     console.say(f"sync: {waiting - left} of {waiting} run(s) sent" + (f", {left} kept" if left else ""))
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from ltrec import artifacts, project
-from ltrec.tracking import store
+from ltrec.tracking import moving, store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +44,7 @@ class Runs:
         self._expect = expect
         self._forget()
         with _creation():  # where there are no tables, they are made
+            moving.follow()
             self._expect(None if store.is_server() else _MIGRATION)
             self._mlflow = MlflowClient(store.tracking_uri())
             self._mlflow.search_experiments(max_results=1)
@@ -65,12 +66,6 @@ class Runs:
             raise
         if complete:
             record.remove()
-
-    def check_place(self) -> None:
-        """Raise a UserError if the project was moved or copied: its experiments have their artifacts elsewhere."""
-        found = [each for each in self._client().search_experiments() if each.artifact_location.startswith("file:")]
-        if found and all(store.is_elsewhere(each.artifact_location) for each in found):
-            raise store.moved(found[0].artifact_location, found[0].name, found[0].experiment_id)
 
     def _client(self, seconds: float | None = None) -> MlflowClient:
         self._expect(seconds)
@@ -172,8 +167,6 @@ class Runs:
                 location = store.artifact_root().as_uri() if store.is_local() else None
                 self._ids[name,] = self._client().create_experiment(name, artifact_location=location)
             else:
-                if store.is_local() and store.is_elsewhere(found.artifact_location):
-                    raise store.moved(found.artifact_location, name, found.experiment_id)
                 if found.lifecycle_stage == "deleted":
                     self._client().restore_experiment(found.experiment_id)
                 self._ids[name,] = found.experiment_id

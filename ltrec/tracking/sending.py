@@ -133,12 +133,9 @@ class Worker:
     def flush(self) -> str | None:
         """Send every record that nobody has open, and return None or the first trouble."""
         troubles = []
-        pending = Record.pending(records_folder())
-        for record in filter(Record.take, pending):
+        for record in filter(Record.take, Record.pending(records_folder())):
             troubles.append(self._update(record, complete=True))
             record.release()
-        if not pending and store.is_local() and store.database().is_file():
-            troubles.append(self._attempt(lambda runs: runs.check_place()))
         return next(filter(None, troubles), None)
 
     def _send_progress(self) -> None:
