@@ -29,8 +29,8 @@ _SLOW_TO_START = {"dvc", "ltrec", "mlflow", "torchrun", Path(sys.executable).nam
 
 @pytest.fixture(autouse=True)
 def _fast_tests_stay_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep `make check` quick: fail a test that starts a Python process or imports MLflow, unless it is marked slow."""
-    if request.node.get_closest_marker("slow"):
+    """Keep `make check` quick: fail a test that starts a Python process or imports MLflow, unless it is marked."""
+    if request.node.get_closest_marker("slow") or request.node.get_closest_marker("campaign"):
         yield
         return
 
