@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltrec import __version__, artifacts, console, project
-from ltrec.tracking import store
+from ltrec.errors import UserError
+from ltrec.tracking import moving
 from ltrec.tracking.records import About, Record
 from ltrec.tracking.run import Run
 from ltrec.tracking.sending import records_folder, sender
@@ -66,6 +67,8 @@ def stage_run(pipeline: Pipeline, stage: str, variant: str | None = None) -> Ite
     `represent` and each variant of `rebalance` have a child run, the other stages write on the parent.
     Entering again continues the same run. Trouble with MLflow ends in one warning, never in an exception.
     """
+    with contextlib.suppress(UserError):  # what is wrong with the store, the sending says
+        moving.follow()
     sending = sender(pipeline.patience)
     record = _start(pipeline, stage, variant, sending.key)
     if record is None:
@@ -88,13 +91,13 @@ def stage_run(pipeline: Pipeline, stage: str, variant: str | None = None) -> Ite
 
 
 def sync() -> None:
-    """Send what earlier stages could not send, and say what became of it, or that the project was moved."""
+    """Send what earlier stages could not send, and say what became of it; follow a project that was moved."""
+    moving.follow()
     waiting = _unsent_runs()
-    if waiting or (store.is_local() and store.database().exists()):
-        sender(_SYNC_PATIENCE).deliver(insist=True)
     if not waiting:
         console.say("sync: no run is waiting to be sent")
         return
+    sender(_SYNC_PATIENCE).deliver(insist=True)
     left = len(waiting & _unsent_runs())
     console.say(f"sync: {len(waiting) - left} of {len(waiting)} run(s) sent" + (f", {left} kept" if left else ""))
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from ltrec import artifacts, project
+from ltrec import project
 from ltrec.tracking import store
+from ltrec.tracking.creating import create_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ class Runs:
     """
 
     def __init__(self, expect: Callable[..., None]) -> None:
-        for talker in ("mlflow", "alembic"):
+        for talker in ("mlflow", "alembic", "urllib3"):
             logging.getLogger(talker).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module=r"mlflow\b")
         self._expect = expect
@@ -66,12 +67,6 @@ class Runs:
         if complete:
             record.remove()
             self._forget()  # a user may delete the run, and another process may send its next record
-
-    def check_place(self) -> None:
-        """Raise a UserError if the project was moved or copied: its experiments have their artifacts elsewhere."""
-        found = [each for each in self._client().search_experiments() if each.artifact_location.startswith("file:")]
-        if found and all(store.is_elsewhere(each.artifact_location) for each in found):
-            raise store.moved(found[0].artifact_location, found[0].name, found[0].experiment_id)
 
     def _client(self, seconds: float | None = None) -> MlflowClient:
         self._expect(seconds)
@@ -153,53 +148,60 @@ class Runs:
         if key in self._ids:
             return self._ids[key]
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in identity.items())
-        found = self._client().search_runs([experiment], wanted, max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-            if parent and found[0].data.tags.get("mlflow.parentRunId") != parent:
-                self._client().set_tag(run_id, "mlflow.parentRunId", parent)
-        else:
-            tags = {name: value for name, value in content.tags.items() if name.startswith(("ltrec.", "mlflow."))}
-            tags |= identity | ({"mlflow.parentRunId": parent} if parent else {})
-            name = about.variant or about.stage if parent else about.pipeline
-            run_id = self._client().create_run(experiment, content.started, tags, name).info.run_id
-        self._ids[key] = run_id
-        return str(run_id)
+        tags = {name: value for name, value in content.tags.items() if name.startswith(("ltrec.", "mlflow."))}
+        tags |= identity | ({"mlflow.parentRunId": parent} if parent else {})
+        name = about.variant or about.stage if parent else about.pipeline
+        found = create_once(
+            lambda: list(self._client().search_runs([experiment], wanted)),
+            lambda: self._client().create_run(experiment, content.started, tags, name),
+        )
+        run = self._the_one(found)
+        if parent and run.data.tags.get("mlflow.parentRunId") != parent:
+            self._client().set_tag(run.info.run_id, "mlflow.parentRunId", parent)
+        self._ids[key] = run.info.run_id
+        return self._ids[key]
+
+    def _the_one(self, found: list[Run]) -> Run:
+        """Return the run that everybody goes on with: the oldest that says something, else the oldest.
+
+        There are several where a creating call was executed after it seemed lost, or where two checkouts in the same
+        state began together. Of those, what says nothing yet is deleted.
+        """
+        by_age = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+        if len(by_age) == 1:
+            return by_age[0]
+        empty = [run for run in by_age if self._is_empty(run)]
+        kept = next((run for run in by_age if run not in empty), by_age[0])
+        for run in empty:
+            if run is not kept:
+                self._client().delete_run(run.info.run_id)
+        return kept
+
+    def _is_empty(self, run: Run) -> bool:
+        if run.data.params or run.data.metrics or run.info.status != "RUNNING":
+            return False
+        children = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+        return not self._client().search_runs([run.info.experiment_id], children, max_results=1)
 
     def _experiment(self, name: str) -> str:
         if (name,) not in self._ids:
-            found = self._client().get_experiment_by_name(name)
-            if found is None:
-                location = store.artifact_root().as_uri() if store.is_local() else None
-                self._ids[name,] = self._client().create_experiment(name, artifact_location=location)
-            else:
-                if store.is_local() and store.is_elsewhere(found.artifact_location):
-                    raise store.moved(found.artifact_location, name, found.experiment_id)
-                if found.lifecycle_stage == "deleted":
-                    self._client().restore_experiment(found.experiment_id)
-                self._ids[name,] = found.experiment_id
+            location = store.artifact_root().as_uri() if store.is_local() else None
+            found, *_ = create_once(
+                lambda: [each for each in [self._client().get_experiment_by_name(name)] if each],
+                lambda: self._client().get_experiment(self._client().create_experiment(name, location)),
+            )
+            if found.lifecycle_stage == "deleted":
+                self._client().restore_experiment(found.experiment_id)
+            self._ids[name,] = found.experiment_id
         return self._ids[name,]
 
     def _register(self, run: Run, record: Record, model: dict[str, Any]) -> None:
-        """Log the model, register it and move the alias; one that is registered already only gets the alias."""
-        run_id, name, file = run.info.run_id, record.about.model, record.copy_of(model["file"])
-        digest = artifacts.digest(file)
-        known = self._client().search_model_versions(f"name = '{name}'")
-        same = [each for each in known if each.tags.get("ltrec.digest") == digest and each.run_id == run_id]
-        if not same:
-            self._expect(store.upload_seconds(file))
-            from ltrec.tracking.models import log_onnx
+        file = record.copy_of(model["file"])
+        self._expect(store.upload_seconds(file))  # to import what reads it takes as long
+        from ltrec.tracking.models import Registry
 
-            logged = log_onnx(run, file)
-            # Here rather than by Model.log, which prints what it does.
-            with _creation():
-                if not self._client().search_registered_models(f"name = '{name}'"):
-                    self._client().create_registered_model(name)
-            same = [self._client().create_model_version(name, logged.model_uri, run_id, model_id=logged.model_id)]
-        number = str(same[0].version)
-        for tag, value in ({"ltrec.digest": digest, "ltrec.state": record.state} | model["tags"]).items():
-            self._client().set_model_version_tag(name, number, tag, value)
-        self._client().set_registered_model_alias(name, model["alias"], number)
+        tags = {"ltrec.state": record.state} | model["tags"]
+        Registry(self._client, run, record.about.model).register(file, tags, model["alias"])
 
 
 class SystemLoad:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import shlex
 import sqlite3
 import ssl
 import urllib.request
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from ltrec import project
-from ltrec.errors import UserError
 from ltrec.tracking.masking import masked
 
 _BUSY_SECONDS = 2.0
@@ -102,48 +100,6 @@ def _knock_at_database(path: Path) -> None:
 def upload_seconds(file: Path) -> float:
     """Return how long the slowest store that is worth waiting for takes to receive a file."""
     return 30 + file.stat().st_size / 1e6
-
-
-def is_elsewhere(location: str) -> bool:
-    """Return True if an experiment's artifact location is the `mlruns` of another folder than this project's."""
-    if urlsplit(location).scheme != "file":
-        return False
-    path = _path(location)
-    return path.name == artifact_root().name and path.resolve() != artifact_root().resolve()
-
-
-def moved(location: str, experiment: str, number: str) -> UserError:
-    """Return the error that says what mends a moved or a copied project.
-
-    MLflow stores the location of every experiment, run and model absolute, and none of its calls changes it. So
-    a link is left at the old place, or, where another project is there, a new experiment begins.
-
-    Args:
-        location: Where the experiment's artifacts are.
-        experiment: Its name.
-        number: Its id in MLflow.
-    """
-    before, here = _path(location), artifact_root()
-    ancestor = next(folder for folder in before.parents if folder.exists())
-    if not before.exists() and os.access(ancestor, os.W_OK):
-        return UserError(
-            f"the project was moved, but its runs' files are still looked for in {before}; to find them again: "
-            f"`mkdir -p {_quoted(before.parent)} {_quoted(here)} && ln -s {_quoted(here)} {_quoted(before)}`"
-        )
-    rename = f"mlflow experiments rename --experiment-id {number} --new-name"
-    new_name = shlex.quote(f"{experiment} of {before.parent.name}")
-    return UserError(
-        f"the project was moved or copied, but the files of its experiment {experiment} belong in {before}; to begin "
-        f"a new one here: `cd {_quoted(here.parent)} && {rename} {new_name}`, then `ltrec evaluate && ltrec export`"
-    )
-
-
-def _path(location: str) -> Path:
-    return Path(unquote(urlsplit(location).path))
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
 
 
 def _own_uri() -> str:

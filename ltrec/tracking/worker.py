@@ -87,15 +87,11 @@ class Worker:
         """Send every record that nobody writes, and return None or the first trouble."""
         if (insisted := self._board.get("insisted")) != self._insisted:
             self._insisted, self._rest_until = insisted, 0.0
-        pending = Record.pending(self._tracking)
-        finished = [record for record in pending if not record.is_written()]
-        moved = not pending and store.is_local() and store.database().is_file()
-        if not finished and not moved:
+        finished = [record for record in Record.pending(self._tracking) if not record.is_written()]
+        if not finished:
             return None
         troubles = [self._attempt(lambda: store.knock(self._patience))]
         troubles += [self._send(record, complete=True) for record in finished]
-        if moved:
-            troubles.append(self._attempt(self._check_place))
         return next(filter(None, troubles), None)
 
     def _own_records(self) -> list[Record]:
@@ -138,10 +134,6 @@ class Worker:
 
     def _update(self, record: Record, *, complete: bool) -> None:
         self._runs.update(record, complete=complete)
-        self._board.set("quiet_until", 0.0)
-
-    def _check_place(self) -> None:
-        self._runs.check_place()
         self._board.set("quiet_until", 0.0)
 
     def _attempt(self, action: Callable[[], None]) -> str | None:

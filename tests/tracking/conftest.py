@@ -136,12 +136,12 @@ def project(empty_project: Project, migrated: Path) -> Project:
 class SenderHere(sending.Sender):
     """Sends in this process, which has MLflow imported already."""
 
-    def __init__(self, tracking: Path) -> None:
+    def __init__(self) -> None:
         self.key = "here"
         self._complained = False
-        self._tracking = tracking
+        self._tracking = sending.records_folder()
 
-    def _flush(self, *, insist: bool, again: bool = False) -> str | None:  # noqa: ARG002
+    def _flush(self, *, insist: bool = False, again: bool = False) -> str | None:  # noqa: ARG002
         return self._worker.flush()
 
     @functools.cached_property
@@ -149,9 +149,18 @@ class SenderHere(sending.Sender):
         return Worker(self._tracking, self.key, Board(self._tracking / ".senders/here"), 10.0)
 
 
+class SilentSender:
+    """Sends nothing: the records stay."""
+
+    key = "silent"
+
+    def deliver(self, *, insist: bool = False) -> None:
+        pass
+
+
 @pytest.fixture
-def sent_here(empty_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def sent_here(empty_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     """Let this process send the runs: what arrives is the same, and it arrives sooner."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that what the sending sets is undone
-    here = SenderHere(empty_project.folder / ".ltrec/tracking")
+    here = SenderHere()
     monkeypatch.setattr("ltrec.tracking.sender", lambda _patience: here)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # The mean of each channel is a logit: an image that is all red is of class 0.
 RED = np.zeros((2, 4, 4, 3), dtype=np.uint8)
 RED[..., 0] = 200
+READY = 2  # in MLflow's tables
 
 
 def write_model(path: Path, scale: float) -> None:
@@ -99,6 +100,31 @@ def test_registered_once_with_signature_and_alias(project: Project, capfd: pytes
     export(project, 1 / 100)
     assert versions(project) == [1, 2]
     assert str(MlflowClient(uri).get_model_version_by_alias("ltrec", "champion").version) == "1"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # MLflow's own
+@pytest.mark.parametrize("default", ["is there", "deleted"])
+def test_logged_into_the_projects_experiment(default: str, project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    """MLflow's own choice is experiment 0, which many servers' keepers delete."""
+    from mlflow import MlflowClient
+
+    if default == "deleted":
+        MlflowClient(f"sqlite:///{project.folder}/mlflow.db").delete_experiment("0")
+    with recording.stage_run(project.params(), "evaluate") as run:
+        run.params({"bootstrap": 50})
+        run.metrics({"all": 0.5})
+    export(project, 1 / 100)
+    assert capfd.readouterr().err == ""
+    assert project.ask("SELECT e.name, m.status FROM logged_models m JOIN experiments e USING (experiment_id)") == [
+        ("ltrec", READY)
+    ]
+    assert versions(project) == [1]
+    assert len(list(project.folder.glob("mlruns/models/*/artifacts/model.onnx"))) == 1
+    # The model's page shows what the run's does, and the run's figure is still there once.
+    assert project.ask("SELECT param_key, param_value FROM logged_model_params") == [("bootstrap", "50")]
+    assert project.ask("SELECT metric_name, metric_value FROM logged_model_metrics") == [("all", 0.5)]
+    assert project.curve("all") == [(0, 0.5)]
 
 
 @pytest.fixture
