@@ -33,7 +33,11 @@ _SEND_EVERY, _SAMPLE_EVERY, _REST = 3.0, 10.0, 30.0
 _LOOK_EVERY, _BEAT_EVERY = 0.05, 0.5
 _DATABASE = 30.0  # seconds that a database may take, as no network is waited for and `knock` finds it locked
 _GRACE = 20.0  # seconds that a store which does not answer has when nobody is left to hear of it
-_UNREACHABLE = "INTERNAL_ERROR"  # MLflow's code for it
+# MLflow's codes of what it would refuse again; after anything else it is left in peace, and the order is kept.
+_REFUSALS = {
+    "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED", "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_CONFLICT", "RESOURCE_DOES_NOT_EXIST",
+}  # fmt: skip
 
 
 def main() -> None:
@@ -145,7 +149,7 @@ class Worker:
             action()
         except Exception as error:  # noqa: BLE001 - whatever MLflow raises ends here
             self._trouble = masked(_in_a_line(error))[:1000]
-            if getattr(error, "error_code", _UNREACHABLE) == _UNREACHABLE:
+            if getattr(error, "error_code", None) not in _REFUSALS:
                 self._rest_until = time.monotonic() + _REST
                 self._board.set_trouble(self._trouble)
                 self._board.set("quiet_until", time.monotonic() + QUIET)
