@@ -9,6 +9,8 @@ import glob
 import hashlib
 import json
 import os
+import re
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -24,6 +26,15 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 # The inputs that an artifact's header may name, and what a message calls them.
 _INPUTS = {"representation": "network", "classes": "list of classes"}
+# What spreadsheets take for the beginning of a formula, also in full width and behind blanks.
+_FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
+_IRREGULAR = {
+    "a folder": stat.S_ISDIR,
+    "a named pipe": stat.S_ISFIFO,
+    "a socket": stat.S_ISSOCK,
+    "a device": stat.S_ISCHR,
+    "a block device": stat.S_ISBLK,
+}
 UNKNOWN = -1
 """The label of an image that shows no class of the task, in lists and feature banks of val and test."""
 
@@ -119,16 +130,34 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows that share their keys; floats keep every digit."""
+    """Write rows that share their keys, each text as a `spreadsheet_cell`; floats keep every digit."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow(
+                {key: spreadsheet_cell(cell) if isinstance(cell, str) else cell for key, cell in row.items()}
+            )
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows that `write_csv` wrote, all cells as texts."""
     with present(path).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return [{key: _plain_text(cell) for key, cell in row.items()} for row in csv.DictReader(file, restval="")]
+
+
+def spreadsheet_cell(text: str) -> str:
+    """Return a text as a cell that a spreadsheet shows and does not compute, such as a class called `=1+1`.
+
+    An apostrophe stands before what would be a formula, and before what looks so but for apostrophes of its own: so
+    `read_csv` has the text back, whatever it was. Numbers are to be written as numbers.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _plain_text(cell: str) -> str:
+    """Return the text that `spreadsheet_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, object]) -> None:
@@ -161,17 +190,28 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def present(path: Path) -> Path:
-    """Return the path itself, if there is a file.
+    """Return the path itself, if there is a regular file, or a link to one.
+
+    Every file of a user is opened behind it: reading a named pipe or a device may wait for ever, deaf to Ctrl-C.
 
     Raises:
-        UserError: there is none; the message names the stage that writes it.
+        UserError: there is none; the message names the stage that writes it, or says what is there.
     """
     if path.is_file():
         return path
-    if path.is_dir():
-        raise UserError("is a folder, not a file", where=str(path))
+    if kind := irregular(path):
+        raise UserError(f"is {kind}, not a file", where=str(path))
     writer = _writer(path)
     raise UserError("no such file" + (f"; {writer} writes it" if writer else ""), where=str(path))
+
+
+def irregular(path: Path) -> str | None:
+    """Return what lies at a path where it is no regular file, such as `a named pipe`; None for a file or nothing."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    return next((kind for kind, holds in _IRREGULAR.items() if holds(mode)), None)
 
 
 def _writer(path: Path) -> str | None:

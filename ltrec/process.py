@@ -25,6 +25,26 @@ def share_cores() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
+def occupy_closed_streams() -> list[str]:
+    """Open what is neither readable nor writable in place of standard streams that are closed, and return their names.
+
+    Else the next file that is opened would take their number, and messages of libraries would be written into it.
+    Messages to a closed stderr vanish; whoever reads stdin or writes to stdout gets an OSError of EBADF.
+    """
+    closed = []
+    for number, name, flags in ((0, "stdin", os.O_WRONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, flags)
+            os.dup2(opened, number)
+            os.set_inheritable(number, True)
+            if opened != number:
+                os.close(opened)
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115 - a stream
+            closed.append(name)
+    return closed
+
+
 def cores() -> int:
     """Return how many of the machine's cores this process may use, as its affinity and its container allow."""
     import joblib

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -50,6 +52,31 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full") as raised, artifacts.replacing(tmp_path / "a"):
         raise OSError(errno.ENOSPC, "full")
     assert raised.value.filename == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "'=1", "''=1", " =1", "＝1", "ant", "'ant", "", "a=b", "'"]
+)
+def test_a_spreadsheet_shows_a_name_and_ltrec_has_it_back(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    artifacts.write_csv(file, [{"class": name, "accuracy": -0.5}])
+    assert artifacts.read_csv(file) == [{"class": name, "accuracy": "-0.5"}]
+    with file.open(encoding="utf-8", newline="") as opened:
+        (row,) = csv.DictReader(opened)
+    assert not re.match(r"\s*[=+\-@＝]|[\t\r]", row["class"])
+    assert (row["class"] == name) == (name in {"ant", "'ant", "", "a=b", "'"})
+    assert row["accuracy"] == "-0.5"
+
+
+@pytest.mark.parametrize(("kind", "said"), [("pipe", "a named pipe"), ("folder", "a folder"), ("link", "a named pipe")])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(kind: str, said: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("pipe")
+    with pytest.raises(UserError, match=rf"{kind}: is {said}, not a file$"):
+        artifacts.present(tmp_path / kind)
+    with pytest.raises(UserError, match=r"^/dev/zero: is a device, not a file$"):
+        artifacts.present(Path("/dev/zero"))
 
 
 @pytest.mark.slow

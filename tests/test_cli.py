@@ -276,6 +276,68 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "code", "errors"),
+    [
+        ("params schema >&-", 2, "error: stdout is closed, but this command reads or writes there\n"),
+        ("params schema >/dev/full", 2, "error: No space left on device\n"),
+        ("init --list >&-", 2, "error: stdout is closed, but this command reads or writes there\n"),
+        ("params check >&- <&-", 2, "error: params.yaml: no such file"),
+        ("params check 2>&-", 2, ""),
+        ("params check 2>/dev/full", 2, ""),
+        ("data digits >&- 2>&- <&-", 0, ""),
+        ("data digits 2>/dev/full", 0, ""),
+        ("nonsense 2>&-", 2, ""),
+    ],
+)
+def test_closed_and_full_streams(arguments: str, code: int, errors: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m ltrec {arguments}"
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(errors)
+    assert done.stderr.count("\n") == bool(errors)
+
+
+@pytest.mark.slow
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    """A file that was opened as number 2 would get what C libraries print."""
+    code = "from ltrec import process; process.occupy_closed_streams(); import os; print(open('a', 'w').fileno())"
+    command = f'{sys.executable} -c "{code}" <&- 2>&-'
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    printed = subprocess.check_output(["bash", "-c", command], cwd=tmp_path, env=environment, text=True)
+    assert int(printed) > 2
+
+
+def test_a_name_forges_no_line(tmp_path: Path) -> None:
+    (tmp_path / "data" / "a\nerror: b\x1b[2J").mkdir(parents=True)
+    source = "prepare: {source: {kind: folder, root: data}}\n"
+    (tmp_path / "params.yaml").write_text(
+        f"{source}represent: {{backbone: {{name: resnet18}}}}\nrebalance: {{joint: {{method: joint}}}}\n"
+    )
+    for arguments in (["prepare"], ["--params", "a\nerror: b.yaml", "prepare"], ["pre\npare"]):
+        done = ltrec(*arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["params check", "checkpoint import model.pth --backbone resnet18"])
+def test_a_named_pipe_is_one_line_and_not_waited_for(arguments: str, tmp_path: Path) -> None:
+    name = "model.pth" if "model" in arguments else "params.yaml"
+    (tmp_path / "params.yaml").write_text(
+        "represent: {backbone: {name: resnet18}}\nrebalance: {joint: {method: joint}}\n"
+    )
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    done = ltrec(*arguments.split(), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"error: {name}: is a named pipe, not a file\n")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [True, False])
 def test_a_disk_that_takes_nothing_is_one_line(full: bool, tmp_path: Path) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))" if full else ""

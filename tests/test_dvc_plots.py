@@ -12,7 +12,9 @@ from dvc_render.html import HTML
 from dvc_render.vega import VegaRenderer
 from ruamel.yaml import YAML
 
+from ltrec import artifacts
 from ltrec.evaluation.figures import TEMPLATES, vega_lite_version
+from ltrec.evaluation.page_text import page_text, plain_text
 
 ROOT = Path(__file__).parents[1]
 LOOKS = {"joint": {"place": "0", "champion": "0"}, "crt": {"place": "2", "champion": "1"}}
@@ -131,3 +133,18 @@ def test_page_prefers_the_local_copy_and_keeps_dvcs_own_way() -> None:
     local, online, plot = (page.index(part) for part in ('src="../.ltrec/vega.js"', "cdn", "<b>a plot</b>"))
     assert local < online < plot
     assert page.index("<noscript") < online < page.index("</noscript>")
+
+
+def test_a_class_name_stays_text_in_the_page(tmp_path: Path) -> None:
+    name = "</script><script>alert(1)</script><!-- <DVC_METRIC_DATA>"
+    safe = page_text(name)
+    assert plain_text(safe) == name
+    artifacts.write_csv(tmp_path / "a.csv", [row | {"class": safe} for row in RANKS])
+    points = [row | {"rev": "workspace"} for row in artifacts.read_csv(tmp_path / "a.csv")]
+    plot = declared()["accuracy_by_rank"]
+    page = VegaRenderer(
+        points, "plot", template=plot["template"], template_dir=str(ROOT / ".dvc" / "plots"), x="rank", y="smooth"
+    ).generate_html()
+    assert "alert(1)" in page
+    assert page.count("</script>") == page.count("<script") == 1
+    assert "<!--" not in page

@@ -9,13 +9,16 @@ import contextlib
 import errno
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from ltrec.cli import data, params, published
 from ltrec.cli.commands import app
 from ltrec.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _USAGE, _INTERRUPTED = 2, 130
 # A full, read-only or failing disk, or something else where a file or a folder should be.
@@ -36,6 +39,7 @@ def main() -> NoReturn:
     """Run the command line and exit: 0, 2 for a user's mistake, 130 for Ctrl-C, 143 for SIGTERM."""
     from ltrec import console, process
 
+    closed = process.occupy_closed_streams()
     process.share_cores()
     process.end_in_order_on_sigterm()
     if "DVC_STAGE" in os.environ:
@@ -47,24 +51,34 @@ def main() -> NoReturn:
         _explain(error)
         code = _USAGE
     except UserError as error:
-        for line in str(error).splitlines():
+        for line in error.lines:
             console.error(line)
         code = _USAGE
     except KeyboardInterrupt:
         code = _INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has enough; what is still buffered must not fail at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.drop_output(1)
         code = 1
     except OSError as error:
-        if error.errno not in _OF_THE_DISK:
+        if not (line := _line_of(error, closed)):
             raise
-        console.error(": ".join(str(part) for part in (error.filename, error.strerror) if part))
+        console.error(line)
+        console.drop_output(1)
         code = _USAGE
     if code == _INTERRUPTED:
         with contextlib.suppress(KeyboardInterrupt):
             console.warn("interrupted")
     raise SystemExit(code)
+
+
+def _line_of(error: OSError, closed: Sequence[str]) -> str:
+    """Return what to say of a disk that fails or a standard stream that is closed; of anything else nothing."""
+    if closed and error.errno == errno.EBADF:
+        return f"{' and '.join(closed)} is closed, but this command reads or writes there"
+    if error.errno in _OF_THE_DISK:
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    return ""
 
 
 def _explain(error: Exception) -> None:

@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from ltrec.config import yaml_source
+from ltrec.errors import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     Node = Mapping[str, Any]
 
+_MOST_REASONS = 200  # of pydantic's errors, those that are explained
+_LONGEST = 60  # characters of a name that a message repeats
 _MOST_NAMES = 12  # names that a message lists
 _LIKENESS = 0.55  # how like a name must be to be meant, of 1
 _OF_KEY = "[key]"  # what pydantic puts behind a key that is itself wrong
@@ -33,7 +36,7 @@ def refusal(error: ValidationError, source: Source, schema: Node) -> UserError:
     """
     # Of a value that may be of several kinds, pydantic says for each why it is none of it: one line says them all.
     reasons: dict[tuple[Place, KeyPath, str], list[str]] = {}
-    for details in error.errors(include_url=False):
+    for details in error.errors(include_url=False)[:_MOST_REASONS]:
         place, path, what, more = _explained(details, source, schema)
         reasons.setdefault((place, path, more), []).append(what)
     mistakes = []
@@ -71,7 +74,7 @@ def _explained(details: ErrorDetails, source: Source, schema: Node) -> tuple[Pla
             said = _allowed(node) or f"; {node.get('description', 'a value is wanted')}"
             place, what = key_place, f"missing{said}"
         case "union_tag_invalid":
-            path, name = (*path, tag), context["tag"]
+            path, name = (*path, tag), shortened(context["tag"], _LONGEST)
             place, what = source.find(path)[1], f"unknown name, got {name}{_alike(name, node)}{_allowed(node, name)}"
         case "dict_type" | "model_type":
             what, more = f"should be a mapping{f' with {tag}' if tag else ''}", f"{got}{_allowed(node)}"

@@ -163,7 +163,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
         if not name.strip():
             raise UserError("a blank line; every line is a class name", where=f"{file}:{number}")
         if (earlier := line_of.setdefault(name, number)) != number:
-            raise UserError(f"class '{name}' is in line {earlier} already", where=f"{file}:{number}")
+            raise UserError(f"class '{_short(name)}' is in line {earlier} already", where=f"{file}:{number}")
     return tuple(names)
 
 

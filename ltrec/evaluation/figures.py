@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from ltrec import artifacts
+from ltrec.evaluation.page_text import plain_text
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class PlotSettings(Settings):
         """Draw a CSV file into a folder, as the template of its name does; a table without rows has no image."""
         import vl_convert
 
-        rows = artifacts.read_csv(table)
+        rows = [{key: plain_text(cell) for key, cell in row.items()} for row in artifacts.read_csv(table)]
         if not rows:
             return
         plot, version = fill(table.stem, rows, PALETTES[self.palette]), vega_lite_version()

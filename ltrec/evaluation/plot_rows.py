@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltrec.data.shot_groups import GROUPS
+from ltrec.evaluation.page_text import page_text
 
 if TYPE_CHECKING:
     from ltrec.evaluation.metrics import Floats
@@ -27,13 +28,19 @@ _FEW_CLASSES = 40  # up to so many classes a line is no running mean
 
 
 def tables(report: Report) -> dict[str, list[Row]]:
-    """Return the rows of each table by its name; only those in `HEADERS` may have none."""
-    return {
+    """Return the rows of each table by its name, all text as `page_text`; only those in `HEADERS` may have none."""
+    rows = {
         "accuracy_by_rank": rank_rows(report),
         "tau_curve": tau_rows(report),
         "weight_norms": norm_rows(report),
         "groups": group_rows(report),
         "confusion": confusion_rows(report),
+    }
+    return {
+        name: [
+            {key: page_text(cell) if isinstance(cell, str) else cell for key, cell in row.items()} for row in of_table
+        ]
+        for name, of_table in rows.items()
     }
 
 

@@ -8,6 +8,7 @@ believe a pickle that tells them to take bytes for pointers.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import pickle
 import re
 import warnings
@@ -20,6 +21,7 @@ from torch.serialization import safe_globals
 
 from ltrec.artifacts import present
 from ltrec.errors import UserError
+from ltrec.models.pickle_limits import PickleScan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,11 +42,13 @@ def read_checkpoint(path: Path) -> object:
     Raises:
         UserError: The file is missing or damaged, or has anything else in it.
     """
-    known: list[Any] = [(function, name) for name, function in numpy_stand_ins().items()]
+    stand_ins = numpy_stand_ins(present(path).stat().st_size)
+    known: list[Any] = [(function, name) for name, function in stand_ins.items()]
     with present(path).open("rb") as file, warnings.catch_warnings(), safe_globals(known):
         warnings.simplefilter("ignore")  # They are about pickle protocols and storages' old names.
         try:
             _refuse_compressed(path)
+            refuse_bombs(path)
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - out of a damaged pickle comes almost anything
             raise refusal(error, path, "a checkpoint that torch.save wrote", "tensors, NumPy arrays") from None
@@ -60,6 +64,27 @@ def is_sound(tensor: Tensor) -> bool:
     )
 
 
+def refuse_bombs(path: Path) -> None:
+    """Look through the pickles of a file before they are read: that of a zip file, or those that follow each other.
+
+    Raises:
+        UnpicklingError: They go beyond one of the limits in `pickle_limits`.
+    """
+    if not path.stat().st_size:
+        return
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as packed:
+        for name in packed.namelist():
+            if name.endswith(".pkl"):
+                PickleScan(packed.read(name)).run()
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end: int | None = 0
+        # Before 1.6 torch.save wrote five: a number that marks its files, its version, the system, content, and keys.
+        for _ in range(5):
+            if end is not None:
+                end = PickleScan(content, end).run()
+
+
 def refusal(error: Exception, path: Path, wanted: str, allowed: str) -> UserError:
     """Return the error that says of a file that it is not `wanted`, or that it names what is not `allowed`."""
     text = " ".join(str(error).split())
@@ -67,7 +92,7 @@ def refusal(error: Exception, path: Path, wanted: str, allowed: str) -> UserErro
         what = error.what
     elif named := _FORBIDDEN.search(text):
         only = f"only {allowed}, numbers, text, lists and dicts are read"
-        what = f"refused before any code of it ran: it names {named['name']}; {only}"
+        what = f"refused before any code of it ran: it names {named['name'][:100]}; {only}"
     else:
         # The first sentence alone: torch goes on with the advice to trust the file and run its code.
         reason = re.split(r"\. | Check the doc", text.rpartition("WeightsUnpickler error: ")[2])[0][:120]
@@ -75,8 +100,22 @@ def refusal(error: Exception, path: Path, wanted: str, allowed: str) -> UserErro
     return UserError(what, where=str(path))
 
 
-def numpy_stand_ins() -> dict[str, Any]:
-    """Return what stands for each name in pickles of arrays; made anew each time, since a pickle may change it."""
+def numpy_stand_ins(size: int) -> dict[str, Any]:
+    """Return what stands for each name in pickles of arrays; made anew each time, since a pickle may change it.
+
+    All arrays together may have twice the bytes of the file, `size`: more come of the same bytes taken again and again.
+    """
+    left = 2 * size
+
+    class _Counted(_Dtype):
+        """A dtype that counts the bytes of its arrays."""
+
+        def filled(self, data: Any, shape: tuple[int, ...], order: Any) -> NDArray[Any]:
+            nonlocal left
+            left -= len(data)
+            if left < 0:
+                raise pickle.UnpicklingError("arrays of more bytes than the file has")
+            return super().filled(data, shape, order)
 
     def reconstruct(array: type[_Array], *_: object) -> _Array:
         return array()
@@ -87,7 +126,7 @@ def numpy_stand_ins() -> dict[str, Any]:
     def from_buffer(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: Any, axes: Any = None) -> NDArray[Any]:
         return dtype.filled(data, shape, order) if axes is None else dtype.filled(data, shape, "C").transpose(axes)
 
-    known: dict[str, Any] = {"numpy.ndarray": _Array, "numpy.dtype": _Dtype}
+    known: dict[str, Any] = {"numpy.ndarray": _Array, "numpy.dtype": _Counted}
     for package in ("numpy.core", "numpy._core"):  # before NumPy 2 and since
         known[f"{package}.multiarray._reconstruct"] = reconstruct
         known[f"{package}.multiarray.scalar"] = scalar

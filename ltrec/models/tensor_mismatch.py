@@ -1,9 +1,11 @@
-"""Says which tensors do not fit a network: all of them, in one line that can still be read."""
+"""Says which tensors do not fit a network, in one line that can still be read."""
 
 from __future__ import annotations
 
 from itertools import groupby
 from typing import TYPE_CHECKING
+
+from ltrec import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,8 +18,11 @@ COUNTER = "num_batches_tracked"
 """How the names of batch norm's counters end."""
 
 
-def tensor_mismatches(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+def tensor_mismatches(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> str:
     """Return a line of what is missing, unexpected or of another shape; it is empty where all fits.
+
+    Of very many names the first are in it, and with `--verbose` all are printed before; `where` says there of which
+    file they are.
 
     Batch norm's counters may be missing: PyTorch before 0.4.1 wrote none, and nothing here reads them.
     """
@@ -29,18 +34,18 @@ def tensor_mismatches(tensors: Mapping[str, Tensor], expected: Mapping[str, Tens
             shapes = f"{tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
             by_shapes.setdefault(shapes, []).append(name)
     parts = [
-        f"{len(names)} {what}: {compact(names)}"
+        f"{len(names):,} {what}: {console.first_five(compact(names), f'{where}: {what}')}"
         for what, names in (("missing", missing), ("unexpected", unexpected))
         if names
     ]
     if by_shapes:
         count = sum(map(len, by_shapes.values()))
-        listed = ", ".join(f"{compact(names)} {shapes}" for shapes, names in by_shapes.items())
-        parts.append(f"{count} of another shape: {listed}")
+        listed = [f"{', '.join(compact(names))} {shapes}" for shapes, names in by_shapes.items()]
+        parts.append(f"{count:,} of another shape: {console.first_five(listed, f'{where}: of another shape')}")
     return "; ".join(parts)
 
 
-def compact(names: Iterable[str]) -> str:
+def compact(names: Iterable[str]) -> list[str]:
     """Return dotted names in short: those that differ in one part are one, as `layer1.{0-2}.{bn1,bn2}.weight`."""
     rows: list[Row] = [tuple((part,) for part in name.split(".")) for name in names]
     for column in reversed(range(max(map(len, rows), default=0))):
@@ -54,7 +59,7 @@ def compact(names: Iterable[str]) -> str:
         rows = [
             before if after is None else (*before, tuple(parts), *after) for (before, after), parts in merged.items()
         ]
-    return ", ".join(".".join(_alternatives(parts) for parts in row) for row in rows)
+    return [".".join(_alternatives(parts) for parts in row) for row in rows]
 
 
 def _alternatives(parts: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ltrec import console
 from ltrec.artifacts import present
 from ltrec.errors import UserError, one_line
 from ltrec.models.checkpoints import is_sound, read_checkpoint
@@ -57,12 +58,13 @@ def _state_dict(content: object, *, where: str) -> dict[str, Tensor]:
         )
     if others := [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]:
         raise UserError(
-            f"no state dict: {', '.join(others[:10])} hold no tensor;"
+            f"no state dict: {console.first_five(others, f'{where}: no tensor')} hold no tensor;"
             f" allowed: names and tensors, alone or under {' or '.join(_WRAPPERS)}",
             where=where,
         )
     if unsound := [str(name) for name, tensor in content.items() if not is_sound(tensor)]:
-        raise UserError(f"no state dict: {', '.join(unsound[:10])} hold no dense real numbers", where=where)
+        named = console.first_five(unsound, f"{where}: no dense real numbers")
+        raise UserError(f"no state dict: {named} hold no dense real numbers", where=where)
     return {str(name): tensor for name, tensor in content.items()}
 
 
@@ -78,11 +80,11 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], where: str, i
     Names that begin with one of `ignore` are left out; `where` says what was read, for the message.
 
     Raises:
-        UserError: Tensors are missing, unexpected or misshapen; the message names them all.
+        UserError: Tensors are missing, unexpected or misshapen; the message counts and names them.
     """
     expected = module.state_dict()
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(ignore))}
-    if mismatches := tensor_mismatches(kept, expected):
+    if mismatches := tensor_mismatches(kept, expected, where):
         raise UserError(f"does not fit the network: {mismatches}", where=where)
     counters = {name: torch.zeros_like(tensor) for name, tensor in expected.items() if name.endswith(COUNTER)}
     module.load_state_dict(counters | kept)

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltrec.errors import UserError
+from ltrec import console
+from ltrec.errors import UserError, some
 from ltrec.models.checkpoints import is_sound
 from ltrec.models.weights import strip_prefix
 
@@ -111,14 +112,14 @@ def _tensors(state: object, name: str, where: str) -> dict[str, Tensor]:
     }
     for what, keys in wrong.items():
         if keys:
-            raise UserError(f"{name} has {what}: {', '.join(map(str, keys))}", where=where)
+            named = console.first_five(keys, f"{where}: {name}: {what}")
+            raise UserError(f"{name} has {what}: {named}", where=where)
     return strip_prefix(tensors)
 
 
 def _names(mapping: Mapping[Any, Any]) -> str:
     """Return the first few of a mapping's keys, for a message."""
-    first = [str(key) for key in mapping][:5]
-    return f"{', '.join(first) or 'nothing'}{f', … ({len(mapping)} in all)' if len(mapping) > len(first) else ''}"
+    return some([*mapping], 5) or "nothing"
 
 
 def _number(value: object) -> float | None:

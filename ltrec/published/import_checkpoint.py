@@ -94,7 +94,7 @@ def _fill(body: nn.Module, tensors: Mapping[str, Tensor], size: int, name: str, 
     scales = torch.empty(classes) if content.SCALES in tensors else None
     weight, bias = torch.empty(classes, feature_dim(body, size, name)), torch.empty(classes)
     both = content.Networks(body, weight, bias, scales)
-    if mismatches := tensor_mismatches(tensors, both.state_dict()):
+    if mismatches := tensor_mismatches(tensors, both.state_dict(), where):
         fitting = _backbones_of(tensors, size)
         hint = f", the tensors are those of {' or '.join(fitting)}" if fitting and name not in fitting else ""
         raise UserError(f"does not fit: represent.backbone is {name}{hint}; {mismatches}", where=where)
@@ -128,7 +128,7 @@ def _remarks(checkpoint: content.Checkpoint, body: nn.Module) -> list[str]:
     if converted:
         remarks.append(f"{', '.join(sorted(converted))} became float32")
     if checkpoint.left_out:
-        remarks.append(f"left out: {', '.join(checkpoint.left_out)}")
+        remarks.append(f"left out: {console.first_five(checkpoint.left_out, 'left out')}")
     if content.SCALES in tensors:
         remarks.append(
             "an LWS checkpoint: joint is its classifier without the scales; a variant with {method: published} under"

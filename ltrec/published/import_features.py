@@ -10,7 +10,7 @@ import torch
 
 from ltrec import artifacts, console
 from ltrec.data.image_lists import read_classes, read_list
-from ltrec.errors import UserError
+from ltrec.errors import UserError, some
 from ltrec.models import network as networks
 from ltrec.models.heads import predictions_of
 from ltrec.published.pickles import read_pickle
@@ -48,7 +48,7 @@ def run(file: Path, split: Split) -> None:
             "no such file; features need the network that they are of: `ltrec checkpoint import` comes first",
             where=str(layout.model),
         )
-    feats, labels, idxs = _arrays(read_pickle(file), where)
+    feats, labels, idxs = _arrays(read_pickle(file), where, file.stat().st_size)
     head = networks.load(layout.model).head
     listed = _listed(layout, split)
     if listed is not None and len(listed) != len(labels):
@@ -86,12 +86,12 @@ def run(file: Path, split: Split) -> None:
     )
 
 
-def _arrays(content: object, where: str) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the dump's feats (N, D), labels (N,) and idxs (N,)."""
+def _arrays(content: object, where: str, size: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the feats (N, D), labels (N,) and idxs (N,) of a dump of `size` bytes."""
     if not isinstance(content, Mapping) or not set(_KEYS) <= content.keys():
-        held = ", ".join(map(str, content)) if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        held = some([*content], 5) if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise UserError(f"is no feature dump: holds {held or 'nothing'}; wanted: {', '.join(_KEYS)}", where=where)
-    feats, labels, idxs = (_array(content[key], key, where) for key in _KEYS)
+    feats, labels, idxs = (_array(content[key], key, where, size) for key in _KEYS)
     if feats.ndim != 2 or labels.shape != (len(feats),) or idxs.shape != (len(feats),) or not feats.size:
         shapes = f"feats {feats.shape}, labels {labels.shape}, idxs {idxs.shape}"
         raise UserError(f"{shapes}; wanted: (N, D), (N,), (N,)", where=where)
@@ -101,10 +101,14 @@ def _arrays(content: object, where: str) -> tuple[NDArray[np.float32], NDArray[n
     return feats.astype(np.float32, copy=False), labels.astype(np.int64), idxs.astype(np.int64)
 
 
-def _array(value: Any, name: str, where: str) -> NDArray[Any]:
-    rows = [row for row in value if isinstance(row, list)] if isinstance(value, list) else []
-    if any(isinstance(cell, list | tuple) for row in rows for cell in row):
-        raise UserError(f"{name} has more than two dimensions", where=where)
+def _array(value: Any, name: str, where: str, size: int) -> NDArray[Any]:
+    if isinstance(value, list | tuple):
+        # Every number takes a byte of the file or more, unless rows are the same list or array again and again.
+        if sum(len(row) if isinstance(row, list | tuple) else np.size(row) for row in value) > size:
+            raise UserError(f"{name} has more numbers than the file has bytes", where=where)
+        cells = (cell for row in value if isinstance(row, list | tuple) for cell in row)
+        if any(isinstance(cell, list | tuple) or (hasattr(cell, "__array__") and np.ndim(cell)) for cell in cells):
+            raise UserError(f"{name} has more than two dimensions", where=where)
     try:
         array = np.asarray(value)
     except (ValueError, TypeError):  # such as a list of rows of different lengths

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import pickle
 from typing import TYPE_CHECKING, Any
 
 from ltrec.artifacts import present
-from ltrec.models.checkpoints import numpy_stand_ins, refusal
+from ltrec.models.checkpoints import numpy_stand_ins, refusal, refuse_bombs
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
 
 
 def read_pickle(path: Path) -> object:
@@ -21,7 +21,8 @@ def read_pickle(path: Path) -> object:
     """
     with present(path).open("rb") as file:
         try:
-            return _Unpickler(file, encoding="latin1").load()
+            refuse_bombs(path)
+            return _Unpickler(file, path.stat().st_size).load()
         except Exception as error:  # noqa: BLE001 - out of a damaged pickle comes almost anything
             raise refusal(error, path, "a pickle", "NumPy arrays") from None
 
@@ -32,8 +33,18 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - see below
     In Python: its memo is a dict, that of the fast one an array as long as ten bytes of a pickle may ask for.
     """
 
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__(file, encoding="latin1")
+        self._known = {"_codecs.encode": _encode, **numpy_stand_ins(size)}
+
     def find_class(self, module: str, name: str, /) -> Any:
-        known = {"_codecs.encode": codecs.encode, **numpy_stand_ins()}  # pickles before protocol 3 encode their bytes
-        if f"{module}.{name}" not in known:
+        if f"{module}.{name}" not in self._known:
             raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return known[f"{module}.{name}"]
+        return self._known[f"{module}.{name}"]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Return the bytes that pickles before protocol 3 hold as text."""
+    if encoding not in {"latin1", "latin-1"}:
+        raise pickle.UnpicklingError(f"text to be encoded as {encoding!r}")
+    return text.encode("latin1")

@@ -185,8 +185,15 @@ def test_a_mistake_is_one_line_with_its_place(old: str, new: str, place: str, wo
     "value", ["&loop [*loop]", "\x07", "[" * 1500, "9" * 5000, "!!binary aGk=", "!!bool x", "!!int ''"]
 )
 def test_what_python_cannot_hold_is_a_line(value: str) -> None:
-    with pytest.raises(UserError, match=r"^params.yaml: not YAML: .*$"):
+    with pytest.raises(UserError, match=r"^params.yaml(:1:\d+)?: not YAML: .*$"):
         params.parse(GOOD.replace("seed: 0", f"seed: {value}"))
+
+
+def test_of_a_thousand_mistakes_fifty_are_listed() -> None:
+    with pytest.raises(UserError) as error:
+        params.parse(GOOD + "".join(f"section_{number}: 0\n" for number in range(1000)))
+    assert len(error.value.lines) == 51
+    assert error.value.lines[-1] == "params.yaml: 150 more mistakes"  # of the two hundred that were looked at
 
 
 def test_a_long_value_is_cut() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,5 +71,69 @@ def test_every_duplicate_is_named() -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)$"):
+    with pytest.raises(UserError, match=r": is a folder, not a file$"):
         yaml_source.read(tmp_path)
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "params.yaml")
+    with pytest.raises(UserError, match=r"params.yaml: is a named pipe, not a file$"):
+        yaml_source.read(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("!!int x", "'x' cannot be read as a whole number"),
+        ("!!float abc", "'abc' cannot be read as a number"),
+        ("!!bool maybe", "'maybe' cannot be read as true or false"),
+        ("!!binary aGk=", "the tag !!binary has no meaning here"),
+        ("!!python/object:os.system x", "the tag !!python/object:os.system has no meaning here"),
+        ("!mine 1", "the tag !mine has no meaning here"),
+        ("9" * 5000, " …' cannot be read as a whole number"),
+        ("0x" + "f" * 5000, "a whole number of more than 4,200 digits"),
+        ("[" * 100_000, "nested more than 50 deep"),
+        (r'"\uD800"', "half of a character"),
+        ("&loop [*loop]", "an alias of what it stands in"),
+    ],
+)
+def test_a_value_that_cannot_be_had_is_one_line_with_its_place(value: str, words: str) -> None:
+    with pytest.raises(UserError) as error:
+        yaml_source.parse(f"a: 1\nb: {value}\n", "f.yaml")
+    (line,) = error.value.lines
+    assert re.match(r"f\.yaml:2:\d+: not YAML: ", line)
+    assert words in line
+    assert len(line) < 200
+
+
+def test_tags_that_say_what_is_there_anyway_are_no_mistake() -> None:
+    text = "a: !!int 3\nb: !!float 1\nc: !!bool true\nd: !!str 5\ne: !!seq [1]\nf: !!map {x: !!null ''}\n"
+    content = json.loads(yaml_source.parse(text, "f.yaml").content)
+    assert content == {"a": 3, "b": 1.0, "c": True, "d": "5", "e": [1], "f": {"x": None}}
+
+
+@pytest.mark.parametrize(
+    ("first", "step"),
+    [("[x, x]", "[*a{0}, *a{0}]"), ("{{x: 1, y: 2}}", "{{{{<<: [*a{0}, *a{0}]}}}}"), ("[x]", "[*a{0}]")],
+)
+def test_aliases_that_double_are_refused_at_once(first: str, step: str) -> None:
+    lines = [f"a0: &a0 {first.format()}"] + [f"a{n}: &a{n} {step.format(n - 1).format()}" for n in range(1, 100)]
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"(more than 20,000 values|nested more than 50 deep), with its aliases"):
+        yaml_source.parse("\n".join(lines), "f.yaml")
+    assert time.monotonic() - began < 5
+
+
+def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    with file.open("wb") as opened:
+        opened.truncate(10**11)  # nothing of it lies on the disk
+    with pytest.raises(UserError, match=r"params.yaml: is longer than 1,048,576 bytes, which no parameters are$"):
+        yaml_source.read(file)
+
+
+def test_a_list_without_end_is_not_read_to_it() -> None:
+    began = time.monotonic()
+    with pytest.raises(UserError, match="more than 20,000 values"):
+        yaml_source.parse(f"a: [{'1,' * 500_000}]", "f.yaml")
+    assert time.monotonic() - began < 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import TYPE_CHECKING
@@ -267,6 +268,16 @@ def test_odd_names(tmp_path: Path) -> None:
     rows[0]["class"], rows[1]["class"] = "$x_$", "猫 ^_{ and more than fits"
     shown = texts(drawn("accuracy_by_rank", tmp_path, rows))
     assert {"$x_$", "猫 ^_{ and mor…", "a|b's \\ &lt;c&gt;"} <= set(shown)
+
+
+def test_names_that_pages_and_spreadsheets_would_run_are_drawn_as_they_are(tmp_path: Path) -> None:
+    report = dataclasses.replace(compared(2, ("joint",), "joint"), names=("=1+1", "</script>"))
+    rows = plot_rows.tables(report)["accuracy_by_rank"]
+    shown = texts(drawn("accuracy_by_rank", tmp_path, rows))
+    assert {"=1+1", "&lt;/script&gt;"} <= set(shown)
+    written = (tmp_path / "accuracy_by_rank.csv").read_text(encoding="utf-8")
+    assert "'=1+1" in written
+    assert "</script>" not in written
 
 
 def test_unknown_palette_is_refused() -> None:

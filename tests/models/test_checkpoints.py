@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import pickle
 import re
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 
 from ltrec.errors import UserError
 from ltrec.models.checkpoints import is_sound, read_checkpoint
+from ltrec.models.weights import read_state_dict
 from tests.hostile import ARRAYS, changed, hostile, pointers, same
 
 
@@ -144,3 +147,71 @@ def test_a_file_with_changed_bytes_is_read_or_refused_in_one_line(zipped: bool, 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.pth: no such file$"):
         read_checkpoint(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_key_that_takes_for_ever_to_hash_is_refused_at_once(zipped: bool, tmp_path: Path) -> None:
+    mark = ("a mark", 0)
+    data = torch_file({"weight": torch.ones(2), mark: 1}, zipped=zipped)
+    pickled = pickle.dumps(mark, 2)[2:-1]
+    steps = b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(200, 250))
+    bomb = b"K\x01\x85q\xc8" + steps
+    assert pickled[:10] in data
+    place = data.index(pickled[:10])
+    file = tmp_path / "model.pth"
+    if zipped:
+        with zipfile.ZipFile(io.BytesIO(data)) as packed, zipfile.ZipFile(file, "w") as changed:
+            for entry in packed.namelist():
+                content = packed.read(entry)
+                if entry.endswith("data.pkl"):
+                    at = content.index(pickled[:10])
+                    content = content[:at] + bomb + b"0" + content[at:-2] + b"h\xfaK\x01su."
+                changed.writestr(entry, content)
+    else:
+        file.write_bytes(data[:place] + bomb + b"K\x01" + data[place:])
+    began = time.monotonic()
+    with pytest.raises(UserError, match="a key of more than 10,000 values"):
+        read_checkpoint(file)
+    assert time.monotonic() - began < 5
+
+
+def test_of_a_hundred_thousand_odd_keys_the_first_few_are_said(tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    torch.save({f"odd key {number}": number for number in range(100_000)}, file)
+    with pytest.raises(UserError) as error:
+        read_state_dict(file)
+    (line,) = error.value.lines
+    assert "odd key 0, odd key 1, odd key 2, odd key 3, odd key 4 and 99,995 more (--verbose lists them)" in line
+    assert len(line) < 500
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pth")
+    for name in ("model.pth", "/dev/zero"):
+        with pytest.raises(UserError, match=r"is a (named pipe|device), not a file$"):
+            read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (b")\x81", "a call of what is no function"),
+        (b")R", "a call of what is no function"),
+        (b"Q", "a key of more than"),
+    ],
+)
+def test_no_message_spells_out_what_would_fill_the_memory(call: bytes, words: str, tmp_path: Path) -> None:
+    steps = b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(60))
+    (tmp_path / "model.pth").write_bytes(b"\x80\x02K\x01\x85q\x00" + steps + call + b".")
+    with pytest.raises(UserError, match=words):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("module", [b"builtins", b"__builtin__"])
+def test_gigabytes_of_zeros_are_not_made(module: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    data = torch_file({"weight": torch.ones(2)}, zipped=False)
+    place = data.index(b"weight") - 5
+    file.write_bytes(data[:place] + b"c" + module + b"\nbytearray\nJ\xff\xff\xff\x7f\x85R0" + data[place:])
+    with pytest.raises(UserError, match=r"it names builtins\.bytearray; only tensors"):
+        read_checkpoint(file)

@@ -193,7 +193,7 @@ def test_other_classes_than_the_lists(params: Build, write: Write) -> None:
 _PLAIN = states()
 _ODD: dict[str, Any] = {
     "a list": ([1, 2], "holds a list, not a dict with state_dict_best"),
-    "a plain state dict": (_PLAIN["feat_model"], r"has conv1.weight, bn1.weight, .*… \(\d+ in all\); wanted: a dict"),
+    "a plain state dict": (_PLAIN["feat_model"], r"has conv1.weight, bn1.weight, .* and \d+ more; wanted: a dict"),
     "nothing": ({}, "has nothing; wanted"),
     "best is None": ({"state_dict_best": None, "epoch": 1}, "has state_dict_best, epoch; wanted"),
     "no classifier": (best({"feat_model": _PLAIN["feat_model"]}), "its state_dict_best has feat_model; wanted"),

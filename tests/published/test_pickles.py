@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import pickle
 import pickletools
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from ltrec.errors import UserError
+from ltrec.models import pickle_limits
 from ltrec.published.pickles import read_pickle
 from tests.hostile import ARRAYS, changed, hostile, pointers, same
 
@@ -110,3 +113,70 @@ def test_a_file_with_changed_bytes_is_read_or_refused_in_one_line(protocol: int,
 def test_a_missing_file(file: Path) -> None:
     with pytest.raises(UserError, match=r"dump\.pkl: no such file$"):
         read_pickle(file)
+
+
+def doubled(times: int, *, as_key: bool) -> bytes:
+    """A pickle of a tuple of twice the one before, so many times, as a dict's key or alone."""
+    steps = b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(times))
+    return b"\x80\x02K\x01\x85q\x00" + steps + (b"}h%cK\x01s." % times if as_key else b".")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (doubled(60, as_key=True), "a key of more than 10,000 values"),
+        (b"\x80\x02T\xff\xff\xff\x7fabc.", "2,147,483,647 bytes are announced, more than there are"),
+        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\x00\x00\x00abc.", "1,099,511,627,775 bytes are announced"),
+        (b"\x80\x05\x96\xff\xff\xff\xff\xff\x00\x00\x00abc.", "1,099,511,627,775 bytes are announced"),
+        (b"\x80\x04\x95\xff\xff\xff\xff\xff\x00\x00\x00N.", "1,099,511,627,775 bytes are announced"),
+        (b"\x80\x02\x8b\x88\x13\x00\x00" + b"\x01" * 5000 + b".", "a number of 5,000 bytes"),
+        (b"I" + b"1" * 5000 + b"\n.", "a number of 5,001 bytes"),
+        (b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00punyc\x86R.", "to be encoded as 'punyc'"),
+    ],
+)
+def test_bombs_are_refused_at_once(data: bytes, words: str, file: Path) -> None:
+    file.write_bytes(data)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r": damaged or not a pickle \(") as told:
+        read_pickle(file)
+    assert time.monotonic() - began < 5
+    assert words in str(told.value)
+
+
+def test_what_is_shared_and_no_key_is_read(file: Path) -> None:
+    file.write_bytes(doubled(60, as_key=False))
+    assert isinstance(read_pickle(file), tuple)
+
+
+def test_arrays_of_the_same_bytes_do_not_fill_the_memory(file: Path) -> None:
+    array = np.ones(2000)
+    file.write_bytes(pickle.dumps([array, array + 1, array], 3))
+    read: Any = read_pickle(file)
+    assert same(read[2], array)
+    # One array's state, called for again and again: BUILD copies its bytes each time.
+    once = pickle.dumps(np.ones(2000), 3)[:-1]
+    state = once.rindex(b"t")
+    again = b"q\xf0b" + b"h\xf0b" * 50 + b"."
+    file.write_bytes(once[: state + 1] + again)
+    with pytest.raises(UserError, match="arrays of more bytes than the file has"):
+        read_pickle(file)
+
+
+def test_the_number_of_operations_has_a_limit(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickle_limits, "_MOST_OPERATIONS", 1000)
+    file.write_bytes(b"N" * 2000 + b".")
+    with pytest.raises(UserError, match="more than 1,000 operations"):
+        read_pickle(file)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_scan_ends_where_the_pickle_ends(protocol: int) -> None:
+    content = {
+        "a": [1, 2.5, None, True, "text" * 100, b"x" * 300, 2**200], "t": ((1, 2), (), (1,), (1, 2, 3, 4)),
+        "s": {1, 2}, "f": frozenset([3]), **ARRAYS, "o": collections.OrderedDict(a=1),
+    }  # fmt: skip
+    data = pickle.dumps(content, protocol)
+    assert pickle_limits.PickleScan(data + b"rest").run() == len(data)
+    assert pickle_limits.PickleScan(b"rest" + data, 4).run() == len(data) + 4
+    if protocol < 4:  # the later ones announce how long they are
+        assert pickle_limits.PickleScan(data[:-1]).run() is None

@@ -140,6 +140,24 @@ def test_junk_is_skipped_listed_and_said_in_one_line(
     assert "and 2 more; all are listed in" in warnings[0]
 
 
+def test_what_hangs_or_runs_programs_is_a_finding(root: Path, layout: Layout) -> None:
+    write_images(root, ant=20, bee=20)
+    os.mkfifo(root / "ant" / "pipe.png")
+    (root / "ant" / "zero.png").symlink_to("/dev/zero")
+    (root / "ant" / "ghost.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    lists = ["pipe.png", "zero.png"]
+    found = {skip["path"]: skip["reason"] for skip in prepare(root, layout)["skipped"]}
+    assert {found["ant/pipe.png"], found["ant/zero.png"]} == {"not a regular file"}
+    assert found["ant/ghost.png"] == "not an image"
+    (root / "listed.txt").write_text(
+        "".join(f"ant/{name} 0\n" for name in [*lists, *(f"{n}.png" for n in range(20))])
+        + "".join(f"bee/{n}.png 1\n" for n in range(20))
+    )
+    source = {"kind": "lists", "root": str(root), "train": "listed.txt"}
+    found = {skip["path"]: skip["reason"] for skip in prepare(root, layout, source=source)["skipped"]}
+    assert found == {"ant/pipe.png": "is a named pipe, not a file", "ant/zero.png": "is a device, not a file"}
+
+
 def test_a_class_of_junk_alone_is_dropped_and_the_others_numbered_anew(root: Path, layout: Layout) -> None:
     write_images(root, a=4, c=4)
     (root / "b").mkdir()

@@ -21,7 +21,7 @@ from PIL import Image
 from pydantic import Field, ValidationError
 
 from ltrec import console
-from ltrec.data.images.decoding import UnreadableImageError, decode_rgb
+from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, open_image
 from ltrec.errors import UserError, one_line
 from ltrec.settings import PositiveInt, Settings
 
@@ -62,7 +62,7 @@ class Cache:
 
     def pays(self, original: Path) -> bool:
         """Return whether an original is so large that its copy is read faster; the image is not decoded."""
-        with Image.open(original) as opened:
+        with open_image(original) as opened:
             return min(opened.size) >= _WORTH * self.settings.short_side
 
     def fill(self, originals: Mapping[str, Path], *, workers: int | None) -> None:

@@ -1,24 +1,44 @@
-"""Decoding image files to upright RGB arrays. It needs Pillow and NumPy only: serving uses it without torch."""
+"""Decoding image files to upright RGB arrays. It needs Pillow and NumPy only: serving uses it without torch.
+
+Files may be hostile. `IMAGE_FORMATS` is the list of decoders; nothing but a regular file is opened; an image that would
+take more than 2 GiB to decode is refused, and all that a process decodes at once, in however many threads, takes 4 GiB.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 import warnings
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from ltrec.artifacts import irregular
 from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""The formats that are read, whatever a file is called, by Pillow's names; MPO is a JPEG. Pillow knows forty more, some
+of which start other programs (EPS: Ghostscript), and none of which holds photographs."""
+
 _LONGEST_REASON = 200
+# Bytes that Pillow needs for a pixel while it decodes, rounded up from measurements; they are many where a library
+# gives the whole image before Pillow copies it. 12 for each of the 179 million pixels that Pillow takes are 2 GiB.
+_BYTES_A_PIXEL = {"WEBP": 20, "AVIF": 16, "JPEG2000": 24}
+_BYTES_OF_OTHERS = 12
+_MOST_BYTES = 2 << 30  # of one image
+_MOST_AT_ONCE = 4 << 30  # of all threads of a process
 # Resized to a short side of 224, an image of 3 × 60,000 pixels would take gigabytes.
 _THINNEST = 50
+# Pixels that are converted at a time.
+_BAND = 1 << 20
 # The EXIF orientations that swap width and height.
 _TURNED = (5, 6, 7, 8)
 
@@ -44,13 +64,14 @@ class Geometry(Settings):
 
 
 def decode_rgb(file: Path) -> Image.Image:
-    """Return a file of any Pillow mode as an upright RGB image.
+    """Return a file of one of `IMAGE_FORMATS`, in any Pillow mode, as an upright RGB image.
 
     EXIF orientation is applied; transparency is laid over white; 16-bit, 32-bit and floating-point
     grayscale is scaled to 8 bits; of an animation the first frame is taken.
 
     Raises:
-        UnreadableImageError: the file is no image, or truncated, or one side is more than 50 times the other.
+        UnreadableImageError: the file is no image of `IMAGE_FORMATS`, or truncated, or one side is more than 50 times
+            the other, or decoding it would take more than 2 GiB.
     """
     return _decode(file, lambda _opened: None)
 
@@ -101,6 +122,8 @@ def square(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
 
 
 def _part_of_array(file: Path, choose: Callable[[int, int], Box]) -> NDArray[np.uint8]:
+    if kind := irregular(file):
+        raise UnreadableImageError(f"is {kind}, not a file")
     try:
         pixels: NDArray[np.uint8] = np.load(file)
         height, width, _ = pixels.shape
@@ -110,16 +133,31 @@ def _part_of_array(file: Path, choose: Callable[[int, int], Box]) -> NDArray[np.
     return np.ascontiguousarray(pixels[top:bottom, left:right])  # else resizing takes three times as long
 
 
+def open_image(file: Path) -> Image.Image:
+    """Return an image that is open and not yet decoded, by one of `IMAGE_FORMATS`.
+
+    Raises:
+        UnreadableImageError: it is no regular file, which might be waited for in vain.
+        OSError: the file cannot be read, or is of none of the formats.
+    """
+    if kind := irregular(file):
+        raise UnreadableImageError(f"is {kind}, not a file")
+    return Image.open(file, formats=IMAGE_FORMATS)
+
+
 def _decode(file: Path, before: Callable[[Image.Image], None]) -> Image.Image:
     """Return the upright image; `before` is called with it when it is open and not yet decoded."""
     # Pillow warns of odd metadata and very large images; a filter of one thread alone needs Python 3.14.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        with Image.open(file) as opened:
+        with open_image(file) as opened:
             before(opened)
-            opened.load()
-            ImageOps.exif_transpose(opened, in_place=True)
-            upright = _to_rgb(opened)
+            with _memory_for(opened):
+                opened.load()
+                ImageOps.exif_transpose(opened, in_place=True)
+                upright = _to_rgb(opened)
+    except UnreadableImageError:
+        raise
     except Exception as error:  # noqa: BLE001 - on damaged files Pillow's decoders raise almost anything
         raise UnreadableImageError(_reason(error, file)) from None
     if max(upright.size) > _THINNEST * min(upright.size):
@@ -127,21 +165,92 @@ def _decode(file: Path, before: Callable[[Image.Image], None]) -> Image.Image:
     return upright
 
 
+class _Memory:
+    """The bytes that decoding threads may still take; who wants more waits for others to be done."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._free = _MOST_AT_ONCE
+
+    @contextlib.contextmanager
+    def take(self, amount: int) -> Iterator[None]:
+        with self._condition:
+            self._condition.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._free += amount
+                self._condition.notify_all()
+
+
+_memory = _Memory()
+
+
+def _renew_memory() -> None:
+    """Begin anew in a worker process: threads that held some of the memory stayed behind in its parent."""
+    global _memory  # noqa: PLW0603 - one for a process
+    _memory = _Memory()
+
+
+os.register_at_fork(after_in_child=_renew_memory)
+
+
+def _memory_for(opened: Image.Image) -> contextlib.AbstractContextManager[None]:
+    """Return what holds the memory for decoding an image.
+
+    Raises:
+        UnreadableImageError: it would take too much.
+    """
+    pixels, each = opened.width * opened.height, _BYTES_A_PIXEL.get(opened.format or "", _BYTES_OF_OTHERS)
+    if pixels * each > _MOST_BYTES:
+        raise UnreadableImageError(
+            f"would take {pixels * each / 1e9:.1f} GB to decode ({pixels:,} pixels of {each} bytes each);"
+            f" allowed: {_MOST_BYTES / 1e9:.1f} GB a thread"
+        )
+    return _memory.take(pixels * each)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image of any mode as RGB; what needs more than a byte a sample is made so some rows at a time."""
     if image.mode.startswith("I;16"):
-        return _gray(np.asarray(image, dtype=np.float64), white=65535)
+        return _by_bands(image, lambda band: _gray(band, white=65535))
     if image.mode in {"I", "F"}:
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
-        return _gray(values, white=_white(image.mode, float(values.max())))
+        white = _white(image.mode, max(float(_values(band).max()) for _, band in _bands(image)))
+        return _by_bands(image, lambda band: _gray(band, white))
     if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
+        return _by_bands(image, _over_white)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _gray(values: NDArray[np.float64], white: float) -> Image.Image:
+def _by_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Return an RGB image whose bands `convert` makes of the image's, so that nothing large lies beside the two."""
+    whole = Image.new("RGB", image.size)
+    for top, band in _bands(image):
+        whole.paste(convert(band), (0, top))
+    return whole
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield an image some rows at a time, each band with the number of its first row."""
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _values(image: Image.Image) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+
+
+def _gray(image: Image.Image, white: float) -> Image.Image:
     """Return an image of values in 0 … `white` as RGB in 0 … 255."""
-    return Image.fromarray(np.clip(values * (255 / white), 0, 255).round().astype(np.uint8)).convert("RGB")
+    return Image.fromarray(np.clip(_values(image) * (255 / white), 0, 255).round().astype(np.uint8)).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    layered = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
 
 
 def _white(mode: str, largest: float) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import ExifTags, Image
 
+from ltrec.artifacts import irregular
 from ltrec.data.images import decoding
 
 try:
@@ -37,7 +38,7 @@ def decode_part(file: Path, choose: Callable[[int, int], Box], size: int) -> NDA
     Raises:
         UnreadableImageError: as in `decoding.decode_rgb`.
     """
-    pixels = None if simplejpeg is None else _part_of_jpeg(file, choose, size)
+    pixels = None if simplejpeg is None or irregular(file) else _part_of_jpeg(file, choose, size)
     return decoding.decode_part(file, choose, size) if pixels is None else pixels
 
 

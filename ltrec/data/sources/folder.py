@@ -22,11 +22,17 @@ _LIKE_SPLITS = frozenset({*SPLITS, "valid", "validation", "dev", "testing", "tra
 _HINT = "`ltrec data digits` writes sample data; your own goes there as <class>/<image>"
 
 
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Return a sort key by which numbers inside names go by value: 2 before 10."""
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a sort key by which numbers inside names go by value: 2 before 10. They may have any number of digits."""
     pieces = re.split(r"([0-9]+)", name)
     # Every second piece is a number, so that numbers are only compared with numbers.
-    return [int(piece) if place % 2 else piece.casefold() for place, piece in enumerate(pieces)], name
+    return [_by_value(piece) if place % 2 else (0, piece.casefold()) for place, piece in enumerate(pieces)], name
+
+
+def _by_value(digits: str) -> tuple[int, str]:
+    """Return a sort key of whole numbers without making them: Python makes none of more than 4,300 digits."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 class FolderSource(Settings):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from ltrec.artifacts import present
 from ltrec.data.image_lists import ImageList
 from ltrec.data.sources.annotations import annotation_file, distinct_names, listable_paths, without_repeats
 from ltrec.data.sources.collection import Collection, Skipped
-from ltrec.errors import UserError, some
+from ltrec.errors import UserError, one_line, some
 from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 _KEYS = frozenset(
     {"images", "annotations", "categories", "id", "file_name", "image_id", "category_id", "name", "supercategory"}
 )
+
+_WANTED = {int: "a whole number", str: "text", NoneType: "null"}
 
 
 class INaturalistSource(Settings):
@@ -85,9 +90,12 @@ def _collection(files: Mapping[Split, Annotated]) -> Collection:
     ids = sorted(categories or {number for each in files.values() for number in each.category_ids})
     names = distinct_names([str(categories.get(number, {}).get("name") or number) for number in ids], ids)
     kinds = tuple(categories.get(number, {}).get("supercategory") or None for number in ids)
+    label_of = {number: label for label, number in enumerate(ids)}
     splits, skipped = {}, []
     for split, each in files.items():
-        images = ImageList(tuple(each.paths), np.searchsorted(ids, each.category_ids).astype(np.int64))
+        images = ImageList(
+            tuple(each.paths), np.array([label_of[number] for number in each.category_ids], dtype=np.int64)
+        )
         splits[split], repeats = without_repeats(images, names, each.file)
         skipped += [*(Skipped(path, "no annotation") for path in each.unlabelled), *repeats]
     return Collection(names, splits, tuple(skipped), supercategories=kinds if any(kinds) else ())
@@ -100,6 +108,8 @@ def _read_categories(file: Path) -> dict[int, Entry]:
 
 def _categories_by_id(content: Entry, where: str) -> dict[int, Entry]:
     categories = _entries(content, "categories", where)
+    for key, kind in (("name", int | str | None), ("supercategory", str | None)):
+        _column(categories, key, kind, f"{where}: categories")
     return dict(zip(_ids(categories, "categories", int, where), categories, strict=True))
 
 
@@ -154,12 +164,16 @@ def _load(file: Path) -> Any:
         return {key: value for key, value in entry.items() if key in _KEYS}
 
     try:
-        with file.open(encoding="utf-8-sig") as opened:
+        with present(file).open(encoding="utf-8-sig") as opened:
             return json.load(opened, object_hook=slim)
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 text ({error.reason} at byte {error.start})", where=str(file)) from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except RecursionError:
+        raise UserError("is not JSON, or was cut off (it is nested too deep)", where=str(file)) from None
+    except json.JSONDecodeError as error:
         raise UserError(f"is not JSON, or was cut off ({error})", where=str(file)) from None
+    except ValueError as error:  # Python reads no whole number of more than 4,300 digits
+        raise UserError(f"holds a number that cannot be read ({one_line(error, 80)})", where=str(file)) from None
 
 
 def _entries(content: Entry, section: str, where: str) -> list[Entry]:
@@ -170,12 +184,13 @@ def _entries(content: Entry, section: str, where: str) -> list[Entry]:
 
 
 def _column(entries: Iterable[Entry], key: str, kind: Any, where: str) -> list[Any]:
-    """Return what each entry has under a key, which must be of a kind: int, str or either."""
+    """Return what each entry has under a key, which must be of a kind: int, str, either, or one of them or nothing."""
     values = [entry.get(key) for entry in entries]
     for place, value in enumerate(values):
-        if not isinstance(value, kind):
-            wanted = "text" if kind is str else "a whole number" if kind is int else "a number or text"
-            raise UserError(f"{key} must be {wanted}, got {str(value)[:60]!r}", where=f"{where}[{place}]")
+        # To Python, true and false are whole numbers.
+        if not isinstance(value, kind) or isinstance(value, bool):
+            wanted = " or ".join(name for each, name in _WANTED.items() if each in (get_args(kind) or (kind,)))
+            raise UserError(f"{key} must be {wanted}, got {reprlib.repr(value)}", where=f"{where}[{place}]")
     return values
 
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ltrec.artifacts import irregular
 from ltrec.data.image_lists import listable, make_list
 from ltrec.data.sources.collection import Skipped
 from ltrec.errors import UserError, some
@@ -107,7 +108,7 @@ def _files(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[s
         if _holds(entry.is_dir):
             yield from _files(entry.path, f"{path}/", (*above, real))
         elif not _holds(entry.is_file):  # reading a pipe would wait for ever
-            yield _printable(path), "a broken link" if entry.is_symlink() else "not a regular file"
+            yield _printable(path), "not a regular file" if irregular(Path(entry.path)) else "a broken link"
         else:
             try:
                 listable(path)

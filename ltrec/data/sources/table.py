@@ -13,7 +13,7 @@ from ltrec.artifacts import SPLITS
 from ltrec.data.image_lists import ImageList
 from ltrec.data.sources.annotations import annotation_file, collection_of, listable_paths
 from ltrec.data.sources.folder import natural_key
-from ltrec.errors import UserError, one_line, some
+from ltrec.errors import UserError, one_line, shortened, some
 from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _SPLITS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """The splits by the names that a table may give them."""
+_MOST_ROWS = 10**8
+_LONGEST_HEADER = 1 << 16
+_MOST_COLUMNS, _LONGEST = 20, 60  # names of columns that a message lists, and characters of each
 
 
 class CsvSource(Settings):
@@ -100,7 +103,9 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
             "cannot be read as a table (rows have more cells than the header; text with commas needs quotes)",
             where=where,
         ) from None
-    except (ValueError, OSError) as error:  # Arrow calls a damaged page an OSError
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - out of a damaged Parquet file comes almost anything
         raise UserError(f"cannot be read as a table ({one_line(error)})", where=where) from None
     if not len(table):
         raise UserError("has no rows", where=where)
@@ -110,16 +115,22 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
 def _check_names(names: Sequence[str], wanted: Sequence[str], where: str) -> None:
     absent = " and ".join(f"'{name}'" for name in wanted if name not in names)
     repeated = " and ".join(f"'{name}'" for name in wanted if names.count(name) > 1)
-    all_names = ", ".join(f"'{name}'" for name in names)
+    first = ", ".join(shortened(f"'{name}'", _LONGEST) for name in names[:_MOST_COLUMNS])
+    more = f" and {len(names) - _MOST_COLUMNS:,} more" if len(names) > _MOST_COLUMNS else ""
     if absent:
-        raise UserError(f"has no column {absent} (prepare.source); its columns are {all_names}", where=where)
+        raise UserError(f"has no column {absent} (prepare.source); its columns are {first}{more}", where=where)
     if repeated:
-        raise UserError(f"has more than one column {repeated}; its columns are {all_names}", where=where)
+        raise UserError(f"has more than one column {repeated}; its columns are {first}{more}", where=where)
 
 
 def _read_csv(file: Path, wanted: Sequence[str]) -> Any:
     import pandas as pd
 
+    with file.open("rb") as opened:
+        first = opened.read(_LONGEST_HEADER + 1)
+    # With ten thousands of columns pandas is at work for minutes.
+    if len(first) > _LONGEST_HEADER and not {*b"\r\n"} & {*first}:
+        raise UserError(f"has a first line of more than {_LONGEST_HEADER:,} bytes", where=str(file))
     # Read as a row: in a header pandas would rename the second of two columns with the same name.
     header = pd.read_csv(file, dtype=str, keep_default_na=False, header=None, nrows=1, encoding="utf-8-sig")
     _check_names(list(header.iloc[0]), wanted, str(file))
@@ -131,11 +142,24 @@ def _read_csv(file: Path, wanted: Sequence[str]) -> Any:
 
 
 def _read_parquet(file: Path, wanted: Sequence[str]) -> Any:
-    from pyarrow import parquet
+    from pyarrow import parquet, string, types
 
-    _check_names(parquet.read_schema(file).names, wanted, str(file))
+    metadata = parquet.read_metadata(file)
+    _check_names(metadata.schema.to_arrow_schema().names, wanted, str(file))
+    # A column of one value is a few bytes, whatever the number of rows.
+    if metadata.num_rows > _MOST_ROWS:
+        raise UserError(f"has {metadata.num_rows:,} rows; allowed: {_MOST_ROWS:,}", where=str(file))
+    table = parquet.read_table(file, columns=list(wanted))
+    for place, column in enumerate(table.schema):
+        if types.is_nested(column.type):
+            raise UserError(
+                f"column '{column.name}' holds {column.type}; allowed: text or whole numbers", where=str(file)
+            )
+        if types.is_binary(column.type) or types.is_large_binary(column.type):
+            table = table.set_column(place, column.name, table.column(place).cast(string()))
+    table.validate(full=True)  # that text is UTF-8, and that what lies where stays inside of the file
     # pandas' own notes in the file are ignored: they may call a column an index.
-    return parquet.read_table(file, columns=list(wanted)).to_pandas(ignore_metadata=True)
+    return table.to_pandas(ignore_metadata=True)
 
 
 def _as_text(column: Any, where: str) -> list[str]:

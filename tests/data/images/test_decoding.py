@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from ltrec.data.images.decoding import Geometry, Interpolation, UnreadableImageError, decode_part, decode_rgb, square
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from ltrec.data.images import decoding
+from ltrec.data.images.decoding import (
+    IMAGE_FORMATS,
+    Geometry,
+    Interpolation,
+    UnreadableImageError,
+    decode_part,
+    decode_rgb,
+    open_image,
+    square,
+)
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -145,7 +160,7 @@ def test_what_cannot_be_decoded_says_why(tmp_path: Path) -> None:
         "text.jpg": "not an image",
         "empty.jpg": "an empty file",
         "missing.jpg": "cannot be read (No such file or directory)",
-        "": "cannot be read (Is a directory)",
+        "": "is a folder, not a file",
     }
 
 
@@ -153,7 +168,7 @@ def test_damaged_bytes_never_crash(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
     outcomes: set[str] = set()
-    for suffix in ("png", "jpg", "gif", "bmp", "tif", "webp", "ico", "ppm"):
+    for suffix in ("png", "jpg", "gif", "bmp", "tif", "webp", "avif", "jp2", "ppm"):
         image.save(tmp_path / f"whole.{suffix}")
         whole = np.frombuffer((tmp_path / f"whole.{suffix}").read_bytes(), dtype=np.uint8)
         for _ in range(20):
@@ -179,6 +194,112 @@ def test_bombs_are_refused_and_large_images_do_not_warn(tmp_path: Path, monkeypa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90)
     with pytest.raises(UnreadableImageError, match="more than 180 pixels"):
         decode_rgb(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize("suffix", ["eps", "pdf", "pcx", "tga", "ico", "sgi", "msp"])
+def test_formats_that_hold_no_photographs_are_not_decoded_whatever_they_are_called(suffix: str, tmp_path: Path) -> None:
+    Image.new("1" if suffix == "msp" else "RGB", (16, 16)).save(tmp_path / f"image.{suffix}")
+    (tmp_path / f"image.{suffix}").rename(tmp_path / "image.png")
+    with pytest.raises(UnreadableImageError, match=r"^not an image$"):
+        decode_rgb(tmp_path / "image.png")
+
+
+def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "image.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n"
+    )
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program is started"))
+    for read in (decode_rgb, open_image):
+        with pytest.raises((UnreadableImageError, OSError)):
+            read(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("image_format", IMAGE_FORMATS)
+def test_every_format_of_the_list_is_read_whatever_it_is_called(image_format: str, tmp_path: Path) -> None:
+    red_above_blue().resize((40, 60)).save(tmp_path / "image", image_format)
+    assert decode(tmp_path / "image").shape == (60, 40, 3)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("name", ["pipe.jpg", "pipe.npy"])
+def test_a_named_pipe_is_refused_and_not_waited_for(name: str, linked: bool, tmp_path: Path) -> None:
+    pipe = tmp_path / ("there" if linked else name)
+    os.mkfifo(pipe)
+    if linked:
+        (tmp_path / name).symlink_to(pipe)
+    with pytest.raises(UnreadableImageError, match="is a named pipe, not a file"):
+        decode_part(tmp_path / name, lambda *_: (0, 0, 1, 1), 1)
+
+
+def test_a_device_and_a_socket_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImageError, match="is a device, not a file"):
+        decode_rgb(Path("/dev/zero"))
+    with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(tmp_path):
+        bound.bind("image.png")
+        with pytest.raises(UnreadableImageError, match="is a socket, not a file"):
+            decode_rgb(Path("image.png"))
+
+
+def test_what_would_take_gigabytes_is_refused_with_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    red_above_blue().resize((100, 100)).save(tmp_path / "a.webp")
+    red_above_blue().resize((100, 100)).save(tmp_path / "a.png")
+    monkeypatch.setattr(decoding, "_MOST_BYTES", 150_000)
+    decode_rgb(tmp_path / "a.png")
+    with pytest.raises(
+        UnreadableImageError, match=r"to decode \(10,000 pixels of 20 bytes each\); allowed: .* GB a thr"
+    ):
+        decode_rgb(tmp_path / "a.webp")
+
+
+def test_threads_wait_for_each_other_where_memory_would_not_suffice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red_above_blue().resize((100, 100)).save(tmp_path / "a.png")
+    monkeypatch.setattr(decoding, "_MOST_AT_ONCE", 250_000)  # two of them
+    monkeypatch.setattr(decoding, "_memory", decoding._Memory())
+    at_once, most, to_rgb = [0], [0], decoding._to_rgb
+
+    def slowly(image: Image.Image) -> Image.Image:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.02)
+        at_once[0] -= 1
+        return to_rgb(image)
+
+    monkeypatch.setattr(decoding, "_to_rgb", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(decode_rgb, [tmp_path / "a.png"] * 16))) == 16
+    assert most == [2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["16-bit", "transparent", "photograph"])
+def test_the_largest_images_take_no_more_memory_than_is_said(kind: str, tmp_path: Path) -> None:
+    width, height = (10_000, 10_000) if kind == "photograph" else (13_000, 13_700)
+    mode = {"16-bit": "I;16", "transparent": "LA", "photograph": "RGB"}[kind]
+    Image.new(mode, (width, height)).save(tmp_path / "a.png", compress_level=1)
+    code = (
+        "import resource, sys; from pathlib import Path; from ltrec.data.images.decoding import decode_rgb\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(decode_rgb(Path(sys.argv[1])).size); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    size, kilobytes = subprocess.check_output([sys.executable, "-c", code, tmp_path / "a.png"], text=True).splitlines()
+    assert size == str((width, height))
+    assert int(kilobytes) << 10 < 12 * width * height
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "RGBA", "LA", "PA"])
+def test_bands_are_the_whole(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    if mode in {"I;16", "I", "F"}:
+        dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+        image = Image.fromarray(rng.integers(0, 60_000, (37, 11)).astype(dtype))
+    else:
+        image = Image.fromarray(rng.integers(0, 256, (37, 11, 4), dtype=np.uint8)).convert(mode)
+    image.save(tmp_path / "a.tif")
+    whole = decode(tmp_path / "a.tif")
+    monkeypatch.setattr(decoding, "_BAND", 30)
+    assert np.array_equal(decode(tmp_path / "a.tif"), whole)
 
 
 def test_square_resizes_the_short_side_and_crops_the_centre() -> None:

@@ -137,9 +137,12 @@ def changed(section: str, *more: dict[str, Any]) -> dict[str, Any]:
         ({**TRAIN, "categories": TRAIN["categories"][:1]}, "name 1 category_id(s) that `categories` lacks: 3"),
         (changed("images", {"id": 10, "file_name": "again.jpg"}), "`images` has 1 id(s) more than once: 10"),
         (changed("categories", {"id": 3, "name": "again"}), "`categories` has 1 id(s) more than once: 3"),
-        (changed("images", {"id": 40}), "images[3]: file_name must be text, got 'None'"),
-        (changed("annotations", {"image_id": 10}), "annotations[3]: category_id must be a whole number, got 'None'"),
-        (changed("annotations", {"image_id": [1], "category_id": 3}), "image_id must be a number or text, got '[1]'"),
+        (changed("images", {"id": 40}), "images[3]: file_name must be text, got None"),
+        (changed("annotations", {"image_id": 10}), "annotations[3]: category_id must be a whole number, got None"),
+        (
+            changed("annotations", {"image_id": [1], "category_id": 3}),
+            "image_id must be a whole number or text, got [1]",
+        ),
         (changed("images", {"id": 40, "file_name": "/a.jpg"}), "1 path(s) cannot be used: images[3] ('/a.jpg' is"),
         (changed("images", {"id": 40, "file_name": "../a"}), "images[3] ('../a' leaves the source's root)"),
         ({**TRAIN, "annotations": []}, "has no annotations; the labels of the competitions' test images"),
@@ -152,6 +155,11 @@ def changed(section: str, *more: dict[str, Any]) -> dict[str, Any]:
         ("train/a.jpg 0\n", "is not JSON, or was cut off ("),
         ("", "is not JSON, or was cut off ("),
         ("[" * 200_000, "is not JSON, or was cut off ("),
+        (json.dumps(TRAIN)[:-1] + f', "x": {"9" * 5000}}}', "holds a number that cannot be read (Exceeds the limit"),
+        ({**TRAIN, "categories": [{"id": 3, "name": "x", "supercategory": 5}]}, "supercategory must be text or null"),
+        ({**TRAIN, "categories": [{"id": 3, "name": ["x"]}]}, "name must be a whole number or text or null, got ['x']"),
+        ({**TRAIN, "categories": [{"id": True, "name": "x"}]}, "categories[0]: id must be a whole number, got True"),
+        ({**TRAIN, "images": [{"id": True, "file_name": "a.jpg"}]}, "id must be a whole number or text, got True"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, content: Any, message: str) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
+from ltrec.data.sources import table
 from ltrec.data.sources.table import CsvSource
 from ltrec.errors import UserError
+from tests.hostile import changed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,3 +128,61 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"path,label\n\xff\xfe\x00,1\n")
         with pytest.raises(UserError, match=rf"{name}: cannot be read as a table \("):
             CsvSource(kind="csv", root=str(tmp_path), file=name).scan()
+
+
+def test_labels_of_any_number_of_digits_go_by_value(tmp_path: Path) -> None:
+    long = "1" + "0" * 5000
+    found = scan(tmp_path, f"path,label\na,{long}\nb,9\nc,010\nd,0\ne,x2\n")
+    assert found.classes == ("0", "9", "010", long, "x2")
+
+
+def test_a_table_of_a_million_columns_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has a first line of more than 65,536 bytes"):
+        scan(tmp_path, ",".join(f"c{number}" for number in range(1_000_000)) + "\n1\n")
+
+
+def test_of_many_columns_the_first_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"its columns are 'c0', .* 'c19' and 980 more$"):
+        scan(tmp_path, ",".join(f"c{number}" for number in range(1000)) + "\n1\n")
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array(["a", "b"]).cast(pa.binary()), ""),
+        (pa.array([b"\xff\xfe", b"b"]), r"cannot be read as a table \(Invalid UTF8"),
+        (pa.array([b"\xff\xfe", b"b"]).view(pa.string()), r"cannot be read as a table \(.*UTF8"),
+        (pa.array([["a"], ["b"]]), "column 'label' holds list<.*>; allowed: text or whole numbers"),
+        (pa.array([{"x": 1}, {"x": 2}]), "column 'label' holds struct<.*>; allowed: text or whole numbers"),
+    ],
+)
+def test_parquet_columns_that_are_no_text(tmp_path: Path, column: pa.Array, message: str) -> None:
+    parquet.write_table(pa.table({"path": ["a.jpg", "b.jpg"], "label": column}), tmp_path / "t.parquet")
+    source = CsvSource(kind="csv", root=str(tmp_path), file="t.parquet")
+    if message:
+        with pytest.raises(UserError, match=message):
+            source.scan()
+    else:
+        assert source.scan().classes == ("a", "b")
+
+
+def test_a_parquet_file_of_a_thousand_million_rows_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "_MOST_ROWS", 10)
+    parquet.write_table(pa.table({"path": ["a"] * 11, "label": ["x"] * 11}), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"has 11 rows; allowed: 10$"):
+        CsvSource(kind="csv", root=str(tmp_path), file="t.parquet").scan()
+
+
+def test_a_parquet_file_with_changed_bytes_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    file, refused = tmp_path / "t.parquet", 0
+    pd.DataFrame({"path": [f"{n}.jpg" for n in range(50)], "label": [f"class {n % 3}" for n in range(50)]}).to_parquet(
+        file
+    )
+    whole = file.read_bytes()
+    for seed in range(150):
+        file.write_bytes(changed(whole, seed))
+        try:
+            CsvSource(kind="csv", root=str(tmp_path), file="t.parquet").scan()
+        except UserError as error:
+            refused += len(error.lines) == 1
+    assert refused > 10
