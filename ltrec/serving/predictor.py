@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ltrec import console
+from ltrec import artifacts, console
 from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, square
 from ltrec.errors import UserError, one_line, some
 from ltrec.process import cores
@@ -215,11 +215,11 @@ def _usable(
             yield prediction
             continue
         if prediction.read:
-            overflowed.append(_printable(prediction.file))
+            overflowed.append(str(prediction.file))
         else:
             counts["unread"] += 1
             counts["named and unread"] += is_named
-        console.warn(f"{_printable(prediction.file)}: {prediction.problem}")
+        console.warn(f"{prediction.file}: {prediction.problem}")
 
 
 def _ranked(prediction: Prediction, classes: tuple[str, ...], top: int) -> list[tuple[str, float]]:
@@ -240,7 +240,7 @@ def _write_table(predictions: Iterable[Prediction], card: ModelCard, top: int) -
     for prediction in predictions:
         (best, probability), *others = _ranked(prediction, card.classes, top)
         verdict = f"unknown ({best}?)" if prediction.unknown else best
-        cells = [_printable(prediction.file), verdict, f"{probability:.1%}"]
+        cells = [str(prediction.file), verdict, f"{probability:.1%}"]
         if top > 1:
             cells.append(", ".join(f"{name} {value:.1%}" for name, value in others))
         table.add_row(*(Text(cell) for cell in cells))
@@ -267,11 +267,8 @@ def _write_csv(predictions: Iterable[Prediction], card: ModelCard, top: int) -> 
     writer.writerow(["path", *headings, *(["unknown"] if rejects else [])])
     for prediction in predictions:
         ranked = [cell for pair in _ranked(prediction, card.classes, top) for cell in pair]
-        writer.writerow([str(prediction.file), *ranked, *([int(prediction.unknown)] if rejects else [])])
+        cells = [str(prediction.file), *ranked, *([int(prediction.unknown)] if rejects else [])]
+        writer.writerow([artifacts.spreadsheet_cell(cell) if isinstance(cell, str) else cell for cell in cells])
 
 
 _WRITERS = {"table": _write_table, "json": _write_json, "csv": _write_csv}
-
-
-def _printable(file: Path) -> str:
-    return str(file).encode("utf-8", "backslashreplace").decode()
