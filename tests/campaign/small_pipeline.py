@@ -44,7 +44,7 @@ def small_project(folder: Path) -> Project:
     for label in range(3):
         (folder / "images" / str(label)).mkdir(parents=True)
         for number in range(24):
-            pixels = 60 * label + rng.integers(0, 80, (20, 20, 3))
+            pixels = 8 * label + rng.integers(0, 80, (20, 20, 3))
             Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / str(label) / f"{number:02}.png")
     project.set(SMALL)
     project.commit("small")
@@ -63,7 +63,7 @@ def outputs(folder: Path) -> dict[str, str]:
 def temporaries(folder: Path) -> list[str]:
     """Return what only a process at work may have: half-written files, records and resume states."""
     left = [*folder.glob("artifacts/**/.*"), *folder.glob(".ltrec/**/*.tmp")]
-    left += [*folder.glob(".ltrec/resume/*/*"), *folder.glob(".ltrec/tracking/*/*")]
+    left += [*folder.glob(".ltrec/resume/*/*"), *folder.glob(".ltrec/tracking/*/*/about.json")]
     return sorted(file.relative_to(folder).as_posix() for file in left)
 
 

@@ -37,7 +37,7 @@ KILLS = int(os.environ.get("LTREC_CAMPAIGN_KILLS", "100"))
 EACH = 10  # kills a test
 SIGNALS = [signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGINT]
 EMPTY_STORE = "from mlflow import MlflowClient; MlflowClient('sqlite:///mlflow.db').search_experiments()"
-STUCK, NEVER = 300.0, 1000  # seconds without a kill after which nothing is waited for any more, and the code for it
+STUCK, NEVER = 600.0, 1000  # seconds without a kill after which nothing is waited for any more, and the code for it
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(3600)]
 
@@ -92,7 +92,7 @@ class Disturbed:
                 spared = spared + 1 if len(self.kills) == kills else 0
                 if spared > 1 or code == NEVER:
                     return False
-                if self._rng.random() < 0.5:
+                if spared or self._rng.random() < 0.5:
                     self._rest()
         return True
 
@@ -101,10 +101,12 @@ class Disturbed:
 
     def left(self) -> list[str]:
         """Return the commands of processes that do not go away by themselves, after ending them."""
-        left = self._rest()
-        for process in left:
-            process.kill()
-        return [" ".join(process.cmdline()) for process in left if process.is_running()]
+        left = []
+        for process in self._rest():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left.append(" ".join(process.cmdline()))
+                process.kill()
+        return left
 
     def _rest(self) -> list[psutil.Process]:
         return psutil.wait_procs(processes(self.project.folder), timeout=30)[1]
@@ -153,7 +155,7 @@ class Disturbed:
 
     def _kill(self, process: subprocess.Popen[bytes], log: int) -> None:
         """Send a random signal to a random one of the processes that are there, or to all."""
-        kinds = self._kinds(process.pid)
+        kinds = self._kinds()
         kind, number = self._rng.choice(sorted(kinds)), self._rng.choice(SIGNALS)
         what = f"{number.name} to the {kind} of {_stage(kinds)}"
         try:
@@ -166,12 +168,12 @@ class Disturbed:
         self.kills.append(what)
         os.write(log, f"# {what}\n".encode())
 
-    def _kinds(self, leader: int) -> dict[str, list[psutil.Process]]:
+    def _kinds(self) -> dict[str, list[psutil.Process]]:
         """Return the processes that can be killed now by what they are."""
         kinds: dict[str, list[psutil.Process]] = {"group": []}
         for process in processes(self.project.folder):
-            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-                if os.getpgid(process.pid) == leader and (kind := _kind(process)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if kind := _kind(process):
                     kinds.setdefault(kind, []).append(process)
         return kinds
 
@@ -179,7 +181,7 @@ class Disturbed:
 def _kind(process: psutil.Process) -> str | None:
     """Return what a process is; None for the small helpers of others, such as git."""
     words = process.cmdline()
-    if "--multiprocessing-fork" in words:
+    if "--multiprocessing-fork" in words or "ltrec.tracking" in " ".join(words):
         return "sender"
     if any(word.endswith("/ltrec") for word in words):
         parent = process.parent()
