@@ -25,7 +25,7 @@ SMALL = {
     "prepare.long_tail": None,
     # Crops are drawn anew in each epoch, so that the decoding processes work as long as the training does.
     "represent.augment.crop": {"name": "resized"},
-    "represent.epochs": 20,
+    "represent.epochs": 40,
     "represent.workers": 2,
     "featurize.workers": 2,
     "rebalance.tau_norm": None,

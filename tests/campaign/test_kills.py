@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
@@ -25,7 +26,6 @@ from tests.campaign.small_pipeline import (
 )
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import Any
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from tests.pipeline.checkout import Project
 
 KILLS = int(os.environ.get("LTREC_CAMPAIGN_KILLS", "100"))
-EACH = 10  # kills a test
+EACH = 15  # kills a test: some in each stage
 SIGNALS = [signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGINT]
 EMPTY_STORE = "from mlflow import MlflowClient; MlflowClient('sqlite:///mlflow.db').search_experiments()"
+BY_HAND = [["ltrec", *stage] for stage in STAGES]
+UNDER_DVC = [["dvc", "repro", "@".join(stage)] for stage in STAGES]
 STUCK, NEVER = 600.0, 1000  # seconds without a kill after which nothing is waited for any more, and the code for it
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(3600)]
@@ -73,23 +75,27 @@ class Disturbed:
     Args:
         project: Where it runs.
         rng: Draws when what is killed and how.
-        commands: What is run in turn, each until it succeeds.
         pause: Seconds between two kills, at most.
     """
 
-    def __init__(self, project: Project, rng: random.Random, commands: Sequence[list[str]], pause: float) -> None:
+    def __init__(self, project: Project, rng: random.Random, pause: float) -> None:
         self.project = project
         self.kills: list[str] = []
-        self._rng, self._commands, self._pause = rng, commands, pause
+        self._rng, self._pause = rng, pause
         self._log = project.folder.with_suffix(".log")
 
-    def run(self, kills: int) -> bool:
-        """Run with that many kills, or as many as there is time for; return whether it came to its end."""
-        for command in self._commands:
-            spared = 0
-            while code := self._attempt(command, kills):
+    def run(self, commands: Sequence[list[str]], kills: int) -> bool:
+        """Run commands in turn, each until it succeeds, and return whether it came to an end.
+
+        The kills are shared out among the commands at random; what a command does not take the next one gets.
+        """
+        share = Counter(self._rng.choices(range(len(commands)), k=kills))
+        due = 0
+        for place, command in enumerate(commands):
+            due, spared = due + share[place], 0
+            while code := self._attempt(command, due):
                 # The first attempt after the last kill may fail of it, the second may not.
-                spared = spared + 1 if len(self.kills) == kills else 0
+                spared = spared + 1 if len(self.kills) == due else 0
                 if spared > 1 or code == NEVER:
                     return False
                 if spared or self._rng.random() < 0.5:
@@ -112,7 +118,7 @@ class Disturbed:
         return psutil.wait_procs(processes(self.project.folder), timeout=30)[1]
 
     def _attempt(self, command: list[str], kills: int) -> int:
-        """Run a command and kill at random moments; return its exit code, or `NEVER`."""
+        """Run a command and kill at random moments until there were so many; return its exit code, or `NEVER`."""
         with self._log.open("ab") as log:
             log.write(f"$ {' '.join(command)}\n".encode())
             log.flush()
@@ -207,10 +213,9 @@ def test_it_ends_as_if_nobody_had_disturbed_it(
         tally.seeds.append(seed)
         rng = random.Random(seed)  # noqa: S311 - when to kill what
         start = whole.start if rng.random() < 0.3 else whole.start_with_store
-        # Under DVC everything begins with DVC's own start; by hand, more of the kills meet the stages.
-        commands = [["dvc", "repro"]] if number % 2 else [["ltrec", *stage] for stage in STAGES]
-        disturbed = Disturbed(start.copy(tmp_path / str(repeated) / "project"), rng, commands, 2 * whole.seconds)
-        ended = disturbed.run(left)
+        disturbed = Disturbed(start.copy(tmp_path / str(repeated) / "project"), rng, 1.3 * whole.seconds)
+        # Under DVC each attempt begins with DVC's own start; by hand, more of the kills meet the stages.
+        ended = disturbed.run(UNDER_DVC if number % 2 else BY_HAND, left)
         tally.add("kills", len(disturbed.kills))
         for kind in ("stage", "dvc", "decoder", "sender", "group"):
             tally.add(f"of the {kind}", sum(f" to the {kind} of " in kill for kill in disturbed.kills))
