@@ -38,6 +38,7 @@ def main() -> NoReturn:
 
     process.share_cores()
     process.end_in_order_on_sigterm()
+    process.repeat_dropped_interrupts()
     if "DVC_STAGE" in os.environ:
         process.die_with_parent()
     try:

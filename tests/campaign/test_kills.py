@@ -240,8 +240,8 @@ def faults(disturbed: Disturbed, whole: Whole, *, ended: bool) -> Iterator[tuple
     found = outputs(folder)
     for path in sorted(found.items() ^ whole.outputs.items()):
         yield "different", path[0]
-    yield from (("temporaries", line) for line in temporaries(folder))
     disturbed.project.run("ltrec", "sync")
+    yield from (("temporaries", line) for line in temporaries(folder))
     held = held_by_mlflow(folder)
     yield from (("lost", f"{fact} × {number}") for fact, number in (whole.held - held).items())
     yield from (("doubled", f"{fact} × {number}") for fact, number in (held - whole.held).items())
