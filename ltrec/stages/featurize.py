@@ -11,6 +11,7 @@ from ltrec.artifacts import SPLITS, Layout
 from ltrec.compute import device as devices
 from ltrec.compute import distributed, precision
 from ltrec.data.image_lists import read_classes, read_list
+from ltrec.data.images.dataset import killed_worker_explained
 from ltrec.models import network as networks
 from ltrec.rebalancing import feature_bank
 from ltrec.rebalancing.featurizing import fill, view_loaders
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ltrec.config.params import Params
 
 
+@killed_worker_explained()
 def run(params: Params, *, profile: bool = False) -> None:
     """Write the feature banks of train, val and test.
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 from PIL import Image
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from tests.pipeline.checkout import Project
 
@@ -74,6 +76,15 @@ def processes(folder: Path) -> list[psutil.Process]:
         for process in psutil.process_iter(["cwd", "status"])
         if process.info["cwd"] == str(folder.resolve()) and process.info["status"] != psutil.STATUS_ZOMBIE
     ]
+
+
+def lock_is_lost(folder: Path) -> bool:
+    """Return whether DVC has an empty lock file, or half of one: it writes it in place."""
+    lock = folder / "dvc.lock"
+    try:
+        return lock.exists() and not YAML(typ="safe").load(lock)
+    except YAMLError:
+        return True
 
 
 def tracebacks(said: str) -> list[str]:

@@ -113,7 +113,7 @@ class BatchLoader:
             UserError: an image cannot be read, or a worker process is gone.
         """
         self._order.images, self._order.parts = (indices, seeds), parts
-        with _killed_worker_explained():
+        with killed_worker_explained():
             for batch in self._loader:
                 if isinstance(batch, UserError):
                     raise UserError(batch.what, where=batch.where)  # not itself: its traceback would hold this frame
@@ -121,7 +121,14 @@ class BatchLoader:
 
 
 @contextlib.contextmanager
-def _killed_worker_explained() -> Iterator[None]:
+def killed_worker_explained() -> Iterator[None]:
+    """Say in one line that a process that decodes was killed.
+
+    PyTorch raises that from a signal's handler, wherever this process is then: stages are decorated with it whole.
+
+    Raises:
+        UserError: a worker process is gone.
+    """
     try:
         yield
     except RuntimeError as error:
