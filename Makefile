@@ -1,4 +1,5 @@
-# make repro: from nothing to the comparison table.  make check: a minute, after each change.  make test: everything.
+# make repro: from nothing to the comparison table.  make check: a minute, after each change.  make test: every test.
+# make campaign: random kills and faults, a quarter of an hour.
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -12,7 +13,7 @@ help:
 	@echo "make repro    install, write data/ if it is absent, run the pipeline, show the comparison"
 	@echo "make check    lint, types, layers and the fast tests: what to run after each change"
 	@echo "make test     the same with every test, those that start pipelines, servers and other processes too"
-	@echo "make campaign  minutes of kills, faults and fuzzing; LTREC_CAMPAIGN_EXAMPLES=N says how many inputs a test makes up"
+	@echo "make campaign  a quarter of an hour of random kills, full disks, lossy servers and hostile input; ends with counts"
 	@echo "make bench    the figures of benchmarks/ that need no GPU, as JSON"
 	@echo "make bench-gpu  those that need one; PYTHON must have what benchmarks/ imports, no DVC, no MLflow, no network"
 	@echo "make lock     resolve requirements.lock anew"
@@ -45,7 +46,7 @@ test: lint
 	python -m pytest $(SIDE_BY_SIDE) -m "not campaign"
 
 campaign: $(INSTALLED)
-	python -m pytest -m campaign --capture=no tests/campaign
+	python -m pytest $(SIDE_BY_SIDE) -m campaign tests/campaign
 
 bench: $(INSTALLED)
 	python benchmarks/digits.py

@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -79,3 +80,32 @@ def end_in_order_on_sigterm(grace: int = 30) -> None:
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, leave)
+
+
+def repeat_dropped_interrupts(pause: float = 0.05, grace: int = 30) -> None:
+    """Raise what Ctrl-C and SIGTERM raise once more where Python drops it; after `grace` seconds the process is killed.
+
+    Python does in destructors, in callbacks of weak references and around a fork: it shows a traceback and goes on as
+    if nobody had asked it to end.
+    """
+    show = sys.unraisablehook
+
+    def repeat(dropped: sys.UnraisableHookArgs) -> None:
+        error = dropped.exc_value
+        if (
+            not isinstance(error, KeyboardInterrupt | SystemExit)
+            or threading.current_thread() is not threading.main_thread()
+        ):
+            show(dropped)
+            return
+        again = type(error)(*error.args)
+
+        def ask_again(_signum: int, _frame: FrameType | None) -> None:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(grace)
+            raise again
+
+        signal.signal(signal.SIGALRM, ask_again)
+        signal.setitimer(signal.ITIMER_REAL, pause)  # by then Python has left the callback
+
+    sys.unraisablehook = repeat

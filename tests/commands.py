@@ -33,6 +33,7 @@ def ltrec(*arguments: str, cwd: Path) -> Done:
             contextlib.chdir(cwd),
             patch.dict(os.environ),
             patch.object(sys, "argv", ["ltrec", *arguments]),
+            patch.object(sys, "unraisablehook", sys.unraisablehook),
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(errors),
         ):

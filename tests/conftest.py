@@ -29,8 +29,11 @@ _SLOW_TO_START = {"dvc", "ltrec", "mlflow", "torchrun", Path(sys.executable).nam
 
 @pytest.fixture(autouse=True)
 def _fast_tests_stay_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep `make check` quick: fail a test that starts a Python process or imports MLflow, unless it is marked."""
-    if request.node.get_closest_marker("slow") or request.node.get_closest_marker("campaign"):
+    """Keep `make check` quick: fail a test that starts a Python process or imports MLflow.
+
+    Those that are marked slow, and the campaigns, may.
+    """
+    if any(request.node.get_closest_marker(name) for name in ("slow", "campaign")):
         yield
         return
 

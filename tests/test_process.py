@@ -46,6 +46,8 @@ del thing
 pathlib.Path(sys.argv[1], "went on").touch()
 time.sleep(60)
 """
+# As above, until it is asked once more.
+TAUGHT = DEAF.replace("grace=1)", "grace=20)\nprocess.repeat_dropped_interrupts()")
 IN_ORDER = "process.end_in_order_on_sigterm()"
 
 
@@ -74,6 +76,17 @@ def test_sigterm_ends_a_process_that_drops_the_exception(tmp_path: Path) -> None
         assert (tmp_path / "went on").exists()
         assert stage.stderr is not None
         assert "Exception ignored" in stage.stderr.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_python_drops_is_raised_again(number: signal.Signals, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", TAUGHT, str(tmp_path)], stderr=subprocess.PIPE, text=True) as stage:
+        assert appears(tmp_path / "ready")
+        stage.send_signal(number)
+        assert stage.wait(10) == (128 + number if number == signal.SIGTERM else -number)
+        assert stage.stderr is not None
+        assert "Exception ignored" not in stage.stderr.read()
 
 
 @pytest.mark.slow

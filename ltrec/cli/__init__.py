@@ -42,6 +42,7 @@ def main() -> NoReturn:
     closed = process.occupy_closed_streams()
     process.share_cores()
     process.end_in_order_on_sigterm()
+    process.repeat_dropped_interrupts()
     if "DVC_STAGE" in os.environ:
         process.die_with_parent()
     try:

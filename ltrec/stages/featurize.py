@@ -11,6 +11,7 @@ from ltrec.artifacts import SPLITS, Layout
 from ltrec.compute import device as devices
 from ltrec.compute import distributed, precision
 from ltrec.data.image_lists import read_classes, read_list
+from ltrec.data.images.dataset import killed_worker_explained
 from ltrec.data.images.path_list import compact
 from ltrec.models import network as networks
 from ltrec.rebalancing import feature_bank
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ltrec.config.params import Params
 
 
+@killed_worker_explained()
 def run(params: Params, *, profile: bool = False) -> None:
     """Write the feature banks of train, val and test.
 

@@ -12,6 +12,7 @@ from ltrec.artifacts import Layout
 from ltrec.compute import device as devices
 from ltrec.compute import precision
 from ltrec.data.image_lists import read_list
+from ltrec.data.images.dataset import killed_worker_explained
 from ltrec.data.images.device_loader import training_loader
 from ltrec.data.images.path_list import compact
 from ltrec.errors import UserError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 
 
+@killed_worker_explained()
 def run(params: Params, variant: str) -> None:
     """Write the variant's head and its train and val figures."""
     layout = Layout()

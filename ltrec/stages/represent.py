@@ -13,6 +13,7 @@ from ltrec.artifacts import Layout
 from ltrec.compute import device as devices
 from ltrec.compute import distributed, precision
 from ltrec.data.image_lists import read_classes, read_list
+from ltrec.data.images.dataset import killed_worker_explained
 from ltrec.data.images.device_loader import DeviceLoader, training_loader
 from ltrec.data.images.path_list import compact
 from ltrec.errors import UserError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _INDECISIVE = {"workers", "compile"}
 
 
+@killed_worker_explained()
 def run(params: Params, *, profile: bool = False) -> None:
     """Train, going on from the last finished epoch of an interrupted training of the same thing.
 

@@ -357,6 +357,15 @@ def test_a_file_that_vanished_is_one_line(params: Build) -> None:
         represent.run(params())
 
 
+def test_a_decoding_process_killed_at_any_moment_is_one_line(params: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **_named: object) -> None:  # as PyTorch's handler of SIGCHLD does, in any line
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(training, "validate", interrupted)
+    with pytest.raises(UserError, match=r"represent\.workers, .*: a process that decodes images was killed"):
+        represent.run(params())
+
+
 def test_fewer_images_than_a_batch_still_train(params: Build) -> None:
     represent.run(params(represent={"batch_size": 500, "epochs": 2}))
     assert len(artifacts.read_csv(LAYOUT.history)) == 2

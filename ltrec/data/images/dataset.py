@@ -133,7 +133,7 @@ class BatchLoader:
             largest = max((len(indices[part]) for part in parts), default=0)
             _require_shared_memory(min(self._waiting, len(parts)) * largest * self._pixels * self._beside)
             self._waiting = 0  # from now on the processes live, and what they take is not free any more
-        with _killed_worker_explained():
+        with killed_worker_explained():
             for batch in self._loader:
                 if isinstance(batch, UserError):
                     raise UserError(batch.what, where=batch.where)  # not itself: its traceback would hold this frame
@@ -164,7 +164,14 @@ def _require_shared_memory(needed: int) -> None:
 
 
 @contextlib.contextmanager
-def _killed_worker_explained() -> Iterator[None]:
+def killed_worker_explained() -> Iterator[None]:
+    """Say in one line that a process that decodes was killed.
+
+    PyTorch raises that from a signal's handler, wherever this process is then: stages are decorated with it whole.
+
+    Raises:
+        UserError: a worker process is gone.
+    """
     try:
         yield
     except RuntimeError as error:
