@@ -11,6 +11,9 @@ import pytest
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
+SEED = int(os.environ.get("LTREC_CAMPAIGN_SEED", "0"))
+"""The seed that all random numbers of the campaigns come from."""
+
 GOOD = ("done", "same")
 FAULTS = ("different", "stuck", "lost", "doubled", "tracebacks")
 
@@ -50,7 +53,7 @@ def tally(request: pytest.FixtureRequest) -> Tally:
 @pytest.fixture(scope="session")
 def campaign_seed() -> int:
     """The seed that all random numbers of the campaigns come from."""
-    return int(os.environ.get("LTREC_CAMPAIGN_SEED", "0"))
+    return SEED
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
@@ -69,4 +72,4 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
         terminalreporter.section("campaigns")
     for campaign, total in sorted(added.items()):
         line = ", ".join(f"{what} {number}" for what, number in total.items())
-        terminalreporter.write_line(f"{campaign}: {line}; seeds {' '.join(seeds[campaign]) or '-'}")
+        terminalreporter.write_line(f"{campaign}: {line}; seeds {' '.join(dict.fromkeys(seeds[campaign])) or '-'}")

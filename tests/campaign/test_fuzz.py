@@ -1,6 +1,6 @@
 """Hostile and broken files by the ten thousand: each ends in a result or in one line, and none takes long.
 
-`LTREC_CAMPAIGN_EXAMPLES` says how many there are of each kind, `LTREC_CAMPAIGN_SEED` which; both are printed.
+`LTREC_CAMPAIGN_EXAMPLES` says how many there are of each kind.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import io
 import json
 import os
 import pickle
-import random
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from ltrec.models.weights import read_state_dict
 from ltrec.published import content as published
 from ltrec.published.import_features import _arrays
 from ltrec.published.pickles import read_pickle
+from tests.campaign.conftest import SEED
 from tests.campaign.inputs import FLIPS, JSON, LABELS, PATHS, PLACES, SCALARS, SPLITS, TEXT, flipped, spliced
 from tests.commands import ltrec
 from tests.hostile import ARRAYS, hostile
@@ -40,25 +40,25 @@ from tests.hostile import ARRAYS, hostile
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.campaign.conftest import Tally
+
 pytestmark = pytest.mark.campaign
 
 EXAMPLES = int(os.environ.get("LTREC_CAMPAIGN_EXAMPLES", "200"))
-SEED = int(os.environ.get("LTREC_CAMPAIGN_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 SECONDS = 10.0  # of a processor: the most that one input may take
 GOOD = (Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8")
 
-COUNTS: dict[str, dict[str, float]] = {}
+
+class Current:
+    """The test that runs."""
+
+    tally: Tally
 
 
-@pytest.fixture(scope="module", autouse=True)
-def counts(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Print what became of the inputs, with the seed to repeat them."""
-    yield
-    terminal = request.config.get_terminal_writer()
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        terminal.line(f"\nLTREC_CAMPAIGN_SEED={SEED} LTREC_CAMPAIGN_EXAMPLES={EXAMPLES}")
-        for kind, counted in COUNTS.items():
-            terminal.line(f"{kind}: " + ", ".join(f"{what} {number:,.15g}" for what, number in counted.items()))
+@pytest.fixture(autouse=True)
+def _counted(tally: Tally) -> None:
+    tally.seeds.append(str(SEED))
+    Current.tally = tally
 
 
 def campaign(share: float = 1) -> Callable[[Any], Any]:
@@ -77,23 +77,20 @@ def campaign(share: float = 1) -> Callable[[Any], Any]:
 
 
 @contextlib.contextmanager
-def one_line_or_done(kind: str) -> Iterator[None]:
+def one_line_or_done() -> Iterator[None]:
     """Count an input, which may end in a result or in a `UserError` of printable length; anything else is a failure."""
-    counted = COUNTS.setdefault(kind, {"done": 0, "refused": 0, "longest": 0.0})
     began = time.process_time()
     refusal = None
     try:
         yield
     except UserError as error:
         refusal = error
-    counted["refused" if refusal else "done"] += 1
+    Current.tally.add("refused" if refusal else "done")
     if refusal is not None:
         assert refusal.lines
         assert all(len(line) < 5000 for line in refusal.lines)
         assert "For further information" not in str(refusal)
-    took = time.process_time() - began
-    counted["longest"] = max(counted["longest"], round(took, 2))
-    assert took < SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -105,26 +102,26 @@ class TestParams:
     @campaign(0.5)
     @given(PLACES)
     def test_a_good_file_with_stretches_replaced(self, places: list[tuple[float, float, str]]) -> None:
-        with one_line_or_done("params, spliced"):
+        with one_line_or_done():
             params.parse(spliced(GOOD, places))
 
     @campaign(0.5)
     @given(st.sampled_from([line for line in GOOD.splitlines() if ":" in line]), TEXT)
     def test_a_good_file_with_a_value_replaced(self, line: str, word: str) -> None:
-        with one_line_or_done("params, values"):
+        with one_line_or_done():
             params.parse(GOOD.replace(line, f"{line.partition(':')[0]}: {word}"))
 
     @campaign(0.5)
     @given(JSON)
     def test_any_content(self, content: Any) -> None:
-        with one_line_or_done("params, anything"):
+        with one_line_or_done():
             params.parse(json.dumps(content, ensure_ascii=False))
 
     @campaign(0.5)
     @given(st.integers(1, 60), st.sampled_from(["[*a{0}, *a{0}]", "{{<<: [*a{0}, *a{0}]}}", "[*a{0}]", "{{x: *a{0}}}"]))
     def test_aliases(self, depth: int, step: str) -> None:
         lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {step.format(n - 1)}" for n in range(1, depth))]
-        with one_line_or_done("params, aliases"):
+        with one_line_or_done():
             params.parse("\n".join([*lines, GOOD]))
 
 
@@ -135,9 +132,9 @@ class TestLists:
     )
     def test_lists(self, folder: Path, rows: list[tuple[str, str]], blank: str, unknown: bool) -> None:
         (folder / "list.txt").write_bytes("\n".join(map(blank.join, rows)).encode("utf-8", "surrogatepass"))
-        with one_line_or_done("lists"):
+        with one_line_or_done():
             list_text(read_list(folder / "list.txt", 10, unknown=unknown)).encode()
-        with one_line_or_done("class names"):
+        with one_line_or_done():
             read_classes(folder / "list.txt")
 
     @campaign(4)
@@ -145,7 +142,7 @@ class TestLists:
     def test_bytes(self, folder: Path, flips: list[tuple[float, int]], cut: float) -> None:
         data = "".join(f"train/n0144/{n}.jpg {n % 10}\n" for n in range(20)).encode()
         (folder / "list.txt").write_bytes(flipped(data, flips, cut))
-        with one_line_or_done("lists, bytes"):
+        with one_line_or_done():
             read_list(folder / "list.txt", 10)
 
 
@@ -158,14 +155,14 @@ class TestTables:
         cells = [[json.dumps(cell) for cell in row] for row in rows] if quoted else rows
         text = "path,label,split\n" + "\n".join(map(comma.join, cells))
         (folder / "table.csv").write_bytes(text.encode("utf-8", "surrogatepass"))
-        with one_line_or_done("CSV"):
+        with one_line_or_done():
             CsvSource(kind="csv", root=str(folder), file="table.csv", split="split").scan()
 
     @campaign(0.5)
     @given(FLIPS, st.floats(0, 1), st.sampled_from(["snappy", "none", "zstd"]))
     def test_parquet_bytes(self, folder: Path, flips: list[tuple[float, int]], cut: float, compression: str) -> None:
         (folder / "table.parquet").write_bytes(flipped(parquet_bytes(compression), flips, cut))
-        with one_line_or_done("Parquet, bytes"):
+        with one_line_or_done():
             CsvSource(kind="csv", root=str(folder), file="table.parquet").scan()
 
     @campaign(0.2)
@@ -176,7 +173,7 @@ class TestTables:
             parquet.write_table(pa.table({"path": column, "label": labels}), folder / "table.parquet")
         except (pa.ArrowException, UnicodeError, OverflowError):
             return
-        with one_line_or_done("Parquet, content"):
+        with one_line_or_done():
             CsvSource(kind="csv", root=str(folder), file="table.parquet").scan()
 
 
@@ -218,7 +215,7 @@ class TestINaturalist:
 
     def scan(self, folder: Path, text: str) -> None:
         (folder / "train.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-        with one_line_or_done("iNaturalist"):
+        with one_line_or_done():
             INaturalistSource(kind="inaturalist", root=str(folder), train="train.json").scan()
 
 
@@ -261,11 +258,11 @@ class TestPickles:
     def read(self, folder: Path, data: bytes) -> None:
         file = folder / "dump.pkl"
         file.write_bytes(data)
-        with one_line_or_done("pickles"):
+        with one_line_or_done():
             _arrays(read_pickle(file), str(file), len(data))
-        with one_line_or_done("checkpoints"):
+        with one_line_or_done():
             published.parse(read_checkpoint(file), where=str(file))
-        with one_line_or_done("weights"):
+        with one_line_or_done():
             read_state_dict(file)
 
     @pytest.mark.parametrize("kind", list(hostile(Path("mark"))))
@@ -296,11 +293,8 @@ class TestCommands:
         self.check("prepare", folder=folder)
 
     def check(self, *arguments: str, folder: Path, most: int = 1) -> None:
-        began = time.process_time()
         done = ltrec(*arguments, cwd=folder)
-        counted = COUNTS.setdefault("commands", {"done": 0, "refused": 0, "longest": 0.0})
-        counted["done" if done.returncode == 0 else "refused"] += 1
-        counted["longest"] = max(counted["longest"], round(time.process_time() - began, 2))
+        Current.tally.add("done" if done.returncode == 0 else "refused")
         assert done.returncode in {0, 2}
         lines = done.stderr.split("\n")[:-1]
         errors = [line for line in lines if line.startswith("error: ")]

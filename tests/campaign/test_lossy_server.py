@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
-import time
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +16,7 @@ import pytest
 
 from ltrec import artifacts
 from ltrec.stages import recording
+from tests.campaign.conftest import SEED
 from tests.campaign.facts import Facts, facts
 from tests.campaign.lossy_server import LossyServer, SeededPlan
 from tests.tracking.conftest import Project, SenderHere, SilentSender
@@ -28,8 +26,9 @@ from tests.tracking.test_sending import Server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.campaign.conftest import Tally
+
 SERVERS = int(os.environ.get("LTREC_CAMPAIGN_SERVERS") or 30)
-SEED = int(os.environ.get("LTREC_CAMPAIGN_SEED") or secrets.randbelow(10**6))
 TRIES = 80
 RECORDED = Path(__file__).parents[2] / "artifacts"
 
@@ -107,33 +106,29 @@ def verdict(sent: bool, said: str, found: Facts, wanted: Facts) -> str:
 
 
 def test_every_record_arrives_once(
-    project: Project, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    project: Project,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tally: Tally,
 ) -> None:
     for name, value in {"MAX_RETRIES": "1", "BACKOFF_FACTOR": "0", "BACKOFF_JITTER": "0", "TIMEOUT": "30"}.items():
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
-    counts: Counter[str] = Counter()
-    faults: Counter[str] = Counter()
-    bad: list[str] = []
     with closing(LossyServer(server.url)) as lossy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", lossy.url)
         assert send(project, lossy, "undisturbed")
         wanted = facts(server.project.folder, "undisturbed")
         for seed in range(SEED, SEED + SERVERS):
-            begun = time.monotonic()
+            tally.seeds.append(str(seed))
             lossy.follow(SeededPlan(seed))
             sent = send(project, lossy, f"seed {seed}")
-            faults.update(fault.name for fault in lossy.faults.elements())
+            tally.add("faults", lossy.faults.total())
             lossy.follow(None)
             said, found = "".join(capfd.readouterr()), facts(server.project.folder, f"seed {seed}")
-            what = verdict(sent, said, found, wanted)
-            counts.update(["done", what])
-            if what != "same":
-                bad.append(f"seed {seed}: {what}: lacks {wanted - found}, beyond {found - wanted}; {said}")
-            with capfd.disabled():
-                print(f"seed {seed}: {what}, {time.monotonic() - begun:.1f} s, {SeededPlan(seed).rate}")  # noqa: T201
-    kinds = ("done", "same", "different", "stuck", "lost", "doubled", "tracebacks")
-    with capfd.disabled():
-        print(f"lossy servers from seed {SEED}:", ", ".join(f"{counts[kind]} {kind}" for kind in kinds))  # noqa: T201
-        print("faults:", ", ".join(f"{number} {fault}" for fault, number in sorted(faults.items())))  # noqa: T201
-    assert counts["done"] == SERVERS
-    assert not bad, "\n".join(bad)
+            tally.add("done")
+            if (what := verdict(sent, said, found, wanted)) == "same":
+                tally.add(what)
+            else:
+                tally.fault(what, f"seed {seed}: lacks {wanted - found}, beyond {found - wanted}; {said}")
+    assert tally.counts["done"] == SERVERS
+    assert not tally.faults, "\n".join(tally.faults)
