@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import shutil
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ltrec.tracking.creating import create_once
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from mlflow.entities import Run
 
@@ -46,6 +48,8 @@ class Runs:
         self._forget()
         with _creation():  # where there are no tables, they are made
             self._expect(None if store.is_server() else _MIGRATION)
+            if store.is_local() and _is_missing(store.database()):
+                _make_store()
             self._mlflow = MlflowClient(store.tracking_uri())
             self._mlflow.search_experiments(max_results=1)
 
@@ -202,6 +206,24 @@ class Runs:
 
         tags = {"ltrec.state": record.state} | model["tags"]
         Registry(self._client, run, record.about.model).register(file, tags, model["alias"])
+
+
+def _is_missing(database: Path) -> bool:
+    """Return whether there is no database; to ask SQLite for a lock leaves an empty file."""
+    return not database.exists() or not database.stat().st_size
+
+
+def _make_store() -> None:
+    """Make the project's own store as a whole or not at all: MLflow cannot finish tables that a kill left half made."""
+    folder = store.database().with_suffix(".db.new")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        new = folder / store.database().name
+        MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
+        new.replace(store.database())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class SystemLoad:
