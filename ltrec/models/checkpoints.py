@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _REAL = {"float16", "bfloat16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64"}
 _FORBIDDEN = re.compile(r"GLOBAL (?P<name>[\w.]+)")
+_ZIP = b"PK\x03\x04"
 
 
 def read_checkpoint(path: Path) -> object:
@@ -67,15 +68,20 @@ def is_sound(tensor: Tensor) -> bool:
 def refuse_bombs(path: Path) -> None:
     """Look through the pickles of a file before they are read: that of a zip file, or those that follow each other.
 
+    By its first bytes, as PyTorch does: zip's own reader would find an archive behind a pickle.
+
     Raises:
         UnpicklingError: They go beyond one of the limits in `pickle_limits`.
     """
     if not path.stat().st_size:
         return
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as packed:
-        for name in packed.namelist():
-            if name.endswith(".pkl"):
-                PickleScan(packed.read(name)).run()
+    with path.open("rb") as file:
+        is_zip = file.read(len(_ZIP)) == _ZIP
+    if is_zip:
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as packed:  # PyTorch says what is damaged
+            for name in packed.namelist():
+                if name.endswith(".pkl"):
+                    PickleScan(packed.read(name)).run()
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         end: int | None = 0

@@ -136,7 +136,8 @@ def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -
     tensors, header = _read(path)
     try:
         settings = TypeAdapter[Any](BackboneSettings).validate_python(header["backbone"])
-        geometry = Geometry(**header["geometry"])
+        # Headers that name no interpolation are from before there was a choice.
+        geometry = Geometry(**{"interpolation": "bicubic"} | header["geometry"])
         mean, std = header["mean"], header["std"]
     except (KeyError, TypeError, ValidationError) as error:
         raise UserError(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from ltrec.data.image_lists import ImageList
 
 # A part of the seed that keeps the views drawn apart from the sampler's draws.
 _VIEW_STREAM = 0x71E5
@@ -70,6 +71,22 @@ class FeatureBank:
         """Return the bank of the images that are of a class of the task."""
         known = self.labels != artifacts.UNKNOWN
         return self if known.all() else FeatureBank(self.features[:, known], self.labels[known], self.header)
+
+    def require_images_of(self, listed: ImageList, file: Path, *, where: str) -> None:
+        """Refuse a bank of other images than a list's, as far as their labels tell.
+
+        Args:
+            listed: The list.
+            file: Its file.
+            where: The bank's file.
+
+        Raises:
+            UserError: The labels differ.
+        """
+        if not np.array_equal(listed.labels, self.labels.cpu().numpy()):
+            raise UserError(
+                f"holds features of other images than {file} lists; run `ltrec featurize` or `dvc repro`", where=where
+            )
 
     @property
     def plain(self) -> Tensor:

@@ -44,12 +44,15 @@ def _lines() -> Iterator[bytes]:
 
 
 def _between_nuls() -> Iterator[bytes]:
-    rest = b""
+    rest, is_separated = b"", False
     while block := sys.stdin.buffer.read1(_BLOCK):  # type: ignore[union-attr]
         *whole, rest = (rest + block).split(b"\0")
+        is_separated |= bool(whole)
         yield from filter(None, whole)
         if len(rest) > _BLOCK:
-            raise UserError("the list on standard input is not separated by NUL bytes; -0 expects it", where="predict")
+            break
+    if len(rest) > _BLOCK or (b"\n" in rest and not is_separated):
+        raise UserError("the list on standard input is not separated by NUL bytes; -0 expects it", where="predict")
     if rest:
         yield rest
 

@@ -243,7 +243,7 @@ def _write_table(predictions: Iterable[Prediction], card: ModelCard, top: int) -
         cells = [str(prediction.file), verdict, f"{probability:.1%}"]
         if top > 1:
             cells.append(", ".join(f"{name} {value:.1%}" for name, value in others))
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(console.printable(cell)) for cell in cells))
     if table.row_count:
         console.show(table)
 

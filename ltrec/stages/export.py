@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ltrec.config.export import ExportSettings
     from ltrec.config.params import Params
+    from ltrec.data.image_lists import ImageList
     from ltrec.models.heads import Head
     from ltrec.models.network import Network
     from ltrec.serving.model_card import ExportPrecision
@@ -66,7 +67,7 @@ def run(
         classes = len(card.classes)
         val = read_list(layout.split_list("val"), classes, unknown=True).known()
         checked = sample(val, settings.check_images, root, network.geometry)
-        evaluated = _evaluated_logits(layout, network.head, checked.rows)
+        evaluated = _evaluated_logits(layout, network.head, val, checked.rows)
         calibration = None
         if settings.precision == "int8":
             train = read_list(layout.split_list("train"), classes)
@@ -147,9 +148,11 @@ def _threshold(layout: Layout, variant: str) -> float | None:
     return figures["openset"]["msp"]["threshold"] if "openset" in figures else None
 
 
-def _evaluated_logits(layout: Layout, head: Head, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _evaluated_logits(layout: Layout, head: Head, val: ImageList, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the logits (n, C) of rows of val's known images, made from the feature bank as for the evaluation."""
-    bank = FeatureBank.open(layout.features("val"), representation=artifacts.digest(layout.model)).known()
+    path = layout.features("val")
+    bank = FeatureBank.open(path, representation=artifacts.digest(layout.model)).known()
+    bank.require_images_of(val, layout.split_list("val"), where=str(path))
     with torch.inference_mode():
         logits: NDArray[np.float32] = head(bank.plain[torch.from_numpy(rows)]).numpy()
     return logits

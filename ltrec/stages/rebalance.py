@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ltrec import artifacts, console
 from ltrec.artifacts import Layout
 from ltrec.compute import device as devices
@@ -131,10 +129,5 @@ def _fit_on_images(
 def _paths(layout: Layout, train: FeatureBank, classes: int) -> Sequence[str]:
     """Return the paths of the images behind the bank of train."""
     listed = read_list(layout.split_list("train"), classes)
-    if not np.array_equal(listed.labels, train.labels.numpy()):
-        raise UserError(
-            f"holds features of other images than {layout.split_list('train')} lists;"
-            " run `ltrec featurize` or `dvc repro`",
-            where=str(layout.features("train")),
-        )
+    train.require_images_of(listed, layout.split_list("train"), where=str(layout.features("train")))
     return compact(listed).paths

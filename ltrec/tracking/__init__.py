@@ -103,7 +103,8 @@ def sync() -> None:
 
 
 def _unsent_runs() -> set[tuple[str, str]]:
-    return {(record.state, record.about.name) for record in Record.pending(records_folder())}
+    pending = Record.pending(records_folder())
+    return {(record.state, record.about.name) for record in pending if not record.is_written()}
 
 
 def _start(pipeline: Pipeline, stage: str, variant: str | None, sender_key: str) -> Record | None:

@@ -34,7 +34,8 @@ class Board:
             file.write(bytes(max(0, len(_FIELDS) * _NUMBER.size - file.tell())))
 
     def get(self, name: Field) -> float:
-        with contextlib.suppress(OSError), self._numbers.open("rb", buffering=0) as file:
+        # Empty while a sender that ends removes the folder and another one makes it anew.
+        with contextlib.suppress(OSError, struct.error), self._numbers.open("rb", buffering=0) as file:
             return float(_NUMBER.unpack(os.pread(file.fileno(), _NUMBER.size, _offset(name)))[0])
         return 0.0  # a sender that ends removes it
 

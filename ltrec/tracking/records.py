@@ -103,7 +103,8 @@ class Record(Run):
             artifacts.write_json(record.folder / "about.json", asdict(about))  # now a sender sees it
         except OSError:
             record.release()
-            record.remove()
+            shutil.rmtree(record.folder, ignore_errors=True)
+            record._remove_empty_state()
             raise
         return record
 
@@ -116,9 +117,10 @@ class Record(Run):
     def pending(cls, tracking: Path) -> list[Self]:
         """Return the records that MLflow may not have in full, oldest first."""
         found: list[tuple[int, Self]] = []
-        for about in tracking.glob("*/*/about.json"):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                found.append((about.stat().st_mtime_ns, cls.at(about.parent)))
+        for state in _entries(tracking):
+            for folder in _entries(state):
+                with contextlib.suppress(OSError, ValueError, TypeError):
+                    found.append(((folder / "about.json").stat().st_mtime_ns, cls.at(folder)))
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
     def is_written(self) -> bool:
@@ -126,10 +128,10 @@ class Record(Run):
         try:
             with self._lines.open("rb") as lines:
                 fcntl.flock(lines, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:  # BlockingIOError: it is locked; after another nobody knows, and it stays
+            return True
         return False
 
     @contextlib.contextmanager
@@ -206,6 +208,9 @@ class Record(Run):
         """Delete it, as MLflow has it all; only for who sends it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._sending_lock.unlink(missing_ok=True)
+        self._remove_empty_state()
+
+    def _remove_empty_state(self) -> None:
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()  # the state's last record
 
@@ -230,6 +235,14 @@ class Record(Run):
             if not self._mute:
                 console.warn(f"{self.folder}: cannot be written ({os.strerror(error.errno or 0)}); MLflow will lack it")
             self._mute = True
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder; nothing where it is none, or has just gone."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _new_folder(state: Path, name: str) -> Path:

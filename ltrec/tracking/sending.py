@@ -104,9 +104,11 @@ class Sender:
     def _overdue(self, board: Board, asked: float) -> str | None:
         """Return what is wrong where the sender or the store should have answered by now."""
         now = time.monotonic()
-        if now > max(asked, board.get("beat")) + _SIGN_OF_LIFE:
+        beat, due = board.get("beat"), board.get("due")
+        # Before its first beat Python starts, which takes long where much else runs.
+        if now > (max(asked, beat) + _SIGN_OF_LIFE if beat else asked + _STOPPED):
             return "the process that sends does not react"
-        if now > max(asked + self._patience, board.get("due")):
+        if now > max(asked + self._patience, due):
             return f"no answer within {self._patience:g} s"
         return None
 

@@ -69,6 +69,7 @@ class Worker:
         self._sent_sizes: dict[Path, int] = {}
         self._sample_due = 0.0
         self._trouble, self._rest_until, self._insisted = "", 0.0, 0.0
+        self._refused: dict[Path, str] = {}
 
     def work(self, owner: int) -> None:
         threading.Thread(target=self._beat, args=(owner,), daemon=True).start()
@@ -91,6 +92,7 @@ class Worker:
         """Send every record that nobody writes, and return None or the first trouble."""
         if (insisted := self._board.get("insisted")) != self._insisted:
             self._insisted, self._rest_until = insisted, 0.0
+            self._refused.clear()
         finished = [record for record in Record.pending(self._tracking) if not record.is_written()]
         if not finished:
             return None
@@ -122,12 +124,19 @@ class Worker:
         self._sent_sizes = sizes
 
     def _send(self, record: Record, *, complete: bool) -> str | None:
+        """Return None or what went wrong. A complete record that MLflow refused is not sent again by this process."""
+        if record.folder in self._refused:
+            return self._refused[record.folder]
         self._expect()
+        is_own = record.about.sender == self._key
         try:
-            with record.sending(self._patience if complete else 0.0) as is_there:
-                return self._attempt(lambda: self._update(record, complete=complete)) if is_there else None
+            with record.sending(self._patience if complete and is_own else 0.0) as is_there:
+                trouble = self._attempt(lambda: self._update(record, complete=complete)) if is_there else None
         except UserError as error:
-            return str(error)
+            return str(error) if is_own else None  # another sender has it in hand
+        if trouble and complete and time.monotonic() >= self._rest_until:
+            self._refused[record.folder] = trouble
+        return trouble
 
     def _prepare_for(self, record: Record) -> None:
         """Import what only a stage that exports needs, while it works."""
@@ -191,7 +200,6 @@ class Worker:
 
     def _beat(self, owner: int) -> None:
         """Show that this process lives, look after its owner, and end where only a mute store keeps it."""
-        gone_since = None
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(owner)
             while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
@@ -202,7 +210,7 @@ class Worker:
         while True:
             now, due = time.monotonic(), self._board.get("due")
             self._board.set("beat", now)
-            if due and now > max(gone_since + _GRACE, due):
+            if due and now > max(gone_since + _GRACE, due) and not self._own_records():
                 os._exit(1)
             time.sleep(_BEAT_EVERY)
 

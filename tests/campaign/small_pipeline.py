@@ -37,6 +37,8 @@ STAGES = [
     ["prepare"], ["represent"], ["featurize"], ["rebalance", "joint"], ["rebalance", "crt"], ["evaluate"], ["export"],
 ]  # fmt: skip
 _TRACEBACK = "Traceback (most recent call last)"
+# Python shows a Ctrl-C that comes while it imports the program.
+_STARTING = re.compile(r":\n  File \"[^\"]*/bin/\w+\", line \d+, in <module>\n    from (?:\s+.*\n)+KeyboardInterrupt\n")
 
 
 def small_project(folder: Path) -> Project:
@@ -78,20 +80,24 @@ def processes(folder: Path) -> list[psutil.Process]:
     ]
 
 
-def lock_is_lost(folder: Path) -> bool:
-    """Return whether DVC has an empty lock file, or half of one: it writes it in place."""
-    lock = folder / "dvc.lock"
+def lost_files(folder: Path) -> list[Path]:
+    """Return the files of DVC's that are empty or cut off: it writes them in place."""
+    return [file for file in (folder / "dvc.lock", folder / ".dvc/tmp/rwlock") if file.exists() and _is_lost(file)]
+
+
+def _is_lost(file: Path) -> bool:
     try:
-        return lock.exists() and not YAML(typ="safe").load(lock)
+        return YAML(typ="safe").load(file) is None  # JSON is YAML; with no lock held rwlock is {}
     except YAMLError:
         return True
 
 
 def tracebacks(said: str) -> list[str]:
-    """Return the last line of each traceback: what was raised."""
+    """Return the last line of each traceback: what was raised; without those of Ctrl-C before a program begins."""
     return [
         next((line for line in part.splitlines()[1:] if re.match(r"\S", line)), "cut off")
         for part in said.split(_TRACEBACK)[1:]
+        if not _STARTING.match(part)
     ]
 
 

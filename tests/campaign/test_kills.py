@@ -18,7 +18,7 @@ import pytest
 from tests.campaign.small_pipeline import (
     STAGES,
     held_by_mlflow,
-    lock_is_lost,
+    lost_files,
     outputs,
     processes,
     small_project,
@@ -83,7 +83,7 @@ class Disturbed:
     def __init__(self, project: Project, rng: random.Random, pause: float) -> None:
         self.project = project
         self.kills: list[str] = []
-        self.lost_locks = 0
+        self.lost_files = 0
         self._rng, self._pause = rng, pause
         self._log = project.folder.with_suffix(".log")
 
@@ -103,7 +103,7 @@ class Disturbed:
                     return False
                 if spared or self._rng.random() < 0.5:
                     self._rest()
-                self._mend_lock()
+                self._mend()
         return True
 
     def said(self) -> str:
@@ -121,11 +121,11 @@ class Disturbed:
     def _rest(self) -> list[psutil.Process]:
         return psutil.wait_procs(processes(self.project.folder), timeout=30)[1]
 
-    def _mend_lock(self) -> None:
-        """Remove what is left of a `dvc.lock` that DVC was killed over, as docs/reliability.md says."""
-        if lock_is_lost(self.project.folder):
-            self.lost_locks += 1
-            (self.project.folder / "dvc.lock").unlink()
+    def _mend(self) -> None:
+        """Remove what is left of the files that DVC was killed over, as docs/reliability.md says."""
+        for file in lost_files(self.project.folder):
+            self.lost_files += 1
+            file.unlink()
 
     def _attempt(self, command: list[str], kills: int) -> int:
         """Run a command and kill at random moments until there were so many; return its exit code, or `NEVER`."""
@@ -227,7 +227,7 @@ def test_it_ends_as_if_nobody_had_disturbed_it(
         # Under DVC each attempt begins with DVC's own start; by hand, more of the kills meet the stages.
         ended = disturbed.run(UNDER_DVC if number % 2 else BY_HAND, left)
         tally.add("kills", len(disturbed.kills))
-        tally.add("dvc.lock removed", disturbed.lost_locks)
+        tally.add("files of DVC's removed", disturbed.lost_files)
         for kind in ("stage", "dvc", "decoder", "sender", "group"):
             tally.add(f"of the {kind}", sum(f" to the {kind} of " in kill for kill in disturbed.kills))
         for what, line in faults(disturbed, whole, ended=ended):

@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import re
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,15 @@ def test_bombs_are_refused_at_once(data: bytes, words: str, file: Path) -> None:
         read_pickle(file)
     assert time.monotonic() - began < 5
     assert words in str(told.value)
+
+
+def test_an_archive_behind_a_pickle_hides_nothing(file: Path) -> None:
+    """`pickle` and PyTorch look at the first bytes, zip's reader at the last."""
+    file.write_bytes(doubled(60, as_key=True))
+    with zipfile.ZipFile(file, "a") as packed:
+        packed.writestr("data.txt", "nothing")
+    with pytest.raises(UserError, match="a key of more than 10,000 values"):
+        read_pickle(file)
 
 
 def test_what_is_shared_and_no_key_is_read(file: Path) -> None:

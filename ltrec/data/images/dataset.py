@@ -175,7 +175,7 @@ def killed_worker_explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader worker (pid" not in str(error):  # else an error that a worker met, not its end
             raise
         raise UserError(
             f"a process that decodes images was killed ({one_line(error, 120)}): for want of memory, or of shared"
