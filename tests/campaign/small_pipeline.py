@@ -38,7 +38,7 @@ STAGES = [
 ]  # fmt: skip
 _TRACEBACK = "Traceback (most recent call last)"
 # Python shows a Ctrl-C that comes while it imports the program.
-_STARTING = re.compile(r":\n  File \"[^\"]*/bin/\w+\", line \d+, in <module>\n    from (?:\s+.*\n)+KeyboardInterrupt\n")
+_STARTING = re.compile(r":\n  File \"[^\"]*/bin/\w+\", line \d+, in <module>\n    from .*\n(?:\s+.*\n)+KeyboardInterrupt\n")
 
 
 def small_project(folder: Path) -> Project:
@@ -93,12 +93,18 @@ def _is_lost(file: Path) -> bool:
 
 
 def tracebacks(said: str) -> list[str]:
-    """Return the last line of each traceback: what was raised; without those of Ctrl-C before a program begins."""
-    return [
-        next((line for line in part.splitlines()[1:] if re.match(r"\S", line)), "cut off")
-        for part in said.split(_TRACEBACK)[1:]
-        if not _STARTING.match(part)
-    ]
+    """Return the last line of each traceback: what was raised.
+
+    Not those of Ctrl-C outside ltrec's code, as docs/reliability.md says: before the program begins, and in C++, which
+    shows what Python raised in it after `what():`.
+    """
+    before, *parts = said.split(_TRACEBACK)
+    found = []
+    for part in parts:
+        if not (_STARTING.match(part) or before.endswith("what():  ")):
+            found.append(next((line for line in part.splitlines()[1:] if re.match(r"\S", line)), "cut off"))
+        before = part
+    return found
 
 
 def held_by_mlflow(folder: Path) -> Counter[tuple[Any, ...]]:
