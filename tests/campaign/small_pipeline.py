@@ -38,7 +38,9 @@ STAGES = [
 ]  # fmt: skip
 _TRACEBACK = "Traceback (most recent call last)"
 # Python shows a Ctrl-C that comes while it imports the program.
-_STARTING = re.compile(r":\n  File \"[^\"]*/bin/\w+\", line \d+, in <module>\n    from .*\n(?:\s+.*\n)+KeyboardInterrupt\n")
+_STARTING = re.compile(
+    r":\n  File \"[^\"]*/bin/\w+\", line \d+, in <module>\n    from .*\n(?:\s+.*\n)+KeyboardInterrupt\n"
+)
 
 
 def small_project(folder: Path) -> Project:
