@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.campaign
 
-EXAMPLES = int(os.environ.get("LTREC_CAMPAIGN_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("LTREC_CAMPAIGN_EXAMPLES", "1250"))
 SECONDS = 10.0  # of a processor: the most that one input may take
 GOOD = (Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8")
 

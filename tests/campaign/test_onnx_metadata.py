@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.campaign.conftest import Tally
 
-EXAMPLES = int(os.environ.get("LTREC_CAMPAIGN_EXAMPLES") or 200)
+EXAMPLES = int(os.environ.get("LTREC_CAMPAIGN_EXAMPLES") or 1250)
 MOST_KIB = 2**21
 CARD = ModelCard(
     ("red", "green", "blue"), Geometry(size=4, resize=4), (0.5,) * 3, (0.25,) * 3, "crt", "crt"
