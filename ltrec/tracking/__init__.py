@@ -103,8 +103,7 @@ def sync() -> None:
 
 
 def _unsent_runs() -> set[tuple[str, str]]:
-    pending = Record.pending(records_folder())
-    return {(record.state, record.about.name) for record in pending if not record.is_written()}
+    return {(record.state, record.about.name) for record in Record.finished(records_folder())}
 
 
 def _start(pipeline: Pipeline, stage: str, variant: str | None, sender_key: str) -> Record | None:

@@ -123,6 +123,11 @@ class Record(Run):
                     found.append(((folder / "about.json").stat().st_mtime_ns, cls.at(folder)))
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
+    @classmethod
+    def finished(cls, tracking: Path) -> list[Self]:
+        """Return those of the pending records that nobody writes any more, oldest first."""
+        return [record for record in cls.pending(tracking) if not record.is_written()]
+
     def is_written(self) -> bool:
         """Return True while a process writes it; once released it is never opened again."""
         try:

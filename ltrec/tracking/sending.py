@@ -89,7 +89,7 @@ class Sender:
             return board.trouble()
         while board.get("answered") < asked:
             if not self._lives():  # it was killed, or ended with another stage that had started it
-                if all(record.is_written() for record in Record.pending(records_folder())):
+                if not Record.finished(records_folder()):
                     return None
                 if again:
                     return "the process that sends has ended"

@@ -93,7 +93,7 @@ class Worker:
         if (insisted := self._board.get("insisted")) != self._insisted:
             self._insisted, self._rest_until = insisted, 0.0
             self._refused.clear()
-        finished = [record for record in Record.pending(self._tracking) if not record.is_written()]
+        finished = Record.finished(self._tracking)
         if not finished:
             return None
         troubles = [self._attempt(lambda: store.knock(self._patience))]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltrec.artifacts import irregular
+from ltrec.console import printable
 from ltrec.data.image_lists import listable, make_list
 from ltrec.data.sources.collection import Skipped
 from ltrec.errors import UserError, some
@@ -72,7 +73,7 @@ def visible_folders(folder: Path, root: Path) -> tuple[list[Path], list[str]]:
         if _holds(entry.is_dir):
             folders.append(Path(entry.path))
         else:
-            strays.append(_printable(_prefix(folder, root) + entry.name))
+            strays.append(printable(_prefix(folder, root) + entry.name))
     return folders, strays
 
 
@@ -101,19 +102,19 @@ def _files(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[tuple[s
     """
     real = os.path.realpath(folder)
     if real in above:
-        yield _printable(prefix[:-1]), "a link to a folder above it"
+        yield printable(prefix[:-1]), "a link to a folder above it"
         return
     for entry in entries(folder):
         path = prefix + entry.name
         if _holds(entry.is_dir):
             yield from _files(entry.path, f"{path}/", (*above, real))
         elif not _holds(entry.is_file):  # reading a pipe would wait for ever
-            yield _printable(path), "not a regular file" if irregular(Path(entry.path)) else "a broken link"
+            yield printable(path), "not a regular file" if irregular(Path(entry.path)) else "a broken link"
         else:
             try:
                 listable(path)
             except ValueError as error:
-                yield _printable(path), str(error)
+                yield printable(path), str(error)
             else:
                 yield path, None
 
@@ -129,9 +130,3 @@ def _holds(kind: Callable[[], bool]) -> bool:
 def _prefix(folder: Path, root: Path) -> str:
     """Return what stands before a name in the folder to make a path relative to `root`."""
     return "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
-
-
-def _printable(path: str) -> str:
-    """Return the path in one line, with odd bytes spelt out."""
-    text = path if is_text(path) else path.encode("utf-8", "backslashreplace").decode()
-    return text.replace("\n", "\\n").replace("\r", "\\r")
