@@ -17,7 +17,7 @@ WORKDIR /project
 COPY requirements.lock ./
 RUN pip install --requirement requirements.lock
 
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md dvc.yaml ./
 COPY ltrec ltrec
 RUN pip install --no-deps . && chown ltrec:ltrec /project
 

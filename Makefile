@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+NO_GIT := Written by make: there was no Git repository
 # A file's tests share what they set up, so that a file stays with one process.
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro lint check test campaign bench bench-gpu lock clean
+.PHONY: help install scm repro lint check test campaign bench bench-gpu lock clean
 
 help:
 	@echo "make repro    install, write data/ if it is absent, run the pipeline, show the comparison"
@@ -28,10 +29,19 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-repro: $(INSTALLED)
+repro: scm $(INSTALLED)
 	@test -e data || ltrec data digits
 	@dvc repro
 	@cat artifacts/evaluate/table.md
+
+# A ZIP holds no Git repository, and without one DVC stops unless it is told so.
+scm:
+	@if git rev-parse --git-dir >/dev/null 2>&1; then \
+		! grep -qs "$(NO_GIT)" .dvc/config.local || rm .dvc/config.local; \
+	elif ! test -e .dvc/config.local; then \
+		echo "no Git repository here: DVC goes without (git init brings dvc exp and comparing commits back)"; \
+		printf '# $(NO_GIT)\n[core]\n    no_scm = true\n' > .dvc/config.local; \
+	fi
 
 lint: $(INSTALLED)
 	ruff check .

@@ -79,6 +79,11 @@ def set_verbosity(level: Verbosity) -> None:
     _verbosity = level
 
 
+def verbosity_options() -> list[str]:
+    """Return the options of `ltrec` that make another process as talkative as this one."""
+    return {Verbosity.QUIET: ["--quiet"], Verbosity.VERBOSE: ["--verbose"]}.get(_verbosity, [])
+
+
 def drop_output(number: int) -> None:
     """Let what is written to a standard stream, 1 or 2, vanish from now on: its reader is gone, or its disk full."""
     stream = sys.stdout if number == 1 else sys.stderr

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
+STARTED_BY_RUN = "LTREC_RUN"
+"""The environment variable by which `ltrec run` tells a stage who started it."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -51,6 +53,11 @@ def cores() -> int:
     import joblib
 
     return int(joblib.cpu_count())
+
+
+def in_pipeline() -> bool:
+    """Return whether DVC or `ltrec run` started this process, as one stage of several."""
+    return "DVC_STAGE" in os.environ or STARTED_BY_RUN in os.environ
 
 
 def die_with_parent(signum: int = signal.SIGTERM) -> None:

@@ -1,4 +1,4 @@
-"""The project: its folder, its state in Git, the digest of ltrec's code, and locks between processes."""
+"""The project: its folder, its state in Git, and locks between processes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltrec import artifacts
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
+
+DVC_ROOT = "DVC_ROOT"
+"""The environment variable in which DVC tells a stage where the project is."""
 
 
 def root() -> Path:
@@ -26,7 +28,7 @@ def root() -> Path:
     It is `DVC_ROOT` where DVC sets that (a temporary or queued experiment runs elsewhere), else the nearest folder
     upwards that holds `.dvc/` or `params.yaml`, else the current one.
     """
-    if from_dvc := os.environ.get("DVC_ROOT"):
+    if from_dvc := os.environ.get(DVC_ROOT):
         return Path(from_dvc).resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -51,41 +53,6 @@ class GitState:
 def git_state() -> GitState:
     """Return the current folder's state, as the process first saw it; both are None without a repository or Git."""
     return _git_state(Path.cwd())
-
-
-def code_digest(*stages: str) -> str:
-    """Return a digest of the modules that stages depend on: with other code the same settings may give another result.
-
-    `dvc.yaml` beside the package lists them; an installed wheel has none: then it is of the whole package.
-
-    Args:
-        stages: Names of stages; none: all of them.
-    """
-    return _code_digest(Path(__file__).parent, stages)
-
-
-@functools.cache
-def _code_digest(package: Path, stages: tuple[str, ...]) -> str:
-    files = sorted(file for part in _code_of(stages, package) for file in _modules(part))
-    return artifacts.digest(*(part for file in files for part in (file.relative_to(package).as_posix(), file)))
-
-
-def _code_of(stages: tuple[str, ...], package: Path) -> set[Path]:
-    """Return the files and folders of the package that stages depend on."""
-    from ruamel.yaml import YAML
-
-    pipeline = package.parent / "dvc.yaml"
-    if not pipeline.is_file():
-        return {package}
-    declared = YAML(typ="safe").load(pipeline)["stages"]
-    deps = {dep for name in stages or declared for dep in declared[name].get("do", declared[name])["deps"]}
-    # A dependency on one of several files, by DVC's `${…}`, is one on their folder here.
-    return {package.parent / dep.partition("/${")[0] for dep in deps if dep.startswith(f"{package.name}/")}
-
-
-def _modules(part: Path) -> list[Path]:
-    """Return a module itself, or those below a folder."""
-    return [part] if part.is_file() else list(part.rglob("*.py"))
 
 
 @contextlib.contextmanager

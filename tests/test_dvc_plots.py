@@ -128,7 +128,7 @@ def test_confusion_keeps_the_order_of_ranks_and_every_class_on_both_axes() -> No
 
 
 def test_page_prefers_the_local_copy_and_keeps_dvcs_own_way() -> None:
-    template = (ROOT / ".dvc" / "plots" / "page.html").read_text(encoding="utf-8")
+    template = (ROOT / "ltrec/evaluation/templates/page.html").read_text(encoding="utf-8")
     page = HTML(template).with_scripts(VegaRenderer.SCRIPTS).with_element("<b>a plot</b>").embed()
     local, online, plot = (page.index(part) for part in ('src="../.ltrec/vega.js"', "cdn", "<b>a plot</b>"))
     assert local < online < plot

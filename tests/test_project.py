@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from ruamel.yaml import YAML
 
 from ltrec import project
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -106,51 +103,3 @@ def test_a_holder_may_remove_the_lock_file(tmp_path: Path) -> None:
 def test_light_to_import() -> None:
     code = "import sys, ltrec.project; assert not {'torch', 'mlflow', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_code_digest_is_of_what_a_stage_depends_on(tmp_path: Path) -> None:
-    """Half-finished trainings are kept when anything else is edited."""
-    package = tmp_path / "ltrec"
-    (package / "methods").mkdir(parents=True)
-    (package / "parts").mkdir()
-    modules = [package / name for name in ("parts/one.py", "methods/crt.py", "represent.py", "cli.py")]
-    for module in modules:
-        module.touch()
-    stages = {
-        "represent": {"deps": ["data", "ltrec/parts", "ltrec/represent.py"]},
-        "rebalance": {"foreach": ["crt"], "do": {"deps": ["ltrec/methods/${item.method}.py"]}},
-    }
-
-    def digests() -> list[str]:
-        project._code_digest.cache_clear()
-        return [project._code_digest(package, of) for of in (("represent",), ("rebalance",), ())]
-
-    def changed(edit: Callable[[], object]) -> list[bool]:
-        before = digests()
-        edit()
-        return [one != other for one, other in zip(before, digests(), strict=True)]
-
-    assert len(set(digests())) == 1, "without dvc.yaml it is of the whole package"
-    YAML(typ="safe").dump({"stages": stages}, tmp_path / "dvc.yaml")
-    assert changed(lambda: (package / "parts/one.py").write_text("1")) == [True, False, True]
-    assert changed((package / "parts/two.py").touch) == [True, False, True]
-    assert changed(lambda: (package / "represent.py").rename(package / "train.py")) == [True, False, True]
-    assert changed(lambda: (package / "methods/crt.py").write_text("1")) == [False, True, True]
-    assert changed(lambda: (package / "cli.py").write_text("1")) == [False, False, False]
-    assert changed((package / "parts/notes.txt").touch) == [False, False, False]
-
-
-def test_editing_a_help_text_leaves_the_digest_of_the_training(tmp_path: Path) -> None:
-    root = Path(project.__file__).parents[1]
-    copy = tmp_path / "ltrec"
-    shutil.copytree(root / "ltrec", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(root / "dvc.yaml", tmp_path)
-    before = project._code_digest(copy, ("represent",))
-    assert before == project.code_digest("represent")
-    for name in ("cli/commands.py", "errors.py", "evaluation/metrics.py", "tracking/__init__.py"):
-        (copy / name).write_text("changed", encoding="utf-8")
-    project._code_digest.cache_clear()
-    assert project._code_digest(copy, ("represent",)) == before
-    (copy / "training/loop.py").write_text("changed", encoding="utf-8")
-    project._code_digest.cache_clear()
-    assert project._code_digest(copy, ("represent",)) != before

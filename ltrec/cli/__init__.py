@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -43,7 +42,7 @@ def main() -> NoReturn:
     process.share_cores()
     process.end_in_order_on_sigterm()
     process.repeat_dropped_interrupts()
-    if "DVC_STAGE" in os.environ:
+    if process.in_pipeline():
         process.die_with_parent()
     try:
         code = typer.main.get_command(app).main(prog_name="ltrec", standalone_mode=False)

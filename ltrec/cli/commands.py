@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ltrec.artifacts import Layout
-from ltrec.cli.setup import LOOKS, PARAMS, load_params
+from ltrec.cli.setup import LOOKS, PARAMS, enter_project, load_params
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def export(
 
     Without options it is the stage of params.yaml; with them something else, which DVC does not know.
     """
+    output = output and enter_project(context) / output
     params = _recorded_params(context)
     from ltrec.stages import export
 
@@ -159,14 +160,44 @@ def predict(
     ] = False,
 ) -> None:
     """Classify images with an exported model."""
+    from ltrec import project
     from ltrec.serving.predictor import run_predict
 
-    run_predict(inputs, model=model, output_format=output_format, top=top, null=null)
+    run_predict(
+        inputs,
+        model=model if model != _MODEL or model.exists() else project.root() / model,
+        output_format=output_format,
+        top=top,
+        null=null,
+    )
 
 
 @app.command()
-def sync() -> None:
+def run(
+    context: typer.Context,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Run all stages, also those that are up to date.")] = False,
+) -> None:
+    """Run all stages without DVC, but for those that are up to date."""
+    params = load_params(context)
+    from ltrec import running
+
+    raise typer.Exit(running.run(params, context.find_root().obj, force=force))
+
+
+@app.command()
+def version(context: typer.Context) -> None:
+    """Write which code of each stage is installed, for a project's dvc.yaml."""
+    enter_project(context)
+    from ltrec import pipeline
+
+    pipeline.write_digests()
+
+
+@app.command()
+def sync(context: typer.Context) -> None:
     """Send MLflow what could not be sent before."""
+    enter_project(context)
     from ltrec import tracking
 
     tracking.sync()
@@ -176,14 +207,25 @@ def sync() -> None:
 def init(
     recipe: Annotated[str | None, typer.Argument(metavar="RECIPE", help="A name that --list shows.")] = None,
     *,
-    backbone: Annotated[str | None, typer.Option(metavar="NAME", help="Where the recipe offers some.")] = None,
-    sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Likewise.")] = None,
-    epochs: Annotated[str | None, typer.Option(metavar="N", help="Likewise.")] = None,
-    imbalance_factor: Annotated[str | None, typer.Option(metavar="N", help="Likewise.")] = None,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to.")] = PARAMS,
+    data: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Of your own images, for the recipe folder. [default: data]")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The network, where the recipe offers some.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The network's weights or their file, for the recipe folder.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Where the recipe offers some.")] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="Where the recipe offers some.")] = None,
+    imbalance_factor: Annotated[str | None, typer.Option(metavar="N", help="Where the recipe offers some.")] = None,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the parameters alone.")] = PARAMS,
     show: Annotated[bool, typer.Option("--list", help="Show the recipes, with the figures they aim at.")] = False,
 ) -> None:
-    """Write a recipe as params.yaml, to begin with."""
+    """Begin a project: parameters, pipeline, Git and DVC.
+
+    Where a dvc.yaml of ltrec lies already, only the parameters are written.
+    """
     from ltrec import console
     from ltrec.config import recipes
 
@@ -192,7 +234,10 @@ def init(
         return
     if recipe is None:
         raise UserError("name a recipe; `ltrec init --list` shows them", where="init")
-    options = {"backbone": backbone, "sampler": sampler, "epochs": epochs, "imbalance_factor": imbalance_factor}
-    choice = {option: value for option, value in options.items() if value is not None}
-    recipes.write(recipes.find(recipe), choice, output)
-    console.say(f"init: {recipe} → {output}; its first lines say which data it needs, then `dvc repro`")
+    from ltrec import scaffold
+
+    options = {
+        "data": data, "backbone": backbone, "weights": weights, "sampler": sampler, "epochs": epochs,
+        "imbalance_factor": imbalance_factor,
+    }  # fmt: skip
+    scaffold.begin(recipe, {option: value for option, value in options.items() if value is not None}, output)

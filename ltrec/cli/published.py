@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ltrec.artifacts import Split  # noqa: TC001 - typer reads the annotations
-from ltrec.cli.setup import LOOKS, load_params
+from ltrec.cli.setup import LOOKS, enter_project, load_params
 
 _CHECKPOINT = Path("final_model_checkpoint.pth")  # as the research code calls it
 
@@ -29,6 +29,7 @@ def import_checkpoint(
 
     It stands where `represent` would write: featurize, rebalance, evaluate and export go on from it.
     """
+    file = enter_project(context) / file
     params = load_params(context)
     from ltrec.published import import_checkpoint
 
@@ -48,6 +49,7 @@ def export_checkpoint(
     ] = None,
 ) -> None:
     """Write backbone and classifier as the research code loads them."""
+    output = enter_project(context) / output
     params = load_params(context)
     from ltrec.published import export_checkpoint
 
@@ -56,6 +58,7 @@ def export_checkpoint(
 
 @features_app.command("import")
 def import_features(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The dump, a .pkl file.")],
     *,
     split: Annotated[Split, typer.Option(help="Whose images they are.")],
@@ -64,6 +67,7 @@ def import_features(
 
     They must be of the network that `ltrec checkpoint import` took.
     """
+    file = enter_project(context) / file
     from ltrec.published import import_features
 
     import_features.run(file, split)

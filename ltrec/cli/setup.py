@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,31 @@ LOOKS: dict[str, Any] = {
 }
 
 
+def enter_project(context: typer.Context) -> Path:
+    """Go to the project's folder, where a command is given in one of its sub-folders.
+
+    Returns:
+        The folder that paths on the command line are relative to: an empty path where it is the current one still.
+    """
+    from ltrec import console, project
+
+    here = Path.cwd()
+    # DVC knows where it wants a stage to run.
+    if context.find_root().obj != PARAMS or PARAMS.is_file() or project.DVC_ROOT in os.environ:
+        return Path()
+    root = project.root()
+    if not (root / PARAMS).is_file():
+        return Path()
+    os.chdir(root)
+    console.detail(f"in {root}")
+    return here
+
+
 def load_params(context: typer.Context) -> Params:
-    """Return the parameters in the file that `--params` names."""
+    """Return the parameters in the file that `--params` names; the project's are found from its sub-folders, too."""
     from ltrec.config.params import load
 
+    enter_project(context)
     path = context.find_root().obj
     assert isinstance(path, Path)
     return load(path)

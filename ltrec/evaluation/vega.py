@@ -1,7 +1,7 @@
 """Vega on disk, so that `dvc plots show` draws without internet.
 
-DVC's page loads Vega from a content-delivery network. The page template in `.dvc/plots/page.html` loads
-`.ltrec/vega.js` first, which is made here from the copy that vl-convert carries.
+DVC's page loads Vega from a content-delivery network. The page `templates/page.html`, which `.dvc/config`
+names, loads `.ltrec/vega.js` first, which is made here from the copy that vl-convert carries.
 """
 
 from __future__ import annotations

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltrec import artifacts, console, project
+from ltrec import artifacts, console, process, project
 from ltrec.artifacts import Layout
 from ltrec.compute.device import resolve
 from ltrec.compute.precision import fast_float32
@@ -49,7 +48,7 @@ def run(params: Params) -> None:
             layout, list(params.rebalance), joint, resolve(params.device),
             shots=settings.shots, resamples=settings.bootstrap, seed=params.seed,
         )  # fmt: skip
-    if "DVC_STAGE" in os.environ:
+    if process.in_pipeline():
         _drop_unnamed(layout, params.rebalance)
     artifacts.write_json(layout.evaluation_metrics, report.as_json())
     artifacts.write_csv(layout.evaluation / "per_class.csv", report.per_class_rows())

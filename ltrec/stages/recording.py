@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from ltrec import artifacts, project, tracking
+from ltrec import artifacts, pipeline, tracking
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -44,7 +44,7 @@ def _pipeline(params: Params) -> tracking.Pipeline:
     """Return the pipeline's state; its key is a digest of the resolved parameters, the images and ltrec's code."""
     settings, dataset = params.model_dump(mode="json", exclude=_INDIFFERENT), _dataset()
     return tracking.Pipeline(
-        key=artifacts.digest(settings, dataset, project.code_digest())[:16],
+        key=artifacts.digest(settings, dataset, pipeline.code_digest())[:16],
         dataset=dataset,
         **params.tracking.model_dump(exclude={"enabled"}),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltrec import artifacts, console, profiling, project, tracking
+from ltrec import artifacts, console, pipeline, profiling, tracking
 from ltrec.artifacts import Layout
 from ltrec.compute import device as devices
 from ltrec.compute import distributed, precision
@@ -81,7 +81,7 @@ def _represent(
     decisive = settings.model_dump(mode="json", exclude=_INDECISIVE) | {"precision": computed}
     inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
     inputs += [layout.cache_list] if layout.cache_list.is_file() else []
-    code = project.code_digest("represent")
+    code = pipeline.code_digest("represent")
     key = artifacts.digest(decisive, weights, seed, device.type, code, layout.classes, *inputs)
     resume = resuming.ResumeFolder("represent", key) if world.first else None
     with resume or contextlib.nullcontext(), recorded as record:

@@ -1,8 +1,8 @@
 """A stage's side of the sending: finds or starts the process that sends, asks it, and waits within limits.
 
-That process outlives the stage: under DVC it serves all stages of a `dvc repro`, so that MLflow is imported once, and
-ends with DVC; started by a stage alone it ends with the stage. It is in no process group of theirs: their signals are
-not for it, since what they say last is to be sent.
+That process outlives the stage: it serves all stages of a `dvc repro` or `ltrec run`, so that MLflow is imported once,
+and ends with that; started by a stage alone it ends with the stage. It is in no process group of theirs: their signals
+are not for it, since what they say last is to be sent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from ltrec import artifacts, console, project
+from ltrec import artifacts, console, process, project
 from ltrec.errors import UserError
 from ltrec.tracking import store
 from ltrec.tracking.board import Board
@@ -121,7 +121,7 @@ class Sender:
             self._kill()
         board.clear()
         board.set_trouble("")
-        owner = os.getppid() if "DVC_STAGE" in os.environ else os.getpid()
+        owner = os.getppid() if process.in_pipeline() else os.getpid()
         given = [str(part) for part in (records_folder(), self.key, owner, self._patience)]
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-c", "from ltrec.tracking.worker import main; main()", *given],
@@ -144,10 +144,10 @@ class Sender:
         import psutil
 
         with contextlib.suppress(psutil.Error, ValueError):
-            process = psutil.Process(int((self._folder / "lock").read_text(encoding="utf-8")))
-            if self.key in process.cmdline():  # a number may be another process's elsewhere
-                process.kill()
-                process.wait(_SIGN_OF_LIFE)
+            sender = psutil.Process(int((self._folder / "lock").read_text(encoding="utf-8")))
+            if self.key in sender.cmdline():  # a number may be another process's elsewhere
+                sender.kill()
+                sender.wait(_SIGN_OF_LIFE)
 
 
 def _key() -> str:

@@ -12,7 +12,6 @@ import pytest
 from ruamel.yaml import YAML
 
 from ltrec.config import params, recipes
-from ltrec.errors import UserError
 from tests.commands import ltrec
 
 if TYPE_CHECKING:
@@ -113,18 +112,10 @@ def test_the_digits_are_the_projects_own_params() -> None:
     assert recipes.find("digits").text({}) == (ROOT / "params.yaml").read_text(encoding="utf-8")
 
 
-def test_a_params_file_is_never_overwritten(tmp_path: Path) -> None:
-    file = tmp_path / "params.yaml"
-    file.write_text("mine: 1\n", encoding="utf-8")
-    with pytest.raises(UserError, match="exists and stays as it is"):
-        recipes.write(recipes.find("folder"), {}, file)
-    assert file.read_text(encoding="utf-8") == "mine: 1\n"
-
-
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["cifar"], "no recipe of that name: cifar; allowed: digits, folder, cifar10-lt"),
+        (["cifar"], "no recipe of that name: cifar; allowed: folder, digits, cifar10-lt"),
         (["digits", "--epochs", "3"], "--epochs: the recipe digits has no such option; allowed: none"),
         (
             ["inat18", "--epochs", "3"],

@@ -16,6 +16,7 @@ OBSERVERS = {
     "ltrec",
     "ltrec.console",
     "ltrec.errors",
+    "ltrec.pipeline",
     "ltrec.process",
     "ltrec.profiling",
     "ltrec.project",

@@ -1,4 +1,4 @@
-"""Params files to begin with: the settings of published experiments, and of the sample and own images."""
+"""Params files to begin with: the settings of published experiments, and of the sample images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.table import Table
 
 Choice = Mapping[str, str]
 
+OWN_IMAGES = "folder"
+"""The name of what is no recipe: parameters that are chosen by what is in a folder (`ltrec.scaffold`)."""
 _SAMPLERS = ("instance_balanced", "class_balanced", "square_root", "progressively_balanced")
 _RESNEXT = "resnext50_32x4d"
 _PAPER = "Kang et al. 2020"
@@ -82,7 +82,6 @@ def _cifar(classes: int, *, n_max: str, val: str, **figures: float) -> Recipe:
 
 RECIPES = (
     Recipe("digits", "handwritten digits cut to a long tail, in a minute on a CPU", "digits.yaml"),
-    Recipe("folder", "your own photographs, with a pretrained ResNet-50", "folder.yaml"),
     _cifar(10, n_max="5000", val="100", joint=70.4, tau_norm=72.7, lws=72.6, crt=75.0),
     _cifar(100, n_max="500", val="10", joint=38.3, tau_norm=41.0, lws=40.2, crt=40.3),
     Recipe(
@@ -130,25 +129,8 @@ def find(name: str) -> Recipe:
     """
     by_name = {recipe.name: recipe for recipe in RECIPES}
     if name not in by_name:
-        raise UserError(f"no recipe of that name: {name}; allowed: {', '.join(by_name)}", where="init")
+        raise UserError(f"no recipe of that name: {name}; allowed: {', '.join([OWN_IMAGES, *by_name])}", where="init")
     return by_name[name]
-
-
-def write(recipe: Recipe, choice: Choice, file: Path) -> None:
-    """Write a recipe as a new params file.
-
-    Raises:
-        UserError: The file exists, or the recipe does not allow the choice.
-    """
-    text = recipe.text(choice)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with file.open("x", encoding="utf-8", newline="\n") as opened:
-            opened.write(text)
-    except FileExistsError:
-        raise UserError(
-            "exists and stays as it is; move it away, or name another file with --output", where=str(file)
-        ) from None
 
 
 def table() -> Table:
@@ -156,6 +138,11 @@ def table() -> Table:
     from rich.table import Table
 
     shown = Table.grid(padding=(0, 2, 1, 0))
+    shown.add_row(
+        f"[bold]{OWN_IMAGES}[/bold]",
+        "your own images: what fits them, each choice with its reason\n"
+        "--data FOLDER  --backbone NAME  --weights NAME|FILE  --epochs N",
+    )
     for recipe in RECIPES:
         options = [f"{_flag(option)} {' | '.join(allowed)}" for option, allowed in recipe.options.items()]
         aims = [f"published top-1: {_aim(aim)}" for aim in recipe.aims]

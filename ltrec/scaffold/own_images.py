@@ -1,0 +1,212 @@
+"""Parameters for a folder of one's own images, chosen by what is in it, each with its reason beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltrec import console
+from ltrec.data.shot_groups import ShotSettings, shot_groups
+from ltrec.errors import UserError
+from ltrec.scaffold.survey import survey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ltrec.scaffold.survey import Survey
+
+_DINOV2 = "timm/vit_small_patch14_dinov2.lvd142m"
+_SMALL = 96  # pixels; images below it are enlarged threefold and more for a network of photographs
+_TEST, _VAL = 0.2, 0.1
+_MOST_TEST, _MOST_VAL = 50, 25  # of a class: more would make its figures little surer
+_LEAST = 5  # of a class, where the small ones have it to give
+_UPDATES = 2000  # of a network that begins with nothing
+_COMMENT_AT = 44
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user decides in place of what fits; None: what fits."""
+
+    backbone: str | None = None
+    weights: str | None = None
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of the params file, and the reason for its value."""
+
+    text: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text:<{_COMMENT_AT}}# {self.reason}" if self.reason else self.text
+
+
+def chosen(options: Mapping[str, str]) -> str:
+    """Return parameters that fit a folder of images.
+
+    Args:
+        options: The folder under `data`, and what the user decides: `backbone`, `weights`, `epochs`.
+
+    Raises:
+        UserError: There is no such option, or there are no images to learn from.
+    """
+    allowed = ("data", "backbone", "weights", "epochs")
+    for option in options:
+        if option not in allowed:
+            names = ", ".join(f"--{name}" for name in allowed)
+            raise UserError(
+                f"your own images have no such option; allowed: {names}", where=f"--{option.replace('_', '-')}"
+            )
+    epochs = options.get("epochs")
+    if epochs is not None and not re.fullmatch("[0-9]{1,5}", epochs):
+        raise UserError(f"must be a whole number of epochs from 0 on, got {epochs}", where="--epochs")
+    found = survey(options.get("data", "data"))
+    console.say(
+        f"init: {len(found.classes)} classes, {found.images:,} images, {min(found.counts):,} to {max(found.counts):,} a"
+        f" class, half of them with a short side of {found.short_side} px or less"
+    )
+    wishes = Wishes(options.get("backbone"), options.get("weights"), None if epochs is None else int(epochs))
+    return params_text(found, wishes)
+
+
+def params_text(found: Survey, wishes: Wishes) -> str:
+    """Return a params file for the images that were found."""
+    most, least = max(found.counts), min(found.counts)
+    sections = [
+        [
+            _Line(f"# {len(found.classes)} classes, {found.images:,} images of {least:,} to {most:,} a class (imbalance"
+                  f" factor {most / least:.3g}), short side {found.short_side} px."),
+            _Line("# `ltrec params check` checks this file, `ltrec params check --resolved` shows every default."),
+            _Line("seed: 0"),
+            _Line("device: auto", "the GPU where there is one"),
+        ],
+        [_Line("prepare:"), _Line(f"  source: {{kind: folder, root: {_scalar(found.root)}}}"),
+         *_split(found)],
+        [_Line("represent:"), *_represent(found, wishes)],
+        [
+            _Line("featurize:"),
+            _Line("  views: 0", "augmented views of train: each takes as long again"),
+        ],
+        [
+            _Line("rebalance:"), _Line("  joint: {method: joint}", "what the others are compared with"),
+            _Line("  ncm: {method: ncm}"), _Line("  crt: {method: crt}"), _Line("  tau_norm: {method: tau_norm}"),
+            _Line("  lws: {method: lws, weight_decay: 0.0}"),
+        ],
+        [_Line("evaluate:"), _shots(found)],
+        [_Line("export:"), _Line("  variant: champion", "the best on val")],
+    ]  # fmt: skip
+    return "\n\n".join("\n".join(map(str, section)) for section in sections) + "\n"
+
+
+def carved(count: int, found: Survey) -> int:
+    """Return about how many of a class's images go into val and test."""
+    test, val = (0 if split in found.given else 1 for split in ("test", "val"))
+    floor = _floor(found)
+    return test * min(max(math.floor(_TEST * count), floor), _MOST_TEST) + val * min(
+        max(math.floor(_VAL * count), floor), _MOST_VAL
+    )
+
+
+def _floor(found: Survey) -> int:
+    """Return how many images each class gives to val and test at least: half of the smaller ones' go to neither."""
+    small = float(np.quantile(found.counts, 0.1))
+    return max(1, min(_LEAST, int(small // 4)))
+
+
+def _split(found: Survey) -> list[_Line]:
+    missing = [split for split in ("val", "test") if split not in found.given]
+    if not missing:
+        return [_Line("  # val and test are the folders of these names")]
+    floor = _floor(found)
+    shares = {"val": (_VAL, _MOST_VAL), "test": (_TEST, _MOST_TEST)}
+    lines = [_Line("  split:", f"{' and '.join(missing)} are taken from train; more images move few of them")]
+    for split in missing:
+        share, most = shares[split]
+        reason = {
+            "val": f"at least {floor}: what is chosen is chosen on them",
+            "test": f"at most {most}: more of a class would make its figure little surer",
+        }[split]
+        lines.append(_Line(f"    {split}: {{share: {share}, least: {floor}, most: {most}}}", reason))
+    lines.append(_Line("    small_classes: keep", "those with too few are trained on and not tested"))
+    return lines
+
+
+def _represent(found: Survey, wishes: Wishes) -> list[_Line]:
+    if wishes.backbone is None and wishes.weights is None and found.short_side < _SMALL:
+        return _small_images(found, wishes)
+    name = wishes.backbone or _DINOV2
+    about = "as asked for" if wishes.backbone else "DINOv2: what it sees serves most photographs; Apache 2.0, 88 MB"
+    lines = [_Line(f"  backbone: {{name: {_scalar(name)}, weights: {_weights(name, wishes.weights)}}}", about)]
+    if name == _DINOV2:
+        lines.append(_Line("  image: {size: 224}", "it was trained at up to 518 px, which takes six times as long"))
+    if found.short_side < _SMALL:
+        lines.append(_Line(f"  # its images are enlarged: half of yours have {found.short_side} px or fewer"))
+    epochs = wishes.epochs or 0
+    if not epochs:
+        return [*lines, _Line(
+            "  epochs: 0", "the network stays as it is: minutes on a CPU; 30 fine-tune it, with a GPU"
+        )]  # fmt: skip
+    batch = _batch(found.images)
+    return [
+        *lines,
+        _Line("  augment: {crop: {name: resized, area: [0.25, 1.0]}, flip: true, jitter: 0.2}"),
+        _Line("  optimizer: {name: adamw, lr: 1e-4, head_lr: 1e-3, weight_decay: 0.05}", "small steps: it has learnt"),
+        _Line("  schedule: {name: cosine, warmup_epochs: 1}" if epochs > 1 else "  schedule: {name: cosine}"),
+        _Line(f"  epochs: {epochs}"),
+        _Line(f"  batch_size: {batch}", f"{max(1, found.images // batch):,} updates an epoch"),
+    ]
+
+
+def _small_images(found: Survey, wishes: Wishes) -> list[_Line]:
+    """Return the training of a small network from nothing: networks of photographs see little in small images."""
+    size = 16 if found.short_side <= 16 else 32 if found.short_side <= 48 else 64
+    batch = _batch(found.images)
+    epochs = wishes.epochs or min(200, max(30, math.ceil(_UPDATES * batch / found.images)))
+    return [
+        _Line("  backbone: {name: cifar_resnet20}", "small images: a small network, from nothing"),
+        _Line(f"  image: {{size: {size}, resize: {size}, interpolation: bicubic}}"),
+        _Line(f"  augment: {{crop: {{name: pad, padding: {size // 8}}}, flip: false}}", "true if mirrors do no harm"),
+        _Line("  optimizer: {name: sgd, lr: 0.05, weight_decay: 5e-4}"),
+        _Line(f"  epochs: {epochs}", f"{epochs * max(1, found.images // batch):,} updates"),
+        _Line(f"  batch_size: {batch}"),
+    ]  # fmt: skip
+
+
+def _weights(name: str, wished: str | None) -> str:
+    """Return the weights to begin with, as YAML: a published network's own, if no others are wished for."""
+    if wished is not None:
+        return _scalar(wished)
+    if name.startswith("timm/"):
+        return "pretrained"
+    return "null" if name.startswith(("cifar_", "resnet10", "resnext101_32x4d", "resnext152")) else "DEFAULT"
+
+
+def _scalar(text: str) -> str:
+    """Return a text as YAML, in quotes where it needs them."""
+    plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", text) and text not in {"null", "true", "false"}
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _batch(images: int) -> int:
+    return 32 if images < 2000 else 64 if images < 20_000 else 128
+
+
+def _shots(found: Survey) -> _Line:
+    """Return the thresholds of the shot groups: the usual ones, or thirds of the classes where a group has none."""
+    trained = np.array([count - carved(count, found) for count in found.counts])
+    usual = ShotSettings()
+    if len(trained) < 3 or len(set(shot_groups(trained, usual.many_above, usual.few_below))) == 3:
+        return _Line(f"  shots: {{many_above: {usual.many_above}, few_below: {usual.few_below}}}", "the usual ones")
+    few_below, many_above = (max(1, math.ceil(cut)) for cut in np.quantile(trained, [1 / 3, 2 / 3]))
+    return _Line(
+        f"  shots: {{many_above: {many_above}, few_below: {few_below}}}",
+        f"thirds: with {usual.many_above} and {usual.few_below} a group would be empty",
+    )
