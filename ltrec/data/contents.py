@@ -22,6 +22,10 @@ class Contents:
     digests: Mapping[str, bytes] | None
     """SHA-256 of each readable file's bytes by its path; None: no file was opened."""
 
+    def identity(self, path: str) -> bytes:
+        """Return what tells an image from others: the digest of its bytes or, where no file was opened, its path."""
+        return path.encode() if self.digests is None else self.digests[path]
+
     def digest(self, lists: Iterable[ImageList]) -> str:
         """Return SHA-256 over the paths and contents of the images in some lists, whatever their order.
 

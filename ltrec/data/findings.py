@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ltrec.artifacts import Split
     from ltrec.data.contents import Contents
+    from ltrec.data.drawing import Quota
     from ltrec.data.image_lists import ImageList
     from ltrec.data.shot_groups import ShotSettings
     from ltrec.data.sources.collection import Collection
@@ -84,12 +85,14 @@ def warn_untested(splits: Splits, classes: Sequence[str]) -> None:
             console.warn(f"prepare: {len(absent)} of {len(classes)} classes have no {split} image: {some(absent)}")
 
 
-def warn_short(train: ImageList, classes: Sequence[str], asked: NDArray[np.int64], carved: Mapping[Split, int]) -> None:
+def warn_short(
+    train: ImageList, classes: Sequence[str], asked: NDArray[np.int64], carved: Mapping[Split, Quota]
+) -> None:
     """Say which classes have fewer training images than a long tail asks of them, (C,), and what was carved before."""
     has = train.counts(len(classes))
     short = [f"'{classes[label]}' ({has[label]} of {asked[label]})" for label in np.flatnonzero(has < asked).tolist()]
     if short:
-        gone = "".join(f"; {split} took {number:,} of each class before" for split, number in carved.items())
+        gone = "".join(f"; {split} took {quota} of each class before" for split, quota in carved.items())
         console.warn(
             f"prepare: {len(short)} of {len(classes)} classes have fewer training images than"
             f" prepare.long_tail asks, and keep what they have: {some(short)}{gone}"

@@ -12,6 +12,7 @@ from ltrec.artifacts import SPLITS
 from ltrec.data import findings, long_tail
 from ltrec.data.contents import Contents
 from ltrec.data.division import divide, without_untrainable
+from ltrec.data.drawing import Draw
 from ltrec.data.image_lists import list_text
 from ltrec.data.images.cache import cache_text, training_files
 from ltrec.data.inspection import inspect
@@ -48,14 +49,16 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     contents = Contents(None)
     if settings.decode:
         collection, contents = _decoded(collection, root, settings.workers)
-    collection, splits, carved = divide(without_untrainable(collection), settings.split, seed, root)
+    draw = Draw(seed, contents)
+    collection, carved = divide(without_untrainable(collection), settings.split, draw, root)
+    splits = dict(collection.splits)
     kept = available = splits["train"]
     if settings.long_tail is not None:
-        kept, asked = long_tail.cut(available, len(collection.classes), settings.long_tail, seed)
+        kept, asked = long_tail.cut(available, len(collection.classes), settings.long_tail, draw)
         findings.warn_short(available, collection.classes, asked, carved)
         splits["train"] = kept
     if settings.openset is not None:
-        splits = settings.openset.add(splits, collection.unknown, seed)
+        splits = settings.openset.add(splits, collection.unknown, draw)
     # val may be the test images on purpose: what is said of those is said once.
     distinct = {split: splits[split] for split in SPLITS if split != "val" or settings.split.val != "test"}
     findings.warn_skipped(collection, layout.stats)

@@ -114,6 +114,30 @@ def test_the_same_seed_gives_the_same_bytes_wherever_the_data_lies(root: Path, l
     assert files(layout)["test.txt"] != files(elsewhere)["test.txt"]
 
 
+SHARES = {"val": {"share": 0.2, "least": 2}, "test": {"share": 0.3, "least": 2, "most": 9}}
+
+
+@pytest.mark.parametrize("split", [SHARES, {"val": 2, "test": 3}])
+def test_a_renamed_class_folder_changes_no_split(root: Path, layout: Layout, split: Stats) -> None:
+    write_images(root, a=20, b=20)
+    prepare(root, layout, split=split, long_tail=step(imbalance_factor=4))
+    before = listed(layout)
+    (root / "b").rename(root / "c")
+    prepare(root, layout, split=split, long_tail=step(imbalance_factor=4))
+    renamed = {
+        name: [(path.replace("c/", "b/"), label) for path, label in each] for name, each in listed(layout).items()
+    }
+    assert renamed == before
+
+
+def test_copies_are_drawn_together(root: Path, layout: Layout) -> None:
+    write_images(root, a=9, b=9)
+    for n in range(9):
+        (root / "a" / f"{n} copy.png").write_bytes((root / "a" / f"{n}.png").read_bytes())
+    for seed in range(5):
+        assert prepare(root, layout, seed=seed, split={"val": 2, "test": 4})["duplicates_across_splits"] == 0
+
+
 def test_junk_is_skipped_listed_and_said_in_one_line(
     root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -269,7 +293,9 @@ def test_classes_have_different_names(root: Path, layout: Layout) -> None:
 def test_where_too_few_images_are_left_it_is_said_what_was_skipped(root: Path, layout: Layout) -> None:
     write_images(root, a=9, b=1)
     lists = write_lists(root, train=[f"a/{n}.png 0" for n in range(9)] + [f"b/{n}.png 1" for n in range(5)])
-    with pytest.raises(UserError, match=r"small_classes: drop; 4 file\(s\) skipped: b/1.png cannot be read .* 1 more$"):
+    with pytest.raises(
+        UserError, match=r"small_classes: keep or drop; 4 file\(s\) skipped: b/1.png cannot be read .* 1 more$"
+    ):
         prepare(root, layout, **lists)
     lists["split"]["small_classes"] = "drop"
     with pytest.raises(UserError, match=r"needs two; 1 class\(es\) skipped: 1/ too few .*; 4 file\(s\) skipped: b/1"):
@@ -447,7 +473,7 @@ def test_classes_too_small_to_split_are_named_with_what_helps(root: Path, layout
         prepare(root, layout, split={"val": 1, "test": 2})
     assert str(caught.value) == (
         "params.yaml: prepare.split: too few images to split in 2 of 3 classes: 'b' (2), 'c' (1); a class needs 4"
-        " (val 1, test 2, 1 or more for train): ask for less, add images, or set small_classes: drop"
+        " (val 1, test 2, 1 or more for train): ask for less, add images, or set small_classes: keep or drop"
     )
     with pytest.raises(UserError, match=r"needs 3 \(val 0.1, test 0.2"):
         prepare(root, layout)
