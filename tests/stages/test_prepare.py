@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_bytes_wherever_the_data_lies(root: Path, l
     assert files(layout)["test.txt"] != files(elsewhere)["test.txt"]
 
 
-SHARES = {"val": {"share": 0.2, "least": 2}, "test": {"share": 0.3, "least": 2, "most": 9}}
+SHARES = {"val": {"share": 0.2, "least": 2}, "test": {"share": 0.3, "least": 2, "most": 19}}
 
 
 @pytest.mark.parametrize("split", [SHARES, {"val": 2, "test": 3}])
@@ -562,6 +562,34 @@ def test_run_takes_its_part_of_the_parameters(root: Path, tmp_path: Path, monkey
     stats = json.loads((tmp_path / "artifacts" / "prepare" / "stats.json").read_text())
     assert [entry["shot"] for entry in stats["classes"]] == ["many", "many"]
     assert stats["images"] == {"train": 14, "val": 2, "test": 2}
+
+
+def test_run_says_what_left_the_splits(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, a=30, b=30)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+
+    def run(**split: Any) -> str:
+        settings = PrepareSettings.model_validate({"split": split or SHARES})
+        stage.run(SimpleNamespace(seed=0, prepare=settings, evaluate=SimpleNamespace(shots=ShotSettings())))  # type: ignore[arg-type]
+        return capsys.readouterr().err
+
+    run()
+    assert "images left" not in run()
+    first = listed(Layout())
+    write_images(root, a=36, b=33, c=20)
+    assert "images left" not in run(), "between floor and cap, images that come move none"
+    for split in ("val", "test"):
+        assert {path for path, _ in first[split]} <= {path for path, _ in listed(Layout())[split]}
+    gone = first["test"][0][0]
+    (root / gone).unlink()
+    assert "1 of" in run()
+    assert "images left" not in run()
+    assert "of them into train" in run(val=1, test=1)
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    assert "images left" not in run(), "an experiment elsewhere has no memory"
 
 
 @pytest.mark.slow
