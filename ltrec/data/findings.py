@@ -43,7 +43,7 @@ def class_statistics(splits: Splits, collection: Collection, shots: ShotSettings
                 **{split: int(counts[split][label]) for split in SPLITS},
                 "shot": str(groups[label]),
             }
-            for label, name in enumerate(collection.classes)
+            for label, name in enumerate(collection.shown)
         ],
         "images": {split: int(counts[split].sum()) for split in SPLITS},
         "imbalance_factor": float(counts["train"].max() / counts["train"].min()),
@@ -58,14 +58,14 @@ def require_listable_names(collection: Collection, root: Path) -> None:
     """
     unfit = [
         name
-        for name in (*collection.classes, *filter(None, collection.supercategories))
+        for name in (*collection.shown, *filter(None, collection.supercategories))
         if not name.strip() or not is_text(name) or re.search(r"[\r\n]", name)
     ]
     if unfit:
         raise UserError(
             f"a class name must be UTF-8 text in one line, got {some([f'{name!a}' for name in unfit])}", where=str(root)
         )
-    twice = [f"'{name}'" for name, times in Counter(collection.classes).items() if times > 1]
+    twice = [f"'{name}'" for name, times in Counter(collection.shown).items() if times > 1]
     if twice:
         raise UserError(f"classes must have different names; more than one is called {some(twice)}", where=str(root))
 

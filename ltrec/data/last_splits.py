@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class RememberedSplits:
     """The contents of each split, as 64 bits of a hash each, (N,)."""
 
-    contents: Mapping[Split, Keys]
+    contents: dict[Split, Keys]
 
     @classmethod
     def of(cls, splits: Mapping[Split, ImageList], contents: Contents) -> Self:
@@ -50,7 +50,7 @@ class RememberedSplits:
 
     def write(self, file: Path) -> None:
         with artifacts.replacing(file) as temporary, temporary.open("wb") as opened:
-            arrays: dict[str, Any] = dict(self.contents)
+            arrays: dict[str, Any] = {split: self.contents[split] for split in SPLITS}
             np.savez(opened, **arrays)
 
     def changes(self, now: RememberedSplits) -> list[str]:

@@ -62,18 +62,18 @@ def prepare(
         collection, contents = _decoded(collection, root, settings.workers)
     draw = Draw(seed, contents)
     collection, carved = divide(without_untrainable(collection), settings.split, draw, root)
-    splits = dict(collection.splits)
+    splits, classes = dict(collection.splits), collection.shown
     kept = available = splits["train"]
     if settings.long_tail is not None:
-        kept, asked = long_tail.cut(available, len(collection.classes), settings.long_tail, draw)
-        findings.warn_short(available, collection.classes, asked, carved)
+        kept, asked = long_tail.cut(available, len(classes), settings.long_tail, draw)
+        findings.warn_short(available, classes, asked, carved)
         splits["train"] = kept
     if settings.openset is not None:
         splits = settings.openset.add(splits, collection.unknown, draw)
     # val may be the test images on purpose: what is said of those is said once.
     distinct = {split: splits[split] for split in SPLITS if split != "val" or settings.split.val != "test"}
     findings.warn_skipped(collection, layout.stats)
-    findings.warn_untested(distinct, collection.classes)
+    findings.warn_untested(distinct, classes)
     stats = {
         "digest": contents.digest(splits[split] for split in SPLITS),
         **findings.class_statistics(splits, collection, shots),
@@ -92,9 +92,9 @@ def prepare(
         {
             layout.cache_list: cache_text(settings.cache, root, train, contents.digests or {}),
             layout.stats: json.dumps(stats, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-            layout.classes: "".join(f"{name}\n" for name in collection.classes),
+            layout.classes: "".join(f"{name}\n" for name in classes),
             **{layout.split_list(split): list_text(splits[split]) for split in SPLITS},
-            **{layout.split_digest(split): f"{contents.digest([splits[split]])}\n" for split in SPLITS},
+            **{layout.split_digest(split): f"{contents.list_digest(splits[split])}\n" for split in SPLITS},
         }
     )
     if memory is not None:

@@ -130,6 +130,38 @@ def test_a_renamed_class_folder_changes_no_split(root: Path, layout: Layout, spl
     assert renamed == before
 
 
+def test_a_renamed_class_that_keeps_its_place_changes_names_alone(root: Path, layout: Layout) -> None:
+    write_images(root, a=20, b=20)
+    prepare(root, layout, split=SHARES, cache={"short_side": 1})
+    before = files(layout)
+    (root / "b").rename(root / "c")
+    prepare(root, layout, split=SHARES, cache={"short_side": 1})
+    changed = {name for name, content in files(layout).items() if content != before[name]}
+    assert changed == {"train.txt", "val.txt", "test.txt", "classes.txt", "stats.json"}
+    (root / "c").rename(root / "0")
+    prepare(root, layout, split=SHARES)
+    assert files(layout)["train.digest.txt"] != before["train.digest.txt"], "in another order labels change"
+
+
+def test_classes_are_shown_by_other_names(root: Path, layout: Layout) -> None:
+    write_images(root, n01=9, n02=9, n03=2)
+    split = {"val": 1, "test": 2, "small_classes": "drop"}
+    prepare(root, layout, split=split)
+    before = files(layout)
+    source = {"kind": "folder", "root": str(root), "names": {"n02": "ant", "n01": "bee"}}
+    stats = prepare(root, layout, split=split, source=source)
+    assert read_classes(layout.classes) == ("bee", "ant")
+    assert [entry["name"] for entry in stats["classes"]] == ["bee", "ant"]
+    assert {name for name, content in files(layout).items() if content != before[name]} == {"classes.txt", "stats.json"}
+    with pytest.raises(UserError) as caught:
+        prepare(root, layout, source=source | {"names": {"ant": "n02"}})
+    assert str(caught.value) == (
+        "params.yaml: prepare.source.names: no such class: 'ant'; the source has 'n01', 'n02', 'n03'"
+    )
+    with pytest.raises(UserError, match="more than one is called 'n01'"):
+        prepare(root, layout, source=source | {"names": {"n02": "n01"}})
+
+
 def test_copies_are_drawn_together(root: Path, layout: Layout) -> None:
     write_images(root, a=9, b=9)
     for n in range(9):
