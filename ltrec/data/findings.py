@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Splits = Mapping[Split, ImageList]
 
+_ENOUGH_TO_CHOOSE_ON = 5
+
 
 def class_statistics(splits: Splits, collection: Collection, shots: ShotSettings) -> dict[str, Any]:
     """Return each class's images by split and its shot group, the totals and the imbalance factor, as JSON."""
@@ -46,6 +48,7 @@ def class_statistics(splits: Splits, collection: Collection, shots: ShotSettings
             for label, name in enumerate(collection.shown)
         ],
         "images": {split: int(counts[split].sum()) for split in SPLITS},
+        "not_tested": [collection.shown[label] for label in np.flatnonzero(counts["test"] == 0).tolist()],
         "imbalance_factor": float(counts["train"].max() / counts["train"].min()),
     }
 
@@ -78,11 +81,35 @@ def warn_skipped(collection: Collection, stats: Path) -> None:
 
 
 def warn_untested(splits: Splits, classes: Sequence[str]) -> None:
-    """Say which classes have no image in a split."""
+    """Say which classes have no image in a split: a line for each set of classes that some splits lack."""
+    lacking: dict[tuple[int, ...], list[str]] = {}
     for split, images in splits.items():
-        absent = [f"'{classes[label]}'" for label in np.flatnonzero(images.counts(len(classes)) == 0).tolist()]
+        absent = np.flatnonzero(images.counts(len(classes)) == 0).tolist()
         if absent:
-            console.warn(f"prepare: {len(absent)} of {len(classes)} classes have no {split} image: {some(absent)}")
+            lacking.setdefault(tuple(absent), []).append(split)
+    for labels, of_splits in lacking.items():
+        named = some([f"'{classes[label]}'" for label in labels])
+        less = " and ".join(
+            {"val": "balanced accuracy on val is over the others", "test": "they are not tested"}[split]
+            for split in of_splits
+        )
+        console.warn(
+            f"prepare: {len(labels)} of {len(classes)} classes have no {' and no '.join(of_splits)} image: {named};"
+            f" {less}"
+        )
+
+
+def warn_thin(val: ImageList, classes: int) -> None:
+    """Say what it means for all that is chosen on val where classes have fewer than five images there."""
+    counts = val.counts(classes)
+    thin = counts[(counts > 0) & (counts < _ENOUGH_TO_CHOOSE_ON)]
+    if len(thin):
+        points = 100 / int(thin.min())
+        console.warn(
+            f"prepare: val has fewer than {_ENOUGH_TO_CHOOSE_ON} images in {len(thin)} of {classes} classes: one image"
+            f" of val moves such a class's accuracy by up to {points:.0f} points, and epoch, hyper-parameters and"
+            " champion, which are chosen on val, may be luck (params.yaml: prepare.split.val)"
+        )
 
 
 def warn_short(

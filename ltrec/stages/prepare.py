@@ -74,6 +74,7 @@ def prepare(
     distinct = {split: splits[split] for split in SPLITS if split != "val" or settings.split.val != "test"}
     findings.warn_skipped(collection, layout.stats)
     findings.warn_untested(distinct, classes)
+    findings.warn_thin(splits["val"], len(classes))
     stats = {
         "digest": contents.digest(splits[split] for split in SPLITS),
         **findings.class_statistics(splits, collection, shots),

@@ -190,7 +190,7 @@ def test_junk_is_skipped_listed_and_said_in_one_line(
         "ghost/": "empty class",
     }
     assert read_classes(layout.classes) == ("a", "b")
-    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "prepare: skipped" in line]
     assert len(warnings) == 1
     assert "skipped 5: README (not in a class folder), a/empty.png (an empty file)" in warnings[0]
     assert "and 2 more; all are listed in" in warnings[0]
@@ -517,6 +517,53 @@ def test_classes_too_small_to_split_can_be_dropped(root: Path, layout: Layout) -
     assert read_classes(layout.classes) == ("a", "c")
     assert stats["skipped"] == [{"path": "b/", "reason": "too few images to split (2; 4 are needed)"}]
     assert stats["images"] == {"train": 6 + 2, "val": 2, "test": 4}
+
+
+def test_classes_too_small_to_split_can_stay_in_train(
+    root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, a=30, b=4, c=1, d=8)
+    stats = prepare(root, layout, split={"val": 1, "test": 3, "small_classes": "keep"})
+    assert {entry["name"]: (entry["train"], entry["val"], entry["test"]) for entry in stats["classes"]} == {
+        "a": (26, 1, 3), "b": (4, 0, 0), "c": (1, 0, 0), "d": (4, 1, 3),
+    }  # fmt: skip
+    assert stats["not_tested"] == ["b", "c"]
+    assert stats["skipped"] == []
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("2 of 4 classes have no val and no test image: 'b', 'c'") == 1
+    assert "they are not tested" in said
+    assert "each class of train gives 3 for test and 1 for val" in said
+    with pytest.raises(UserError, match="too few images to split in 4 of 4 classes"):
+        prepare(root, layout, split={"val": 50, "test": 1, "small_classes": "keep"})
+
+
+def test_with_shares_nobody_is_stopped_by_a_small_class(root: Path, layout: Layout) -> None:
+    write_images(root, a=60, b=5, c=1)
+    given = {"val": {"share": 0.2, "least": 2}, "test": {"share": 0.2, "least": 3}}
+    assert prepare(root, layout, split=given)["not_tested"] == ["b", "c"]
+    with pytest.raises(UserError, match=r"a class needs 6 \(val 2 or more, test 3 or more, 1 or more for train\)"):
+        prepare(root, layout, split=given | {"small_classes": "error"})
+
+
+def test_copies_alone_are_too_few_to_split(root: Path, layout: Layout) -> None:
+    write_images(root, a=30, b=1)
+    for n in range(1, 20):
+        (root / "b" / f"{n}.png").write_bytes((root / "b" / "0.png").read_bytes())
+    with pytest.raises(UserError, match=r"'b' \(20 that belong together as 1\); a class needs 3"):
+        prepare(root, layout, split={"val": 1, "test": 1})
+
+
+def test_a_val_that_decides_by_single_images_is_said(
+    root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, a=20, b=20)
+    prepare(root, layout, split={"val": 3, "test": 1})
+    said = capsys.readouterr().err
+    assert "val has fewer than 5 images in 2 of 2 classes" in said
+    assert "by up to 33 points" in said
+    assert "may be luck" in said
+    prepare(root, layout, split={"val": 5, "test": 1})
+    assert "may be luck" not in capsys.readouterr().err
 
 
 def test_bad_input_leaves_earlier_lists_untouched(root: Path, layout: Layout, tmp_path: Path) -> None:
