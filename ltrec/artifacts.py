@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 # The inputs that an artifact's header may name, and what a message calls them.
-_INPUTS = {"representation": "network", "classes": "list of classes"}
+_INPUTS = {"representation": "network", "images": "list of images"}
 # What spreadsheets take for the beginning of a formula, also in full width and behind blanks.
 _FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
 _IRREGULAR = {
@@ -201,7 +201,7 @@ def present(path: Path) -> Path:
         return path
     if kind := irregular(path):
         raise UserError(f"is {kind}, not a file", where=str(path))
-    writer = _writer(path)
+    writer = made_by(path)
     raise UserError("no such file" + (f"; {writer} writes it" if writer else ""), where=str(path))
 
 
@@ -214,7 +214,7 @@ def irregular(path: Path) -> str | None:
     return next((kind for kind, holds in _IRREGULAR.items() if holds(mode)), None)
 
 
-def _writer(path: Path) -> str | None:
+def made_by(path: Path) -> str | None:
     """Return the commands that write an artifact; None for any other file."""
     if len(path.parts) < 3 or path.parts[0] != "artifacts":
         return None
@@ -239,7 +239,7 @@ def require_made_from(path: Path, header: Mapping[str, Any], **inputs: str | Pat
         wanted = digest(source) if isinstance(source, Path) else source
         if header.get(name, "") not in (wanted, None):
             raise UserError(
-                f"belongs to another {_INPUTS[name]} than is there now; {_writer(path)} makes it anew", where=str(path)
+                f"belongs to another {_INPUTS[name]} than is there now; {made_by(path)} makes it anew", where=str(path)
             )
 
 

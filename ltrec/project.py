@@ -38,7 +38,7 @@ def root() -> Path:
 
 
 def state_dir() -> Path:
-    """Return the folder of resume states and unsent tracking records: `.ltrec/` in the project's folder."""
+    """Return the folder of resume states, unsent tracking records and the last splits: `.ltrec/` in the project."""
     return root() / ".ltrec"
 
 

@@ -93,15 +93,29 @@ def _located(location: Iterable[str | int], schema: Node) -> tuple[KeyPath, Node
     path: KeyPath = ()
     node = schema
     for part in location:
-        if part == _OF_KEY or "anyOf" in node:
+        if part == _OF_KEY:
             break
-        if "discriminator" in node:
-            inner = {"$ref": node["discriminator"]["mapping"][part]}
+        if {"anyOf", "oneOf"} & node.keys():
+            option = _option(node, part)
+            if option is None:
+                break
+            inner = option
         else:
             path = (*path, part)
             inner = node.get("properties", {}).get(part) or node.get("items") or node.get("additionalProperties") or {}
         node = _resolved(inner, schema)
     return path, node
+
+
+def _option(node: Node, name: str | int) -> Node | None:
+    """Return the schema of one of several options, which pydantic calls by its tag or its class; None: it has none."""
+    for option in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+        if option.get("$ref", "").rpartition("/")[2] == name:
+            return dict(option)
+        if (inner := _option(option, name)) is not None:
+            return inner
+    reference = node.get("discriminator", {}).get("mapping", {}).get(name)
+    return None if reference is None else {"$ref": reference}
 
 
 def _resolved(node: Node, schema: Node) -> Node:

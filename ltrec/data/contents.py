@@ -22,6 +22,22 @@ class Contents:
     digests: Mapping[str, bytes] | None
     """SHA-256 of each readable file's bytes by its path; None: no file was opened."""
 
+    def identity(self, path: str) -> bytes:
+        """Return what tells an image from others: the digest of its bytes or, where no file was opened, its path."""
+        return path.encode() if self.digests is None else self.digests[path]
+
+    def list_digest(self, images: ImageList) -> str:
+        """Return SHA-256 over the content and the label of each image of a list, in its order: names do not matter.
+
+        Where no file was opened, it is over the list as it is, so that paths stand for contents.
+        """
+        if self.digests is None:
+            return self.digest([images])
+        sha256 = hashlib.sha256()
+        for path, label in zip(images.paths, images.labels.tolist(), strict=True):
+            sha256.update(self.digests[path] + b"%d\n" % label)
+        return sha256.hexdigest()
+
     def digest(self, lists: Iterable[ImageList]) -> str:
         """Return SHA-256 over the paths and contents of the images in some lists, whatever their order.
 

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
     from ltrec.artifacts import Split
     from ltrec.data.contents import Contents
+    from ltrec.data.drawing import Quota
     from ltrec.data.image_lists import ImageList
     from ltrec.data.shot_groups import ShotSettings
     from ltrec.data.sources.collection import Collection
 
     Splits = Mapping[Split, ImageList]
+
+_ENOUGH_TO_CHOOSE_ON = 5
 
 
 def class_statistics(splits: Splits, collection: Collection, shots: ShotSettings) -> dict[str, Any]:
@@ -42,9 +45,10 @@ def class_statistics(splits: Splits, collection: Collection, shots: ShotSettings
                 **{split: int(counts[split][label]) for split in SPLITS},
                 "shot": str(groups[label]),
             }
-            for label, name in enumerate(collection.classes)
+            for label, name in enumerate(collection.shown)
         ],
         "images": {split: int(counts[split].sum()) for split in SPLITS},
+        "not_tested": [collection.shown[label] for label in np.flatnonzero(counts["test"] == 0).tolist()],
         "imbalance_factor": float(counts["train"].max() / counts["train"].min()),
     }
 
@@ -57,14 +61,14 @@ def require_listable_names(collection: Collection, root: Path) -> None:
     """
     unfit = [
         name
-        for name in (*collection.classes, *filter(None, collection.supercategories))
+        for name in (*collection.shown, *filter(None, collection.supercategories))
         if not name.strip() or not is_text(name) or re.search(r"[\r\n]", name)
     ]
     if unfit:
         raise UserError(
             f"a class name must be UTF-8 text in one line, got {some([f'{name!a}' for name in unfit])}", where=str(root)
         )
-    twice = [f"'{name}'" for name, times in Counter(collection.classes).items() if times > 1]
+    twice = [f"'{name}'" for name, times in Counter(collection.shown).items() if times > 1]
     if twice:
         raise UserError(f"classes must have different names; more than one is called {some(twice)}", where=str(root))
 
@@ -77,19 +81,45 @@ def warn_skipped(collection: Collection, stats: Path) -> None:
 
 
 def warn_untested(splits: Splits, classes: Sequence[str]) -> None:
-    """Say which classes have no image in a split."""
+    """Say which classes have no image in a split: a line for each set of classes that some splits lack."""
+    lacking: dict[tuple[int, ...], list[str]] = {}
     for split, images in splits.items():
-        absent = [f"'{classes[label]}'" for label in np.flatnonzero(images.counts(len(classes)) == 0).tolist()]
+        absent = np.flatnonzero(images.counts(len(classes)) == 0).tolist()
         if absent:
-            console.warn(f"prepare: {len(absent)} of {len(classes)} classes have no {split} image: {some(absent)}")
+            lacking.setdefault(tuple(absent), []).append(split)
+    for labels, of_splits in lacking.items():
+        named = some([f"'{classes[label]}'" for label in labels])
+        less = " and ".join(
+            {"val": "balanced accuracy on val is over the others", "test": "they are not tested"}[split]
+            for split in of_splits
+        )
+        console.warn(
+            f"prepare: {len(labels)} of {len(classes)} classes have no {' and no '.join(of_splits)} image: {named};"
+            f" {less}"
+        )
 
 
-def warn_short(train: ImageList, classes: Sequence[str], asked: NDArray[np.int64], carved: Mapping[Split, int]) -> None:
+def warn_thin(val: ImageList, classes: int) -> None:
+    """Say what it means for all that is chosen on val where classes have fewer than five images there."""
+    counts = val.counts(classes)
+    thin = counts[(counts > 0) & (counts < _ENOUGH_TO_CHOOSE_ON)]
+    if len(thin):
+        points = 100 / int(thin.min())
+        console.warn(
+            f"prepare: val has fewer than {_ENOUGH_TO_CHOOSE_ON} images in {len(thin)} of {classes} classes: one image"
+            f" of val moves such a class's accuracy by up to {points:.0f} points, and epoch, hyper-parameters and"
+            " champion, which are chosen on val, may be luck (params.yaml: prepare.split.val)"
+        )
+
+
+def warn_short(
+    train: ImageList, classes: Sequence[str], asked: NDArray[np.int64], carved: Mapping[Split, Quota]
+) -> None:
     """Say which classes have fewer training images than a long tail asks of them, (C,), and what was carved before."""
     has = train.counts(len(classes))
     short = [f"'{classes[label]}' ({has[label]} of {asked[label]})" for label in np.flatnonzero(has < asked).tolist()]
     if short:
-        gone = "".join(f"; {split} took {number:,} of each class before" for split, number in carved.items())
+        gone = "".join(f"; {split} took {quota} of each class before" for split, quota in carved.items())
         console.warn(
             f"prepare: {len(short)} of {len(classes)} classes have fewer training images than"
             f" prepare.long_tail asks, and keep what they have: {some(short)}{gone}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from ltrec.data.splits import draw_key, draw_ranks
+from ltrec.data.drawing import draw_key
 from ltrec.errors import UserError
 from ltrec.settings import PositiveInt, Settings
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ltrec.data.drawing import Draw
     from ltrec.data.image_lists import ImageList
 
     Counts = NDArray[np.int64]
@@ -91,8 +92,8 @@ class Step(_Profile):
 LongTailSettings = Annotated[Exponential | Pareto | Step, Field(discriminator="profile")]
 
 
-def cut(train: ImageList, classes: int, profile: _Profile, seed: int) -> tuple[ImageList, Counts]:
-    """Return the images that a profile keeps of each class, drawn by seed, and how many it asked of each, (C,).
+def cut(train: ImageList, classes: int, profile: _Profile, draw: Draw) -> tuple[ImageList, Counts]:
+    """Return the images that a profile keeps of each class, drawn by content, and how many it asked of each, (C,).
 
     A class that has fewer keeps what it has.
 
@@ -100,11 +101,11 @@ def cut(train: ImageList, classes: int, profile: _Profile, seed: int) -> tuple[I
         UserError: no n_max is given, and the classes cannot supply the imbalance factor.
     """
     available = train.counts(classes)
-    order = _class_order(available, profile.order, seed)
+    order = _class_order(available, profile.order, draw.seed)
     n_max = profile.n_max or _largest_n_max(available[order], profile)
     asked = np.empty(classes, dtype=np.int64)
     asked[order] = profile.sizes(n_max, classes)
-    return train.where(draw_ranks(train, seed) < asked[train.labels]), asked
+    return train.where(draw.ranks(train) < asked[train.labels]), asked
 
 
 def _class_order(available: Counts, order: Order, seed: int) -> NDArray[np.int64]:

@@ -12,9 +12,9 @@ from pydantic import model_validator
 
 from ltrec import console
 from ltrec.artifacts import UNKNOWN
+from ltrec.data.drawing import Quota, carve
 from ltrec.data.image_lists import ImageList, divide_line, lines_of
 from ltrec.data.sources.annotations import annotation_file
-from ltrec.data.splits import draw_ranks
 from ltrec.errors import UserError, some
 from ltrec.settings import Fraction, Settings, Text
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ltrec.artifacts import Split
+    from ltrec.data.drawing import Draw
     from ltrec.data.sources.collection import Collection
 
 _WHERE = "params.yaml: prepare.openset"
@@ -61,7 +62,7 @@ class OpenSetSettings(Settings):
             unknown += listed
         return replace(known, unknown=tuple(dict.fromkeys(unknown)))
 
-    def add(self, splits: Mapping[Split, ImageList], unknown: Sequence[str], seed: int) -> dict[Split, ImageList]:
+    def add(self, splits: Mapping[Split, ImageList], unknown: Sequence[str], draw: Draw) -> dict[Split, ImageList]:
         """Return the splits with the unknown images, given by their paths, at the ends of val and test.
 
         Raises:
@@ -70,9 +71,9 @@ class OpenSetSettings(Settings):
         if not unknown:
             raise UserError("there is no unknown image that can be read", where=_WHERE)
         images = ImageList(tuple(unknown), np.zeros(len(unknown), dtype=np.int64))
-        to_val = draw_ranks(images, seed) < self._number_for_val(len(unknown))
-        images = replace(images, labels=np.full(len(unknown), UNKNOWN, dtype=np.int64))
-        added: dict[Split, ImageList] = {"val": images.where(to_val), "test": images.where(~to_val)}
+        number = self._number_for_val(len(unknown))
+        drawn = carve(images, draw.of_units(images), {"val": Quota(0, number, number)})
+        added: dict[Split, ImageList] = {"val": _as_unknown(drawn["val"]), "test": _as_unknown(drawn["train"])}
         return {split: _joined(known, added[split]) if split in added else known for split, known in splits.items()}
 
     def _number_for_val(self, unknown: int) -> int:
@@ -111,6 +112,10 @@ def _without(known: Collection, listed: Sequence[str], name: str) -> Collection:
         console.say(f"prepare: {left} image(s) leave their classes: {name} says that they are unknown")
     list_path = Path(name).as_posix()  # the list itself may lie among the images, and is none
     return replace(known, splits=splits, skipped=tuple(skip for skip in known.skipped if skip.path != list_path))
+
+
+def _as_unknown(images: ImageList) -> ImageList:
+    return replace(images, labels=np.full(len(images), UNKNOWN, dtype=np.int64))
 
 
 def _joined(first: ImageList, second: ImageList) -> ImageList:

@@ -1,25 +1,21 @@
-"""Carving val and test from train: each class gives the same number of images, drawn by seed."""
+"""How many images of each class val and test take from train, where the data has no split of its own."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
+from pydantic import AfterValidator, Discriminator, Field, SerializeAsAny, Tag, model_validator
 
-from ltrec.settings import Settings
+from ltrec.data.drawing import Quota
+from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Self
 
-    from numpy.typing import NDArray
-
     from ltrec.artifacts import Split
-    from ltrec.data.image_lists import ImageList
 
 
 def _whole_or_fraction(amount: float) -> float:
@@ -34,21 +30,54 @@ def _whole_or_fraction(amount: float) -> float:
 Amount = Annotated[SerializeAsAny[float], Field(gt=0), AfterValidator(_whole_or_fraction)]
 
 
-class SplitSettings(Settings):
-    """What is carved from train where the data has no split of its own; every class gives the same number."""
+class Share(Settings):
+    """A share of each class's images, whatever comes to them: between the bounds, more images move none of the others.
 
-    val: Amount | Literal["test"] = 0.1
-    """Validation images of each class, or below 1: that fraction of the smallest class, but at least one image. test:
-    val lists the test images, as in the literature on data without a val; whatever is chosen is then chosen on test."""
-    test: Amount = 0.2
-    """Test images of each class, or a fraction, as for `val`."""
-    small_classes: Literal["error", "drop"] = "error"
-    """What to do about classes with too few images: stop, or leave them out and list them in stats.json."""
+    An image is in the share by a hash of seed and content. Bounds are kept as nearly as groups allow.
+    """
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    """The expected share of a class's images."""
+    least: PositiveInt = 1
+    """Images of a class with a smaller share."""
+    most: PositiveInt | None = None
+    """Images of a class with a larger share; null: no bound."""
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        if self.most is not None and self.most < self.least:
+            raise ValueError(f"most ({self.most}) must not be below least ({self.least})")
+        return self
+
+
+def _kind(value: object) -> str:
+    return "Share" if isinstance(value, dict | Share) else "number"
+
+
+Taken = Annotated[Annotated[Share, Tag("Share")] | Annotated[Amount, Tag("number")], Discriminator(_kind)]
+TakenOrTest = Annotated[
+    Annotated[Share, Tag("Share")] | Annotated[Amount | Literal["test"], Tag("number")], Discriminator(_kind)
+]
+
+
+class SplitSettings(Settings):
+    """What is carved from train where the data has no split of its own."""
+
+    val: TakenOrTest = 0.1
+    """Validation images of each class; below 1: that fraction of the smallest class, but at least one image, the same
+    number of every class; {share, least, most}: a share of each class. test: val lists the test images, as in the
+    literature on data without a val; whatever is chosen is then chosen on test."""
+    test: Taken = 0.2
+    """Test images of each class: a number, a fraction or a share, as for `val`."""
+    small_classes: Literal["error", "drop", "keep"] | None = None
+    """What to do about classes with too few images: stop, leave them out and list them in stats.json, or keep all their
+    images in train, so that they are learnt but not tested; null: keep where val or test is a share, else stop."""
 
     @model_validator(mode="after")
     def _train_remains(self) -> Self:
-        if self.val != "test" and self.val < 1 and self.test < 1 and self.val + self.test >= 1:
-            raise ValueError(f"val ({self.val}) and test ({self.test}) together must leave something for train")
+        val, test = (_part(amount) for amount in (self.val, self.test))
+        if val and test and val + test >= 1:
+            raise ValueError(f"val ({val}) and test ({test}) together must leave something for train")
         return self
 
     @property
@@ -56,61 +85,38 @@ class SplitSettings(Settings):
         """Return the splits that are carved from train where the data does not have them."""
         return ("test",) if self.val == "test" else ("val", "test")
 
-    def per_class(self, smallest: int, missing: Sequence[Split]) -> dict[Split, int]:
-        """Return how many images each class gives to each missing split, if the smallest class has `smallest`."""
+    @property
+    def of_small_classes(self) -> Literal["error", "drop", "keep"]:
+        """Return what to do about classes with too few images."""
+        shared = isinstance(self.val, Share) or isinstance(self.test, Share)
+        return self.small_classes or ("keep" if shared else "error")
+
+    def quotas(self, smallest: int, missing: Sequence[Split]) -> dict[Split, Quota]:
+        """Return what each class gives to each missing split, if the smallest class has `smallest` images."""
         # test comes first, so that another val leaves the test images as they are.
-        amounts: dict[Split, float] = {"test": self.test}
+        amounts: dict[Split, Share | float] = {"test": self.test}
         if self.val != "test":
             amounts["val"] = self.val
-        return {
-            split: int(amount) if amount >= 1 else max(1, math.floor(amount * smallest + 1e-9))
-            for split, amount in amounts.items()
-            if split in missing
-        }
+        return {split: _quota(amount, smallest) for split, amount in amounts.items() if split in missing}
 
     def suffices(self, count: int, missing: Sequence[Split]) -> bool:
-        """Return whether a class of `count` images can give its share and keep one for train."""
-        return sum(self.per_class(count, missing).values()) < count
+        """Return whether a class of `count` images can give the least that it must and keep one for train."""
+        return sum(quota.least for quota in self.quotas(count, missing).values()) < count
 
     def needed(self, missing: Sequence[Split]) -> int:
         """Return the size of the smallest class that can be split."""
         return next(count for count in itertools.count(1) if self.suffices(count, missing))
 
 
-def carve(images: ImageList, per_class: Mapping[Split, int], seed: int) -> dict[Split, ImageList]:
-    """Return the images divided: `per_class` of each class for each split that it names, the rest for train."""
-    rank = draw_ranks(images, seed)
-    splits: dict[Split, ImageList] = {}
-    start = 0
-    for split, number in per_class.items():
-        splits[split] = images.where((rank >= start) & (rank < start + number))
-        start += number
-    return splits | {"train": images.where(rank >= start)}
+def _part(amount: Share | float | str) -> float:
+    """Return the part of a class that an amount is; 0 where it is a number of images."""
+    if isinstance(amount, Share):
+        return amount.share
+    return amount if isinstance(amount, float) and amount < 1 else 0
 
 
-def draw_ranks(images: ImageList, seed: int) -> NDArray[np.int64]:
-    """Return the place of each image in its class's draw, (N,), counted from 0.
-
-    The draw orders images by a hash of seed and path. It depends on neither the file system nor the version of a
-    random generator, and a new image or another class moves few of the others.
-    """
-    keys = np.frombuffer(b"".join(_draw_bytes(seed, images.paths)), dtype=">u8").astype(np.uint64)
-    order = np.lexsort((keys, images.labels))
-    counts = np.bincount(images.labels)
-    rank = np.empty(len(images), dtype=np.int64)
-    rank[order] = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return rank
-
-
-def draw_key(seed: int, text: str) -> int:
-    """Return 64 bits, a hash of seed and text, by which a draw is ordered."""
-    return int.from_bytes(next(_draw_bytes(seed, [text])), "big")
-
-
-def _draw_bytes(seed: int, texts: Iterable[str]) -> Iterator[bytes]:
-    """Yield the `draw_key` of each text as eight bytes, big-endian."""
-    keyed = hashlib.blake2b(digest_size=8, key=str(seed).encode())
-    for text in texts:
-        hashed = keyed.copy()  # a third faster than beginning with the key again
-        hashed.update(text.encode())
-        yield hashed.digest()
+def _quota(amount: Share | float, smallest: int) -> Quota:
+    if isinstance(amount, Share):
+        return Quota(amount.share, amount.least, amount.most)
+    number = int(amount) if amount >= 1 else max(1, math.floor(amount * smallest + 1e-9))
+    return Quota(0, number, number)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from ltrec.data.shot_groups import GROUPS
+from ltrec.errors import some
 from ltrec.evaluation import metrics
 from ltrec.evaluation.plot_rows import cell
 
@@ -37,6 +38,7 @@ _WITH_INTERVAL = (*GROUPS, "all")
 _OPTIONAL = ("balanced", "macro F1")
 _TITLES = (*_WITH_INTERVAL, *_OPTIONAL, "p")
 _CROWN = "★"
+NOT_TESTED = "not tested"
 _FOR_ASCII = str.maketrans({"–": "-", "★": "*", "…": "."})
 
 
@@ -121,13 +123,19 @@ class Report:
         return self.results[variant].figures | (self.openset.metrics(variant) if self.openset else {})
 
     def per_class_rows(self, variants: Sequence[str] | None = None) -> list[Row]:
-        """Return a row for each class in the order of the labels, a column for each variant's accuracy."""
+        """Return a row for each class in the order of the labels, a column for each variant's accuracy.
+
+        A class without test images has none, and says so.
+        """
         tested = np.bincount(self.labels, minlength=len(self.names))
         return [
             {
                 "label": label, "class": name, "train": int(self.counts[label]), "test": int(tested[label]),
                 "shot": str(self.groups[label]),
-            } | {variant: cell(self.accuracy[variant][label]) for variant in variants or self.results}
+            } | {
+                variant: cell(self.accuracy[variant][label]) if tested[label] else NOT_TESTED
+                for variant in variants or self.results
+            }
             for label, name in enumerate(self.names)
         ]  # fmt: skip
 
@@ -186,8 +194,10 @@ class Report:
         sizes = ", ".join(f"{group} {np.count_nonzero(self.groups[tested] == group)}" for group in GROUPS)
         intervals = any(any(result.intervals.values()) for result in self.results.values())
         compared = self.reference is not None and len(self.results) > 1
+        untested = [f"'{self.names[label]}'" for label in np.setdiff1d(np.arange(len(self.names)), tested).tolist()]
         parts = [
             f"Per cent of {len(self.labels)} test images in {len(tested)} classes ({sizes})",
+            f"{NOT_TESTED}: {len(untested)} of {len(self.names)} classes, {some(untested)}" if untested else "",
             "95 % intervals by bootstrap" if intervals else "",
             f"p against {self.reference}: exact McNemar, Holm-adjusted" if compared else "",
             f"{_CROWN} champion by balanced accuracy on val",

@@ -121,12 +121,13 @@ def save(network: Network, path: Path, *, backbone: BackboneSettings, header: di
     artifacts.save_tensors(path, network.state_dict(), content | header)
 
 
-def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -> Network:
+def load(path: Path, *, classes: Path | None = None, images: Path | None = None, head: Path | None = None) -> Network:
     """Return the network that `save` wrote, in evaluation mode.
 
     Args:
         path: The network's file.
-        classes: The list of classes that it must have been trained on.
+        classes: The list of classes that it must have been trained on, whatever they are called now.
+        images: The digest of the training images, by which classes with other names are the same.
         head: The file of a head that was fitted on its features; it takes the place of the joint head.
 
     Raises:
@@ -151,7 +152,7 @@ def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -
     except (RuntimeError, TypeError) as error:
         raise UserError(f"does not fit the network that its header names: {one_line(error)}", where=str(path)) from None
     if classes is not None:
-        artifacts.require_made_from(path, header, classes=classes)
+        _require_same_classes(path, header, classes, images)
         if (listed := len(read_classes(classes))) != joint.classes:
             raise UserError(
                 f"knows {joint.classes} classes, but {classes} names {listed}: another dataset", where=str(path)
@@ -159,6 +160,20 @@ def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -
     if head is not None:
         network.head = heads.load(head, representation=artifacts.digest(path))
     return network.eval()
+
+
+def _require_same_classes(path: Path, header: Mapping[str, Any], classes: Path, images: Path | None) -> None:
+    """Refuse a network of other classes: of other names, and trained on other images than those that are listed now.
+
+    With the same names it may be used on images that came later, with the same images under names that were changed.
+    """
+    if header.get("classes", "") in (artifacts.digest(classes), None):
+        return
+    if images is None or header.get("images") != artifacts.digest(images):
+        raise UserError(
+            f"belongs to another list of classes than is there now; {artifacts.made_by(path)} makes it anew",
+            where=str(path),
+        )
 
 
 def load_head(path: Path) -> heads.Head:

@@ -61,7 +61,7 @@ def run(file: Path, split: Split) -> None:
         _check_listed(of_image, listed, layout.split_list(split), where)
     header: dict[str, object] = {
         "representation": artifacts.digest(layout.model),
-        "classes": None,
+        "images": None,
         "split": split,
         "published": file.name,
     }

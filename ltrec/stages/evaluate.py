@@ -75,11 +75,14 @@ def _compare(
     names = read_classes(layout.classes)
     counts = read_list(layout.split_list("train"), len(names)).counts(len(names))
     groups = shot_groups(counts, shots.many_above, shots.few_below)
-    test = FeatureBank.open(layout.features("test"), classes=layout.classes)
+    test = FeatureBank.open(layout.features("test"), images=layout.split_digest("test"))
     known, representation = test.known(), test.header["representation"]
     labels = _labels(known, len(names), layout.features("test"))
     # Val is needed to choose thresholds on, where there is something to reject.
-    val = None if known is test else FeatureBank.open(layout.features("val"), representation=representation)
+    val = None
+    if known is not test:
+        made_from = {"representation": representation, "images": layout.split_digest("val")}
+        val = FeatureBank.open(layout.features("val"), **made_from)
 
     fits = {name: artifacts.read_json(layout.head_metrics(name)) for name in variants}
     val_scores = {name: score_on_val(fit, layout.head_metrics(name)) for name, fit in fits.items()}

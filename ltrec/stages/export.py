@@ -62,7 +62,9 @@ def run(
     path = layout.onnx if is_stage else _target(layout, output, name, settings.precision)
     with recording.stage_run(params, "export") if is_stage else contextlib.nullcontext(tracking.Run()) as record:
         record.params({"export": settings.model_dump(mode="json")})
-        network = networks.load(layout.model, classes=layout.classes, head=layout.head(name))
+        network = networks.load(
+            layout.model, classes=layout.classes, images=layout.split_digest("train"), head=layout.head(name)
+        )
         card = _card(layout, network, name, params.rebalance[name].method, settings.precision)
         classes = len(card.classes)
         val = read_list(layout.split_list("val"), classes, unknown=True).known()
@@ -151,7 +153,9 @@ def _threshold(layout: Layout, variant: str) -> float | None:
 def _evaluated_logits(layout: Layout, head: Head, val: ImageList, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the logits (n, C) of rows of val's known images, made from the feature bank as for the evaluation."""
     path = layout.features("val")
-    bank = FeatureBank.open(path, representation=artifacts.digest(layout.model)).known()
+    bank = FeatureBank.open(
+        path, representation=artifacts.digest(layout.model), images=layout.split_digest("val")
+    ).known()
     bank.require_images_of(val, layout.split_list("val"), where=str(path))
     with torch.inference_mode():
         logits: NDArray[np.float32] = head(bank.plain[torch.from_numpy(rows)]).numpy()

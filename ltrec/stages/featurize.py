@@ -42,7 +42,7 @@ def run(params: Params, *, profile: bool = False) -> None:
     ):
         computed = precision.resolve(settings.precision, device, where="params.yaml: featurize.precision")
         record.params({"featurize": settings.model_dump(mode="json") | {"precision": computed}})
-        network = networks.load(layout.model, classes=layout.classes)
+        network = networks.load(layout.model, classes=layout.classes, images=layout.split_digest("train"))
         representation = artifacts.digest(layout.model)
         if world.first:
             # This stage starts when DVC has the network: the training that made it need not be resumed any more.
@@ -52,7 +52,6 @@ def run(params: Params, *, profile: bool = False) -> None:
             where="params.yaml: featurize.batch_size", instead="a smaller one may fit",
         ):  # fmt: skip
             network = networks.on_device(network, device)
-            made_from = {"representation": representation, "classes": artifacts.digest(layout.classes)}
             augment, classes = params.represent.augment.build(), len(read_classes(layout.classes))
             for split in SPLITS:
                 listed = compact(read_list(layout.split_list(split), classes, unknown=split != "train"))
@@ -60,6 +59,7 @@ def run(params: Params, *, profile: bool = False) -> None:
                     (root, listed.paths), network.geometry, device, settings.batch_size, settings.workers, world,
                     augment=augment, augmented_views=settings.views if split == "train" else 0,
                 )  # fmt: skip
+                made_from = {"representation": representation, "images": artifacts.digest(layout.split_digest(split))}
                 views, dim, path = len(loaders), network.head.dim, layout.features(split)
                 writing = feature_bank.writing(
                     path, listed.labels, views=views, dim=dim, header=made_from | {"split": split}

@@ -7,16 +7,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltrec import artifacts, console
+from ltrec import artifacts, console, project
 from ltrec.artifacts import SPLITS
 from ltrec.data import findings, long_tail
 from ltrec.data.contents import Contents
 from ltrec.data.division import divide, without_untrainable
+from ltrec.data.drawing import Draw
 from ltrec.data.image_lists import list_text
 from ltrec.data.images.cache import cache_text, training_files
 from ltrec.data.inspection import inspect
+from ltrec.data.last_splits import RememberedSplits, warn_changed
 from ltrec.errors import UserError, some
-from ltrec.project import state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,11 +32,22 @@ if TYPE_CHECKING:
 def run(params: Params, *, decode: bool | None = None) -> None:
     """Write the lists, the class names and what is in them; `decode` replaces the parameter's value."""
     settings = params.prepare if decode is None else params.prepare.model_copy(update={"decode": decode})
-    prepare(settings, seed=params.seed, shots=params.evaluate.shots, layout=artifacts.Layout())
+    # An experiment of DVC's in a folder of its own is no successor of what lies in the project.
+    memory = project.state_dir() / "prepare" / "splits.npz" if project.root() == Path.cwd() else None
+    prepare(settings, seed=params.seed, shots=params.evaluate.shots, layout=artifacts.Layout(), memory=memory)
 
 
-def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout: Layout) -> None:
+def prepare(
+    settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout: Layout, memory: Path | None = None
+) -> None:
     """Write everything or, when it raises, nothing.
+
+    Args:
+        settings: What to prepare, and how.
+        seed: What the draws follow, beside the images' contents.
+        shots: Where shot groups begin and end.
+        layout: Where to write.
+        memory: The file that says what was in the splits before; None: nothing is said of that.
 
     Raises:
         UserError: There is no data, no image that can be read, fewer than two classes, or a class with too few images.
@@ -48,18 +60,21 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
     contents = Contents(None)
     if settings.decode:
         collection, contents = _decoded(collection, root, settings.workers)
-    collection, splits, carved = divide(without_untrainable(collection), settings.split, seed, root)
+    draw = Draw(seed, contents)
+    collection, carved = divide(without_untrainable(collection), settings.split, draw, root)
+    splits, classes = dict(collection.splits), collection.shown
     kept = available = splits["train"]
     if settings.long_tail is not None:
-        kept, asked = long_tail.cut(available, len(collection.classes), settings.long_tail, seed)
-        findings.warn_short(available, collection.classes, asked, carved)
+        kept, asked = long_tail.cut(available, len(classes), settings.long_tail, draw)
+        findings.warn_short(available, classes, asked, carved)
         splits["train"] = kept
     if settings.openset is not None:
-        splits = settings.openset.add(splits, collection.unknown, seed)
+        splits = settings.openset.add(splits, collection.unknown, draw)
     # val may be the test images on purpose: what is said of those is said once.
     distinct = {split: splits[split] for split in SPLITS if split != "val" or settings.split.val != "test"}
     findings.warn_skipped(collection, layout.stats)
-    findings.warn_untested(distinct, collection.classes)
+    findings.warn_untested(distinct, classes)
+    findings.warn_thin(splits["val"], len(classes))
     stats = {
         "digest": contents.digest(splits[split] for split in SPLITS),
         **findings.class_statistics(splits, collection, shots),
@@ -78,13 +93,17 @@ def prepare(settings: PrepareSettings, *, seed: int, shots: ShotSettings, layout
         {
             layout.cache_list: cache_text(settings.cache, root, train, contents.digests or {}),
             layout.stats: json.dumps(stats, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-            layout.classes: "".join(f"{name}\n" for name in collection.classes),
+            layout.classes: "".join(f"{name}\n" for name in classes),
             **{layout.split_list(split): list_text(splits[split]) for split in SPLITS},
-            **{layout.split_digest(split): f"{contents.digest([splits[split]])}\n" for split in SPLITS},
+            **{layout.split_digest(split): f"{contents.list_digest(splits[split])}\n" for split in SPLITS},
         }
     )
+    if memory is not None:
+        remembered = RememberedSplits.of(splits, contents)
+        warn_changed(memory, remembered)
+        remembered.write(memory)
     if settings.cache is not None:
-        training_files(layout.cache_list, root, train, folder=state_dir() / "cache", workers=settings.workers)
+        training_files(layout.cache_list, root, train, folder=project.state_dir() / "cache", workers=settings.workers)
     _say(stats, layout)
 
 

@@ -79,10 +79,10 @@ def _represent(
     computed = precision.resolve(settings.precision, device, where="params.yaml: represent.precision")
     weights = settings.backbone.digest()
     decisive = settings.model_dump(mode="json", exclude=_INDECISIVE) | {"precision": computed}
-    inputs = [path(split) for path in (layout.split_list, layout.split_digest) for split in ("train", "val")]
+    inputs = [layout.split_digest("train"), layout.split_digest("val")]
     inputs += [layout.cache_list] if layout.cache_list.is_file() else []
     code = pipeline.code_digest("represent")
-    key = artifacts.digest(decisive, weights, seed, device.type, code, layout.classes, *inputs)
+    key = artifacts.digest(decisive, weights, seed, device.type, code, *inputs)
     resume = resuming.ResumeFolder("represent", key) if world.first else None
     with resume or contextlib.nullcontext(), recorded as record:
         if resume is not None:
@@ -114,7 +114,8 @@ def _represent(
         if resume is None:
             return
         artifacts.write_csv(layout.history, history)
-        header = origin | {"classes": artifacts.digest(layout.classes)}
+        task = {"classes": layout.classes, "images": layout.split_digest("train")}
+        header = origin | {name: artifacts.digest(file) for name, file in task.items()}
         networks.save(session.kept.cpu(), layout.model, backbone=settings.backbone, header=header)
         record.file(layout.history)
         # The checkpoint stays: a kill before DVC has the network must not cost the training; `featurize` discards it.

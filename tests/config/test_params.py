@@ -161,6 +161,10 @@ BAD = [
     ("val: 10,", "val: [1],", "5:16: prepare.split.val: ", "number or 'test', got [1]"),
     ("val: 10,", "val: '10',", "5:16: prepare.split.val: ", "number or 'test', got '10'"),
     ("test: 40", "test: test", "5:26: prepare.split.test: ", "number, got test"),
+    ("test: 40", "test: {share: 1.5}", "5:34: prepare.split.test.share: ", "less than 1, got 1.5"),
+    ("test: 40", "test: {share: 0.2, last: 5}", "5:39: prepare.split.test.last: ", "unknown key (did you mean least?)"),
+    ("val: 10,", "val: {least: 5},", "5:11: prepare.split.val.share: ", "missing; The expected share"),
+    ("val: 10,", "val: {share: 0.1, least: 5, most: 4},", "5:45: prepare.split.val: ", "most (4) must not be below"),
     # YAML
     ("seed: 0", "seed: !!python/name:os.system x", "1:7: not YAML: ", "python/name:os.system"),
     ("seed: 0", "seed: a: b", "1:8: not YAML: ", "mapping values are not allowed here"),

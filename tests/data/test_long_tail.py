@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from ltrec.data.contents import Contents
+from ltrec.data.drawing import Draw
 from ltrec.data.image_lists import ImageList, make_list
 from ltrec.data.long_tail import LongTailSettings, cut
 from ltrec.errors import UserError
@@ -16,6 +18,10 @@ PROFILE: TypeAdapter[Any] = TypeAdapter(LongTailSettings)
 
 def profile(name: str, imbalance_factor: float, **more: object) -> Any:
     return PROFILE.validate_python({"profile": name, "imbalance_factor": imbalance_factor, **more})
+
+
+def by_path(seed: int) -> Draw:
+    return Draw(seed, Contents(None))
 
 
 def images(*counts: int) -> ImageList:
@@ -111,39 +117,41 @@ def test_settings_that_make_no_sense(given: dict[str, object], message: str) -> 
 def test_a_cut_keeps_so_many_of_each_class_drawn_by_seed() -> None:
     whole = images(100, 100, 100)
     settings = profile("exponential", 16, n_max=80)
-    kept, asked = cut(whole, 3, settings, seed=0)
+    kept, asked = cut(whole, 3, settings, by_path(0))
     assert asked.tolist() == [80, 20, 5]
     assert kept.counts(3).tolist() == [80, 20, 5]
     assert set(kept.paths) < set(whole.paths)
-    assert cut(whole, 3, settings, seed=0)[0].paths == kept.paths
-    assert cut(whole, 3, settings, seed=1)[0].paths != kept.paths
+    assert cut(whole, 3, settings, by_path(0))[0].paths == kept.paths
+    assert cut(whole, 3, settings, by_path(1))[0].paths != kept.paths
 
 
 def test_a_class_with_fewer_keeps_what_it_has() -> None:
-    kept, asked = cut(images(100, 7, 100), 3, profile("exponential", 16, n_max=80), seed=0)
+    kept, asked = cut(images(100, 7, 100), 3, profile("exponential", 16, n_max=80), by_path(0))
     assert asked.tolist() == [80, 20, 5]
     assert kept.counts(3).tolist() == [80, 7, 5]
 
 
 def test_n_max_is_by_default_what_the_classes_can_supply() -> None:
     # Sizes are n, ⌊n/4⌋, ⌊n/16⌋: the second class's 9 images allow n up to 39, where ⌊39/4⌋ = 9.
-    kept, _ = cut(images(100, 9, 100), 3, profile("exponential", 16), seed=0)
+    kept, _ = cut(images(100, 9, 100), 3, profile("exponential", 16), by_path(0))
     assert kept.counts(3).tolist() == [39, 9, 2]
-    kept, _ = cut(images(33, 100, 100), 3, profile("exponential", 16), seed=0)
+    kept, _ = cut(images(33, 100, 100), 3, profile("exponential", 16), by_path(0))
     assert kept.counts(3).tolist() == [33, 8, 2]
 
 
 def test_an_imbalance_factor_that_the_classes_cannot_supply() -> None:
     with pytest.raises(UserError, match="cannot supply an imbalance factor of 16: the largest has 12 training images"):
-        cut(images(12, 5, 5), 3, profile("exponential", 16), seed=0)
+        cut(images(12, 5, 5), 3, profile("exponential", 16), by_path(0))
     with pytest.raises(UserError, match="cannot supply an imbalance factor"):
-        cut(images(5, 100, 100), 3, profile("exponential", 16), seed=0)
+        cut(images(5, 100, 100), 3, profile("exponential", 16), by_path(0))
 
 
 def test_the_order_of_classes() -> None:
     whole = images(10, 200, 90)
-    kept, _ = cut(whole, 3, profile("exponential", 16, n_max=160, order="size"), seed=0)
+    kept, _ = cut(whole, 3, profile("exponential", 16, n_max=160, order="size"), by_path(0))
     assert kept.counts(3).tolist() == [10, 160, 40]
-    orders = {tuple(cut(images(90, 90, 90), 3, profile("step", 9, n_max=90, order="random"), s)[1]) for s in range(8)}
+    orders = {
+        tuple(cut(images(90, 90, 90), 3, profile("step", 9, n_max=90, order="random"), by_path(s))[1]) for s in range(8)
+    }
     assert len(orders) > 1
     assert {tuple(sorted(order)) for order in orders} == {(10, 90, 90)}

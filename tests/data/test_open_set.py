@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
+from ltrec.data.contents import Contents
+from ltrec.data.drawing import Draw
 from ltrec.data.image_lists import make_list
 from ltrec.data.open_set import OpenSetSettings
 from ltrec.data.sources.collection import Collection, Skipped
@@ -87,6 +89,10 @@ def test_an_absolute_list_is_read_and_said_to_escape_dvc(tmp_path: Path, capsys:
     assert "elsewhere, so that `dvc repro` does not see when it changes" in capsys.readouterr().err
 
 
+def by_path(seed: int) -> Draw:
+    return Draw(seed, Contents(None))
+
+
 def test_an_unknown_class_name_is_answered_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         settings(classes=("bee", "emu")).set_apart(FOUND, tmp_path)
@@ -106,7 +112,7 @@ def test_an_unknown_class_name_is_answered_with_those_there_are(tmp_path: Path) 
 def test_the_share_of_val(share: float, unknown: int, to_val: int) -> None:
     paths = [f"open/{number}" for number in range(unknown)]
     splits = {split: make_list([(f"{split}/0", 0), (f"{split}/1", 1)]) for split in ("train", "val", "test")}
-    added = settings(list="open.txt", val=share).add(splits, paths, seed=0)  # type: ignore[arg-type]
+    added = settings(list="open.txt", val=share).add(splits, paths, by_path(0))  # type: ignore[arg-type]
     assert {split: len(images) - 2 for split, images in added.items()} == {
         "train": 0, "val": to_val, "test": unknown - to_val,
     }  # fmt: skip
@@ -123,7 +129,7 @@ def test_the_draw_follows_the_seed_and_not_the_order() -> None:
     splits = {split: make_list([]) for split in ("train", "val", "test")}
 
     def drawn(order: list[str], seed: int) -> set[str]:
-        return set(settings(list="open.txt").add(splits, order, seed)["val"].paths)  # type: ignore[arg-type]
+        return set(settings(list="open.txt").add(splits, order, by_path(seed))["val"].paths)  # type: ignore[arg-type]
 
     assert drawn(paths, 0) == drawn(paths[::-1], 0)
     assert drawn(paths, 0) != drawn(paths, 1)
@@ -131,7 +137,7 @@ def test_the_draw_follows_the_seed_and_not_the_order() -> None:
 
 def test_none_that_can_be_read_is_a_mistake() -> None:
     with pytest.raises(UserError, match=r"prepare\.openset: there is no unknown image"):
-        settings(classes=("cat",)).add({}, [], seed=0)
+        settings(classes=("cat",)).add({}, [], by_path(0))
 
 
 @pytest.mark.parametrize(

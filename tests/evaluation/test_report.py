@@ -68,6 +68,19 @@ def test_per_class_rows_keep_the_order_of_labels(report: Report) -> None:
     assert "joint" not in report.per_class_rows(["tau_norm"])[0]
 
 
+def test_a_class_without_test_images_is_said_not_to_be_tested(report: Report) -> None:
+    assert "not tested" not in report.note
+    larger = replace(
+        report, names=(*NAMES, "eel"), counts=np.array([*COUNTS, 1]), groups=np.array([*GROUPS, "few"]),
+    )  # fmt: skip
+    assert larger.per_class_rows()[3] == {
+        "label": 3, "class": "eel", "train": 1, "test": 0, "shot": "few", "joint": "not tested",
+        "tau_norm": "not tested",
+    }  # fmt: skip
+    assert "in 3 classes (many 1, medium 1, few 1); not tested: 1 of 4 classes, 'eel';" in larger.markdown()
+    assert "not tested: 1 of 4 classes, 'eel'" in " ".join(printed(larger, 200).split())
+
+
 def test_what_was_selected_on_test_is_marked(report: Report) -> None:
     marked = replace(report, selected_on="test")
     assert marked.as_json()["selected_on"] == "test"

@@ -87,6 +87,13 @@ def test_the_classes_are_those_of_the_training(trained: Network, tmp_path: Path)
     classes.write_text("a\nb\nd\nc\n")
     with pytest.raises(UserError, match=r"model\.safetensors: belongs to another list of classes"):
         network.load(model, classes=classes)
+    images = tmp_path / "train.digest.txt"
+    images.write_text("of the images\n")
+    with pytest.raises(UserError, match="belongs to another list of classes"):
+        network.load(model, classes=classes, images=images)
+    header = {"classes": "of other names", "images": artifacts.digest(images)}
+    network.save(trained, model, backbone=BACKBONE, header=header)
+    network.load(model, classes=classes, images=images)  # the same images: their classes have other names now
     network.save(trained, model, backbone=BACKBONE, header={"classes": None})  # as imported: no list was there
     network.load(model, classes=classes)
     classes.write_text("a\nb\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,32 @@ def test_what_an_edit_reruns(edited: str, rerun: tuple[str, ...], stages: dict[s
         stage for stage in STAGES if any(Path(edited).is_relative_to(dep) for dep in code_deps(stage, stages))
     ]
     assert dependents == list(rerun)
+
+
+PREPARED = {
+    "represent": ["train.cache.txt", "train.digest.txt", "val.digest.txt"],
+    "featurize": ["train.cache.txt", "train.digest.txt", "val.digest.txt", "test.digest.txt"],
+    "rebalance": ["train.cache.txt", "train.digest.txt"],
+    "evaluate": ["train.txt", "val.txt", "test.txt", "classes.txt", "val.digest.txt", "test.digest.txt"],
+    "export": ["classes.txt", "train.digest.txt", "val.digest.txt"],
+}
+
+
+def test_names_and_paths_train_nothing(stages: dict[str, Any]) -> None:
+    # A list is opened wherever images are, and classes are counted in it: the digests stand for both, without names.
+    declared = {
+        name: [dep.rpartition("/")[2] for dep in stage.get("do", stage)["deps"] if dep.startswith("artifacts/prepare/")]
+        for name, stage in stages.items()
+    }
+    assert declared == {"prepare": [], **PREPARED}
+
+
+@pytest.mark.parametrize("stage", PREPARED)
+def test_a_stage_depends_on_the_digest_of_each_list_that_it_reads(stage: str) -> None:
+    code = (ROOT / f"ltrec/stages/{stage}.py").read_text(encoding="utf-8")
+    read = set(re.findall(r'(?:split_list|features)\("(train|val|test)"\)', code))
+    named = {name.partition(".")[0] for name in PREPARED[stage]}
+    assert read <= named | ({"val"} if stage == "rebalance" else set())  # val's features alone
 
 
 def test_compiled_modules_are_no_dependencies() -> None:

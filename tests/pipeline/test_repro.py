@@ -99,6 +99,28 @@ def test_a_junk_file_trains_nothing(repeated: tuple[Project, str]) -> None:
     (project.folder / "data/0/notes.jpg").unlink()
 
 
+def test_a_renamed_class_trains_nothing(repeated: tuple[Project, str]) -> None:
+    project, _ = repeated
+    project.run("dvc", "repro")
+    lists = [project.read(f"artifacts/prepare/{split}.txt") for split in ("train", "val", "test")]
+    data = project.folder / "data"
+    (data / "7").rename(data / "7 of seven")
+    assert stages_run(project.run("dvc", "repro")) == ["prepare", "evaluate", "export"]
+    renamed = [project.read(f"artifacts/prepare/{split}.txt") for split in ("train", "val", "test")]
+    assert renamed == [text.replace(b"7/", b"7 of seven/") for text in lists]
+    answers = json.loads(project.run("ltrec", "predict", "--format", "json", "data/7 of seven"))
+    assert sum(answer["class"] == "7 of seven" for answer in answers) > 50
+    (data / "7 of seven").rename(data / "7")
+
+
+def test_names_train_nothing(repeated: tuple[Project, str]) -> None:
+    project, _ = repeated
+    project.set({"prepare.source.names": {"0": "zero", "1": "one"}})
+    assert stages_run(project.run("dvc", "repro")) == ["prepare", "evaluate", "export"]
+    assert b"\none\n" in project.read("artifacts/prepare/classes.txt")
+    project.set({"prepare.source.names": None})
+
+
 def test_an_experiment_in_a_folder_of_its_own(repeated: tuple[Project, str]) -> None:
     project, _ = repeated
     project.set({"tracking.enabled": True})

@@ -69,7 +69,7 @@ def test_every_row_comes_to_its_image(form: Callable[[Any], Any], protocol: int,
         assert bank.plain[image].tolist() == dump["feats"][row].tolist()
     assert bank.features.shape == (1, VAL, DIM)
     assert bank.header == {
-        "representation": artifacts.digest(LAYOUT.model), "classes": None, "split": "val", "published": "val.pkl",
+        "representation": artifacts.digest(LAYOUT.model), "images": None, "split": "val", "published": "val.pkl",
     }  # fmt: skip
 
 

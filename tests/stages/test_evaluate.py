@@ -69,6 +69,8 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
     lines = [f"{label}/{image}.png {label}\n" for label, count in enumerate(COUNTS) for image in range(count)]
     artifacts.write_text(LAYOUT.split_list("train"), "".join(lines))
     artifacts.write_text(LAYOUT.split_list("val"), "a/own.png 0\n")
+    for split in ("val", "test"):
+        artifacts.write_text(LAYOUT.split_digest(split), "the images\n")
     artifacts.write_text(
         LAYOUT.split_list("test"), "".join(f"{image}.png {label}\n" for image, label in enumerate(LABELS))
     )
@@ -87,7 +89,7 @@ def drawn() -> None:
 
 
 def made_from() -> dict[str, object]:
-    return {"representation": NETWORK, "classes": artifacts.digest(LAYOUT.classes)}
+    return {"representation": NETWORK, "images": artifacts.digest(LAYOUT.split_digest("test"))}
 
 
 def save(variant: str, head: heads.Head, val: float, log_likelihood: float = -1.0, **more: object) -> None:
@@ -302,10 +304,17 @@ def test_a_head_for_another_network_is_refused() -> None:
         run("joint", "crt")
 
 
-def test_features_of_other_classes_are_refused() -> None:
-    artifacts.write_text(LAYOUT.classes, "ant\nbee\nelk\n")
-    with pytest.raises(UserError, match=r"test\.safetensors: belongs to another list of classes .*`ltrec featurize`"):
+def test_features_of_other_images_are_refused() -> None:
+    artifacts.write_text(LAYOUT.split_digest("test"), "other images\n")
+    with pytest.raises(UserError, match=r"test\.safetensors: belongs to another list of images .*`ltrec featurize`"):
         run("joint", "crt")
+
+
+def test_a_renamed_class_is_shown_under_its_new_name() -> None:
+    artifacts.write_text(LAYOUT.classes, "ant\nbee\nelk\n")
+    run("joint", "crt")
+    rows = artifacts.read_csv(LAYOUT.evaluation / "per_class.csv")
+    assert [row["class"] for row in rows] == ["ant", "bee", "elk"]
 
 
 def test_a_head_of_other_classes_is_refused() -> None:
@@ -340,7 +349,7 @@ def test_other_negative_labels_and_unknown_images_alone_are_refused() -> None:
 def test_labels_beyond_the_classes_are_refused() -> None:
     artifacts.write_text(LAYOUT.classes, "ant\nbee\n")
     artifacts.write_text(LAYOUT.split_list("train"), "a.png 0\nb.png 1\n")
-    imported = made_from() | {"classes": None}
+    imported = made_from() | {"images": None}
     with features.writing(LAYOUT.features("test"), LABELS, views=1, dim=3, header=imported) as bank:
         bank[0] = FEATURES
     with pytest.raises(UserError, match="has labels 0 … 2, but there are 2 classes"):

@@ -83,6 +83,7 @@ def write_split(split: str, per_class: int) -> None:
             Image.fromarray(draw.integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(path)
             lines.append(f"{split}/{name}/{n}.png {label}\n")
     artifacts.write_text(Layout().root / "prepare" / f"{split}.txt", "".join(lines))
+    artifacts.write_text(Layout().root / "prepare" / f"{split}.digest.txt", artifacts.digest(lines) + "\n")
 
 
 @pytest.fixture
@@ -97,7 +98,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: FakeRun) ->
     torch.manual_seed(0)
     backbone = CifarResNetBackbone(name="cifar_resnet8")
     built = network.build(backbone, Geometry(size=16, resize=18), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), len(CLASSES))
-    network.save(built, layout.model, backbone=backbone, header={"classes": artifacts.digest(layout.classes)})
+    network.save(
+        built,
+        layout.model,
+        backbone=backbone,
+        header={
+            "classes": artifacts.digest(layout.classes),
+            "images": artifacts.digest(layout.split_digest("train")),
+        },
+    )
     heads.save(built.head, layout.head("joint"), representation=artifacts.digest(layout.model))
     heads.save(
         heads.NearestMeanHead(torch.randn(3, 64), torch.zeros(64), "l2n", "cosine"),
@@ -114,7 +123,10 @@ def write_val_bank(layout: Layout, precision: Precision = "fp32") -> None:
     listed, built = read_list(layout.split_list("val"), len(CLASSES)), network.load(layout.model)
     squares = [decoding.square(decoding.decode_rgb(Path("data", path)), built.geometry) for path in listed.paths]
     features = network.predict_features(built, torch.from_numpy(np.stack(squares)), precision)
-    header = {"representation": artifacts.digest(layout.model)}
+    header = {
+        "representation": artifacts.digest(layout.model),
+        "images": artifacts.digest(layout.split_digest("val")),
+    }
     with feature_bank.writing(layout.features("val"), listed.labels, views=1, dim=64, header=header) as bank:
         bank[0] = features.numpy()
 
@@ -309,7 +321,9 @@ def test_mistakes(project: Layout) -> None:
     heads.save(heads.LinearHead(torch.zeros(3, 64), None), project.head("ncm"), representation="another")
     assert "belongs to another network" in refusal(params).what
     names = project.classes.read_text()
-    project.classes.write_text(names + "eel\n")
+    project.classes.write_text(names + "emu\n")
+    assert "knows 3 classes" in refusal(params).what
+    artifacts.write_text(project.split_digest("train"), "other images\n")
     assert "belongs to another list of classes" in refusal(params).what
     project.classes.write_text(names)
     project.head("ncm").write_bytes(b"rubbish")

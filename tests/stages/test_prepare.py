@@ -114,6 +114,62 @@ def test_the_same_seed_gives_the_same_bytes_wherever_the_data_lies(root: Path, l
     assert files(layout)["test.txt"] != files(elsewhere)["test.txt"]
 
 
+SHARES = {"val": {"share": 0.2, "least": 2}, "test": {"share": 0.3, "least": 2, "most": 19}}
+
+
+@pytest.mark.parametrize("split", [SHARES, {"val": 2, "test": 3}])
+def test_a_renamed_class_folder_changes_no_split(root: Path, layout: Layout, split: Stats) -> None:
+    write_images(root, a=20, b=20)
+    prepare(root, layout, split=split, long_tail=step(imbalance_factor=4))
+    before = listed(layout)
+    (root / "b").rename(root / "c")
+    prepare(root, layout, split=split, long_tail=step(imbalance_factor=4))
+    renamed = {
+        name: [(path.replace("c/", "b/"), label) for path, label in each] for name, each in listed(layout).items()
+    }
+    assert renamed == before
+
+
+def test_a_renamed_class_that_keeps_its_place_changes_names_alone(root: Path, layout: Layout) -> None:
+    write_images(root, a=20, b=20)
+    prepare(root, layout, split=SHARES, cache={"short_side": 1})
+    before = files(layout)
+    (root / "b").rename(root / "c")
+    prepare(root, layout, split=SHARES, cache={"short_side": 1})
+    changed = {name for name, content in files(layout).items() if content != before[name]}
+    assert changed == {"train.txt", "val.txt", "test.txt", "classes.txt", "stats.json"}
+    (root / "c").rename(root / "0")
+    prepare(root, layout, split=SHARES)
+    assert files(layout)["train.digest.txt"] != before["train.digest.txt"], "in another order labels change"
+
+
+def test_classes_are_shown_by_other_names(root: Path, layout: Layout) -> None:
+    write_images(root, n01=9, n02=9, n03=2)
+    split = {"val": 1, "test": 2, "small_classes": "drop"}
+    prepare(root, layout, split=split)
+    before = files(layout)
+    source = {"kind": "folder", "root": str(root), "names": {"n02": "ant", "n01": "bee"}}
+    stats = prepare(root, layout, split=split, source=source)
+    assert read_classes(layout.classes) == ("bee", "ant")
+    assert [entry["name"] for entry in stats["classes"]] == ["bee", "ant"]
+    assert {name for name, content in files(layout).items() if content != before[name]} == {"classes.txt", "stats.json"}
+    with pytest.raises(UserError) as caught:
+        prepare(root, layout, source=source | {"names": {"ant": "n02"}})
+    assert str(caught.value) == (
+        "params.yaml: prepare.source.names: no such class: 'ant'; the source has 'n01', 'n02', 'n03'"
+    )
+    with pytest.raises(UserError, match="more than one is called 'n01'"):
+        prepare(root, layout, source=source | {"names": {"n02": "n01"}})
+
+
+def test_copies_are_drawn_together(root: Path, layout: Layout) -> None:
+    write_images(root, a=9, b=9)
+    for n in range(9):
+        (root / "a" / f"{n} copy.png").write_bytes((root / "a" / f"{n}.png").read_bytes())
+    for seed in range(5):
+        assert prepare(root, layout, seed=seed, split={"val": 2, "test": 4})["duplicates_across_splits"] == 0
+
+
 def test_junk_is_skipped_listed_and_said_in_one_line(
     root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,7 +190,7 @@ def test_junk_is_skipped_listed_and_said_in_one_line(
         "ghost/": "empty class",
     }
     assert read_classes(layout.classes) == ("a", "b")
-    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "prepare: skipped" in line]
     assert len(warnings) == 1
     assert "skipped 5: README (not in a class folder), a/empty.png (an empty file)" in warnings[0]
     assert "and 2 more; all are listed in" in warnings[0]
@@ -269,7 +325,9 @@ def test_classes_have_different_names(root: Path, layout: Layout) -> None:
 def test_where_too_few_images_are_left_it_is_said_what_was_skipped(root: Path, layout: Layout) -> None:
     write_images(root, a=9, b=1)
     lists = write_lists(root, train=[f"a/{n}.png 0" for n in range(9)] + [f"b/{n}.png 1" for n in range(5)])
-    with pytest.raises(UserError, match=r"small_classes: drop; 4 file\(s\) skipped: b/1.png cannot be read .* 1 more$"):
+    with pytest.raises(
+        UserError, match=r"small_classes: keep or drop; 4 file\(s\) skipped: b/1.png cannot be read .* 1 more$"
+    ):
         prepare(root, layout, **lists)
     lists["split"]["small_classes"] = "drop"
     with pytest.raises(UserError, match=r"needs two; 1 class\(es\) skipped: 1/ too few .*; 4 file\(s\) skipped: b/1"):
@@ -447,7 +505,7 @@ def test_classes_too_small_to_split_are_named_with_what_helps(root: Path, layout
         prepare(root, layout, split={"val": 1, "test": 2})
     assert str(caught.value) == (
         "params.yaml: prepare.split: too few images to split in 2 of 3 classes: 'b' (2), 'c' (1); a class needs 4"
-        " (val 1, test 2, 1 or more for train): ask for less, add images, or set small_classes: drop"
+        " (val 1, test 2, 1 or more for train): ask for less, add images, or set small_classes: keep or drop"
     )
     with pytest.raises(UserError, match=r"needs 3 \(val 0.1, test 0.2"):
         prepare(root, layout)
@@ -459,6 +517,53 @@ def test_classes_too_small_to_split_can_be_dropped(root: Path, layout: Layout) -
     assert read_classes(layout.classes) == ("a", "c")
     assert stats["skipped"] == [{"path": "b/", "reason": "too few images to split (2; 4 are needed)"}]
     assert stats["images"] == {"train": 6 + 2, "val": 2, "test": 4}
+
+
+def test_classes_too_small_to_split_can_stay_in_train(
+    root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, a=30, b=4, c=1, d=8)
+    stats = prepare(root, layout, split={"val": 1, "test": 3, "small_classes": "keep"})
+    assert {entry["name"]: (entry["train"], entry["val"], entry["test"]) for entry in stats["classes"]} == {
+        "a": (26, 1, 3), "b": (4, 0, 0), "c": (1, 0, 0), "d": (4, 1, 3),
+    }  # fmt: skip
+    assert stats["not_tested"] == ["b", "c"]
+    assert stats["skipped"] == []
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("2 of 4 classes have no val and no test image: 'b', 'c'") == 1
+    assert "they are not tested" in said
+    assert "each class of train gives 3 for test and 1 for val" in said
+    with pytest.raises(UserError, match="too few images to split in 4 of 4 classes"):
+        prepare(root, layout, split={"val": 50, "test": 1, "small_classes": "keep"})
+
+
+def test_with_shares_nobody_is_stopped_by_a_small_class(root: Path, layout: Layout) -> None:
+    write_images(root, a=60, b=5, c=1)
+    given = {"val": {"share": 0.2, "least": 2}, "test": {"share": 0.2, "least": 3}}
+    assert prepare(root, layout, split=given)["not_tested"] == ["b", "c"]
+    with pytest.raises(UserError, match=r"a class needs 6 \(val 2 or more, test 3 or more, 1 or more for train\)"):
+        prepare(root, layout, split=given | {"small_classes": "error"})
+
+
+def test_copies_alone_are_too_few_to_split(root: Path, layout: Layout) -> None:
+    write_images(root, a=30, b=1)
+    for n in range(1, 20):
+        (root / "b" / f"{n}.png").write_bytes((root / "b" / "0.png").read_bytes())
+    with pytest.raises(UserError, match=r"'b' \(20 that belong together as 1\); a class needs 3"):
+        prepare(root, layout, split={"val": 1, "test": 1})
+
+
+def test_a_val_that_decides_by_single_images_is_said(
+    root: Path, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, a=20, b=20)
+    prepare(root, layout, split={"val": 3, "test": 1})
+    said = capsys.readouterr().err
+    assert "val has fewer than 5 images in 2 of 2 classes" in said
+    assert "by up to 33 points" in said
+    assert "may be luck" in said
+    prepare(root, layout, split={"val": 5, "test": 1})
+    assert "may be luck" not in capsys.readouterr().err
 
 
 def test_bad_input_leaves_earlier_lists_untouched(root: Path, layout: Layout, tmp_path: Path) -> None:
@@ -536,6 +641,34 @@ def test_run_takes_its_part_of_the_parameters(root: Path, tmp_path: Path, monkey
     stats = json.loads((tmp_path / "artifacts" / "prepare" / "stats.json").read_text())
     assert [entry["shot"] for entry in stats["classes"]] == ["many", "many"]
     assert stats["images"] == {"train": 14, "val": 2, "test": 2}
+
+
+def test_run_says_what_left_the_splits(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(root, a=30, b=30)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+
+    def run(**split: Any) -> str:
+        settings = PrepareSettings.model_validate({"split": split or SHARES})
+        stage.run(SimpleNamespace(seed=0, prepare=settings, evaluate=SimpleNamespace(shots=ShotSettings())))  # type: ignore[arg-type]
+        return capsys.readouterr().err
+
+    run()
+    assert "images left" not in run()
+    first = listed(Layout())
+    write_images(root, a=36, b=33, c=20)
+    assert "images left" not in run(), "between floor and cap, images that come move none"
+    for split in ("val", "test"):
+        assert {path for path, _ in first[split]} <= {path for path, _ in listed(Layout())[split]}
+    gone = first["test"][0][0]
+    (root / gone).unlink()
+    assert "1 of" in run()
+    assert "images left" not in run()
+    assert "of them into train" in run(val=1, test=1)
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    assert "images left" not in run(), "an experiment elsewhere has no memory"
 
 
 @pytest.mark.slow

@@ -6,11 +6,13 @@ A source is a settings class in a file of its own, with a `kind`, a `root` that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ltrec.errors import UserError, some
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -39,6 +41,27 @@ class Collection:
     """Paths of images of no class of the task, set apart for val and test."""
     supercategories: tuple[str | None, ...] = ()
     """What each class is a kind of, where the source says so; else empty."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What classes are to be called where they are shown; one that is not in it by its own name."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Return what the classes are called where they are shown."""
+        return tuple(self.names.get(name, name) for name in self.classes)
+
+    def called(self, names: Mapping[str, str]) -> Collection:
+        """Return the collection with other names to show.
+
+        Raises:
+            UserError: one is for a class that there is not.
+        """
+        classes = [f"'{name}'" for name in self.classes]
+        if absent := [f"'{name}'" for name in names if name not in self.classes]:
+            raise UserError(
+                f"no such class: {some(absent)}; the source has {some(classes)}",
+                where="params.yaml: prepare.source.names",
+            )
+        return replace(self, names=names)
 
     def keep(self, paths: Container[str], skipped: tuple[Skipped, ...]) -> Collection:
         """Return the collection with only the images in `paths`; `skipped` says why the others go."""

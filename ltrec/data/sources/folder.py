@@ -41,9 +41,12 @@ class FolderSource(Settings):
     kind: Literal["folder"] = "folder"
     root: Text = "data"
     """The folder that holds the class folders, or `train`, `val` and `test` above them."""
+    names: dict[Text, Text] = {}
+    """What classes are called where they are shown, as `folder: name`; labels go by the folders, so that another name
+    trains nothing."""
 
     def scan(self) -> Collection:
-        return scan_folder(Path(self.root))
+        return scan_folder(Path(self.root)).called(self.names)
 
 
 def scan_folder(root: Path, *, order: Callable[[str], Any] = natural_key) -> Collection:

@@ -19,5 +19,8 @@ class ImageFolderSource(Settings):
     root: Text = "data"
     """The folder that holds the class folders, or `train`, `val` and `test` above them."""
 
+    names: dict[Text, Text] = {}
+    """What classes are called where they are shown, as `folder: name`."""
+
     def scan(self) -> Collection:
-        return scan_folder(Path(self.root), order=str)
+        return scan_folder(Path(self.root), order=str).called(self.names)

@@ -45,6 +45,8 @@ class CsvSource(Settings):
     """The column of the class names or numbers; classes are numbered in natural order, 2 before 10."""
     split: Text | None = None
     """The column that says train, val (or valid, validation) or test; null: val and test are carved from train."""
+    names: dict[Text, Text] = {}
+    """What classes are called where they are shown, as `label: name`."""
 
     def scan(self) -> Collection:
         """Return the table's classes and splits; an image that comes twice in a split counts once.
@@ -68,9 +70,10 @@ class CsvSource(Settings):
         paths = listable_paths(columns[self.path], "row {}", str(file))
         images = ImageList(paths, np.array([labels[name] for name in names], dtype=np.int64))
         if not self.split:
-            return collection_of(classes, {"train": (images, file)})
+            return collection_of(classes, {"train": (images, file)}).called(self.names)
         rows = _rows_of_splits(columns[self.split], str(file))
-        return collection_of(classes, {split: (images.where(mask), file) for split, mask in rows.items()})
+        lists = {split: (images.where(mask), file) for split, mask in rows.items()}
+        return collection_of(classes, lists).called(self.names)
 
 
 def _rows_of_splits(names: Sequence[str], where: str) -> dict[Split, NDArray[np.bool_]]:
