@@ -161,15 +161,6 @@ def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -
     return network.eval()
 
 
-def load_head(path: Path) -> heads.Head:
-    """Return the joint head of a network that `save` wrote; its backbone is not built.
-
-    Raises:
-        UserError: The file is missing, damaged, or no network.
-    """
-    return _joint_head(*_read(path), path)
-
-
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, header = artifacts.load_tensors(path)
     if "backbone" not in header:
@@ -178,6 +169,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _joint_head(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path) -> heads.Head:
+    if header.get("head") == heads.UnfittedHead.kind:
+        return heads.UnfittedHead(**header["options"])
     state = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     return heads.from_state(state, header, where=str(path))
 
