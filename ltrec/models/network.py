@@ -52,11 +52,17 @@ class Network(nn.Module):
         self.register_buffer("_gain", (1 / (255 * torch.tensor(std))).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("_shift", (-torch.tensor(mean) / torch.tensor(std)).reshape(1, 3, 1, 1), persistent=False)
 
-    def freeze(self, frozen: list[str]) -> None:
-        """Hold the named parts of the backbone still: they get no gradient and stay in evaluation mode."""
+    def freeze(self, frozen: list[str]) -> bool:
+        """Hold the named parts of the backbone still, and no others: no gradient, and always evaluation mode.
+
+        Returns whether other parts are held still than before.
+        """
+        if frozen == self._frozen:
+            return False
         self._frozen = frozen
         freezing.freeze(self.backbone, frozen)
         self.train(self.training)
+        return True
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all but what is frozen, whose batch norms keep their statistics and whose dropout rests."""

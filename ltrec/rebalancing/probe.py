@@ -24,7 +24,7 @@ class ProbeSettings(HeadRecipe):
     """
 
     lr: LearningRate = 0.1
-    more_lrs: list[LearningRate] = [0.001, 0.003, 0.01, 0.03]
+    more_lrs: list[LearningRate] = [0.01, 0.03, 0.3]
     """Learning rates to try beside `lr`; a head for each learns from the same batches, and val chooses."""
     weight_decay: WeightDecay = 5e-4
     sampler: SamplerSettings = InstanceBalanced()

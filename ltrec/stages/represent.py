@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from ltrec.training.session import Session
 from ltrec.training.step import ComputeConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     import torch
@@ -129,7 +131,7 @@ def _represent(
         image = settings.preprocessing()
         facts = {"device": device.type, "processes": world.size, "precision": computed}
         _record_settings(record, settings, image, facts | origin)
-        network = _build(settings, image, len(classes))
+        network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes), settings.head)
         with devices.memory_for(
             f"{settings.batch_size} images at a time",
             where="params.yaml: represent.batch_size", instead="a smaller one may fit",
@@ -188,11 +190,22 @@ def _save(network: Network, layout: Layout, settings: RepresentSettings, origin:
     networks.save(network, layout.model, backbone=settings.backbone, header=header)
 
 
-def _build(settings: RepresentSettings, image: Preprocessing, classes: int) -> Network:
-    network = networks.build(settings.backbone, image.geometry, image.mean, image.std, classes, settings.head)
-    if settings.freeze is not None:
-        network.freeze(settings.freeze.frozen(network.backbone))
-    return network
+def _freezing(settings: RepresentSettings, network: Network, world: World) -> Callable[[int], list[str]] | None:
+    """Freeze what never trains, and return what gives the parts that are frozen in an epoch; None: none ever is.
+
+    Raises:
+        UserError: What is to be frozen is not there, or parts are to be unfrozen by several processes.
+    """
+    if settings.freeze is None:
+        return None
+    if world.size > 1 and settings.freeze.changes:
+        raise UserError(
+            f"not with {world.size} processes, which agree once and for all on what trains; allowed here: null",
+            where="params.yaml: represent.freeze.unfreeze_every",
+        )
+    frozen = functools.partial(settings.freeze.frozen, network.backbone)
+    network.freeze(frozen(settings.epochs - 1))
+    return frozen
 
 
 def _session(
@@ -209,14 +222,16 @@ def _session(
     counts = np.bincount(labels, minlength=network.head.classes)
     loss = settings.loss.build(counts).to(device)
     sampler = settings.sampler.build(labels, seed=seed, epochs=epochs)
-    optimizer = settings.optimizer.build(network.backbone.parameters(), network.head.parameters())
+    # The optimizer has what trains in the last epoch; what is frozen until then gets no gradient, and is left alone.
+    frozen_in = _freezing(settings, network, world)
+    optimizer = settings.optimizer.build(network.backbone, network.head)
     return Session(
         network, loss, sampler, optimizer,
         schedule=settings.schedule.build(optimizer, epochs=epochs, steps=steps),
         gradient_scaler=precision.scaler(computed, device),
         average=None if settings.ema is None else moving_average(network, settings.ema.decay),
         epochs=epochs, batch_size=batch_size, steps=steps, seed=seed,
-        clip_norm=settings.clip_norm, mixup=settings.mixup, world=world,
+        frozen_in=frozen_in, clip_norm=settings.clip_norm, mixup=settings.mixup, world=world,
         compute=ComputeConfig(
             computed, settings.compile, settings.micro_batches, auto_split=settings.accumulate == "auto"
         ),
