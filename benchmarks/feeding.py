@@ -134,7 +134,7 @@ def of_resident(folder: Path) -> dict[str, Any]:
 
     network = networks.build(CifarResNetBackbone(name="cifar_resnet32"), geometry, MEAN, STD, 10)
     loss = CrossEntropy().build(np.ones(10, dtype=np.int64))
-    optimizer = Sgd().build(network.backbone.parameters(), network.head.parameters())
+    optimizer = Sgd().build(network.backbone, network.head)
     schedule = CosineSchedule().build(optimizer, epochs=1000, steps=len(resident))
     loss = CrossEntropy().build(np.bincount(labels))
 

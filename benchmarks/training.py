@@ -152,7 +152,7 @@ def ltrec(
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     """A round of training from files (or memory, where the set fits), and of the same steps on one resident batch."""
     network = build(task, device)
-    optimizer = Sgd(lr=0.01).build(network.backbone.parameters(), network.head.parameters())
+    optimizer = Sgd(lr=0.01).build(network.backbone, network.head)
     schedule = CosineSchedule().build(optimizer, epochs=10_000, steps=task.images // task.batch)
     labels = torch.arange(task.images, device=device) % 1000
     loader = DeviceLoader((folder, names), task.geometry, device, task.batch, augment=task.augment.build())

@@ -39,6 +39,10 @@ UNKNOWN = -1
 """The label of an image that shows no class of the task, in lists and feature banks of val and test."""
 
 
+HISTORY = ("epoch", "loss", "accuracy", "val", "lr")
+"""The columns of the learning curves, which the pipeline's plots name, in a training of no epochs too."""
+
+
 class Layout:
     """Where each stage's artifacts lie, below `root`."""
 
@@ -49,6 +53,7 @@ class Layout:
         self.cache_list = root / "prepare" / "train.cache.txt"  # which training images are read from smaller copies
         self.model = root / "represent" / "model.safetensors"
         self.history = root / "represent" / "history.csv"
+        self.joint = root / "featurize" / "joint.safetensors"  # the head that every rebalancing method begins with
         self.evaluation = root / "evaluate"
         self.evaluation_metrics = root / "evaluate" / "metrics.json"
         self.plots = root / "evaluate" / "plots"
@@ -129,10 +134,13 @@ def read_json(path: Path) -> Any:
         raise UserError(f"damaged JSON ({error}); delete it and run its stage again", where=str(path)) from None
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows that share their keys, each text as a `spreadsheet_cell`; floats keep every digit."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
+    """Write rows that share their keys, each text as a `spreadsheet_cell`; floats keep every digit.
+
+    Without rows the file has a header alone, of `columns`.
+    """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else columns, lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow(

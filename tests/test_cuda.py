@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from ltrec.compute.precision import resolve
 from ltrec.data.images import device_loader as feeding
@@ -60,7 +61,7 @@ class Training:
             CifarResNetBackbone(name="cifar_resnet8"), Geometry(size=16, resize=16), (0.5,) * 3, (0.3,) * 3, 4
         )
         self.network: Network = network.on_device(built, GPU)
-        optimizer = Sgd(lr=0.05).build(self.network.parameters(), [])
+        optimizer = Sgd(lr=0.05).build(self.network, nn.Identity())
         schedule = CosineSchedule().build(optimizer, epochs=1, steps=EPOCHS * 4)
         self.parts: dict[str, Any] = {"network": self.network, "optimizer": optimizer, "schedule": schedule}
         self.reports: list[EpochReport] = []

@@ -187,7 +187,7 @@ def run(
 
 @app.command()
 def version(context: typer.Context) -> None:
-    """Write which code of each stage is installed, for a project's dvc.yaml."""
+    """Write which code is installed, for a project's dvc.yaml."""
     enter_project(context)
     from ltrec import pipeline
 

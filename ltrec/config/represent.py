@@ -43,7 +43,9 @@ class RepresentSettings(Settings):
     """What of the backbone stays as it began, batch-norm statistics included; null: nothing."""
     optimizer: OptimizerSettings = Sgd()
     schedule: ScheduleSettings = CosineSchedule()
-    epochs: PositiveInt = 90
+    epochs: Count = 90
+    """Passes over the training images; 0: the backbone is kept as it is, pretrained or random, `featurize` fits the
+    joint classifier on its features (`featurize.probe`), and what only a training reads is left unread."""
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Images an update, of all processes together; batch normalisation needs two in each."""
     sync_batch_norm: bool = False
@@ -90,7 +92,8 @@ class RepresentSettings(Settings):
             raise conflict(("compile",), "reduce-overhead needs accumulate: 1; allowed with it: off, default")
         refuse_double_correction(self.loss, self.sampler)
         try:
-            self.schedule.check(self.epochs)
+            if self.epochs:
+                self.schedule.check(self.epochs)
         except ValueError as error:
             raise conflict(("schedule",), str(error)) from None
         return self

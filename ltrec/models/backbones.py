@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from ltrec import console
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError, one_line
+from ltrec.models.drop_path import set_drop_path
 from ltrec.models.preprocessing import Preprocessing
-from ltrec.settings import Settings
+from ltrec.settings import Fraction, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,6 +163,9 @@ class TorchvisionBackbone(_Pretrainable):
     as another training's `model.safetensors`; or `.pth` or `.pt` with a state dict); null: random.
 
     The resume key and the network's header hold the file's SHA-256; DVC does not see it change."""
+    drop_path: Fraction | None = None
+    """Drop path, or stochastic depth: the probability with which the last residual block is left out in training, with
+    less before it and 0 in the first; null: as torchvision built the network. Only some networks have it."""
 
     def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:
         from torchvision import models
@@ -178,6 +182,8 @@ class TorchvisionBackbone(_Pretrainable):
             raise UserError(
                 f"the weights {self.weights!r} could not be fetched: {one_line(error)}", where=f"{_WHERE}.weights"
             ) from None
+        if self.drop_path is not None:
+            set_drop_path(network, self.drop_path, self.name)
         auxiliary = _AUXILIARY.get(self.name, ())
         for name in auxiliary:
             setattr(network, name, None)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from ltrec.models.heads import Head
+    from ltrec.models.heads import LinearHead
 
 
 class LinearJointHead(Settings):
@@ -15,7 +15,7 @@ class LinearJointHead(Settings):
 
     name: Literal["linear"] = "linear"
 
-    def build(self, classes: int, dim: int) -> Head:
+    def build(self, classes: int, dim: int) -> LinearHead:
         """Return a new head from features (N, D) to logits (N, C)."""
         from ltrec.models.heads import LinearHead
 

@@ -52,11 +52,17 @@ class Network(nn.Module):
         self.register_buffer("_gain", (1 / (255 * torch.tensor(std))).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("_shift", (-torch.tensor(mean) / torch.tensor(std)).reshape(1, 3, 1, 1), persistent=False)
 
-    def freeze(self, frozen: list[str]) -> None:
-        """Hold the named parts of the backbone still: they get no gradient and stay in evaluation mode."""
+    def freeze(self, frozen: list[str]) -> bool:
+        """Hold the named parts of the backbone still, and no others: no gradient, and always evaluation mode.
+
+        Returns whether other parts are held still than before.
+        """
+        if frozen == self._frozen:
+            return False
         self._frozen = frozen
         freezing.freeze(self.backbone, frozen)
         self.train(self.training)
+        return True
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all but what is frozen, whose batch norms keep their statistics and whose dropout rests."""
@@ -176,15 +182,6 @@ def _require_same_classes(path: Path, header: Mapping[str, Any], classes: Path, 
         )
 
 
-def load_head(path: Path) -> heads.Head:
-    """Return the joint head of a network that `save` wrote; its backbone is not built.
-
-    Raises:
-        UserError: The file is missing, damaged, or no network.
-    """
-    return _joint_head(*_read(path), path)
-
-
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, header = artifacts.load_tensors(path)
     if "backbone" not in header:
@@ -193,6 +190,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _joint_head(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path) -> heads.Head:
+    if header.get("head") == heads.UnfittedHead.kind:
+        return heads.UnfittedHead(**header["options"])
     state = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
     return heads.from_state(state, header, where=str(path))
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def run(params: Params, output: Path, *, variant: str | None = None) -> None:
     """Write a checkpoint as the research code loads it, with a variant's head.
 
-    Without a variant it has the classifier that the representation was learnt or published with.
+    Without a variant it has the classifier that the representation was learnt or published with, or that was fitted on
+    its features where it was not trained.
 
     Raises:
         UserError: there is no such variant, or its head has no place in the format.
@@ -34,6 +35,8 @@ def run(params: Params, output: Path, *, variant: str | None = None) -> None:
         raise UserError("is a folder; a file is wanted", where=str(output))
     head = None if variant is None else _head_of(params, layout, variant)
     network = networks.load(layout.model, head=head)
+    if isinstance(network.head, heads.UnfittedHead):
+        network.head = heads.load(layout.joint, representation=artifacts.digest(layout.model))
     weight, bias, scales = _linear(network.head, where=str(head or layout.model))
     if variant is None:
         facts, classifier = _facts(layout), "the representation's own classifier"

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from ltrec.config.params import Params
 
-# The columns alone: the pipeline's plots expect the table of learning curves, but no epoch is known.
-_HISTORY = "epoch,loss,accuracy,val,lr\n"
-
 
 def run(params: Params, file: Path, *, backbone: str | None = None) -> None:
     """Write `artifacts/represent/` from a published checkpoint, as if `represent` had trained it.
@@ -58,7 +55,7 @@ def run(params: Params, file: Path, *, backbone: str | None = None) -> None:
     network = networks.Network(body, head, image.geometry, image.mean, image.std)
     facts = {"file": file.name, "digest": artifacts.digest(file), **checkpoint.facts}
     networks.save(network, layout.model, backbone=settings, header={"published": facts, "classes": None})
-    artifacts.write_text(layout.history, _HISTORY)
+    artifacts.write_csv(layout.history, [], artifacts.HISTORY)  # no epoch is known
     with recording.stage_run(params, "represent") as record:
         record.tags({f"published.{name}": value for name, value in facts.items()})
     for remark in _remarks(checkpoint, body):

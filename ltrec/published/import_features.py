@@ -11,6 +11,7 @@ import torch
 from ltrec import artifacts, console
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.errors import UserError, some
+from ltrec.models import heads
 from ltrec.models import network as networks
 from ltrec.models.heads import predictions_of
 from ltrec.published.pickles import read_pickle
@@ -49,7 +50,7 @@ def run(file: Path, split: Split) -> None:
             where=str(layout.model),
         )
     feats, labels, idxs = _arrays(read_pickle(file), where, file.stat().st_size)
-    head = networks.load(layout.model).head
+    head = _joint_head(layout)
     listed = _listed(layout, split)
     if listed is not None and len(listed) != len(labels):
         raise UserError(f"has {len(labels):,} images, {layout.split_list(split)} lists {len(listed):,}", where=where)
@@ -68,6 +69,7 @@ def run(file: Path, split: Split) -> None:
     path = layout.features(split)
     with features.writing(path, of_image, views=1, dim=head.dim, header=header) as bank:
         bank[0, idxs] = feats
+    heads.save(head, layout.joint, representation=artifacts.digest(layout.model))
     known = labels != artifacts.UNKNOWN
     accuracy = mean_recall(predictions_of(head, torch.from_numpy(feats[known])), torch.from_numpy(labels[known]))
     chance = 1 / len(np.unique(labels[known]))
@@ -84,6 +86,17 @@ def run(file: Path, split: Split) -> None:
         "features import: when all three splits are there, go on with `ltrec rebalance`, or with DVC:"
         " `dvc freeze represent featurize`, then `dvc repro` (not frozen, they would be made anew)"
     )
+
+
+def _joint_head(layout: Layout) -> Head:
+    head = networks.load(layout.model).head
+    if isinstance(head, heads.UnfittedHead):
+        raise UserError(
+            "has no classifier to hold the features against (represent.epochs: 0); `ltrec featurize` makes features of"
+            " its own and fits one",
+            where=str(layout.model),
+        )
+    return head
 
 
 def _arrays(content: object, where: str, size: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:

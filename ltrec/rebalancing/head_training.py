@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _ROUNDED_BYTES = 1 << 30
 
 
-class HeadTrainingSettings(SgdRecipe):
+class HeadRecipe(SgdRecipe):
     """How a head is trained on features; an epoch draws as many as there are training images."""
 
     more_lrs: list[LearningRate] = []
@@ -47,8 +47,6 @@ class HeadTrainingSettings(SgdRecipe):
     """The loss that the head is trained with."""
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
-    images: bool = False
-    """Compute features anew in each epoch, of augmented images, as the paper did; false: take the feature bank's."""
 
     @model_validator(mode="after")
     def _prior_is_corrected_once(self) -> Self:
@@ -63,6 +61,13 @@ class HeadTrainingSettings(SgdRecipe):
             lrs=[self.lr, *self.more_lrs], momentum=self.momentum, weight_decay=self.weight_decay,
             precision=precision,
         )  # fmt: skip
+
+
+class HeadTrainingSettings(HeadRecipe):
+    """How a rebalancing method trains a head."""
+
+    images: bool = False
+    """Compute features anew in each epoch, of augmented images, as the paper did; false: take the feature bank's."""
 
 
 @dataclass(frozen=True)

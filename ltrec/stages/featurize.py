@@ -1,4 +1,4 @@
-"""Push every image through the backbone once a view; all that follows works on the features."""
+"""Push every image through the backbone once a view, and see to the joint head; the rest works on these alone."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from ltrec.compute import distributed, precision
 from ltrec.data.image_lists import read_classes, read_list
 from ltrec.data.images.dataset import killed_worker_explained
 from ltrec.data.images.path_list import compact
+from ltrec.errors import UserError
+from ltrec.models import heads
 from ltrec.models import network as networks
 from ltrec.rebalancing import feature_bank
+from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.featurizing import fill, view_loaders
 from ltrec.stages import recording
 from ltrec.training import resume
 
 if TYPE_CHECKING:
+    import torch
+
     from ltrec.config.params import Params
 
 
 @killed_worker_explained()
 def run(params: Params, *, profile: bool = False) -> None:
-    """Write the feature banks of train, val and test.
+    """Write the feature banks of train, val and test, and the joint head that all methods begin with.
 
     Args:
         params: The parameters.
@@ -67,3 +72,28 @@ def run(params: Params, *, profile: bool = False) -> None:
                 with writing if world.first else contextlib.nullcontext() as bank:
                     fill(bank, loaders, network, computed, split, len(listed), settings.batch_size, params.seed, world)
                 console.say(f"featurize: {len(listed)} {split} images, {views} view(s) of {dim} features → {path}")
+            if world.first:
+                _write_joint_head(params, network.head, layout, representation, device)
+
+
+def _write_joint_head(
+    params: Params, head: heads.Head, layout: Layout, representation: str, device: torch.device
+) -> None:
+    """Write the head that every rebalancing method begins with: the network's or, if it has none, one fitted here."""
+    if isinstance(head, heads.UnfittedHead):
+        head = _fitted_head(params, head, layout, device)
+    heads.save(head.cpu(), layout.joint, representation=representation)
+
+
+def _fitted_head(params: Params, place: heads.UnfittedHead, layout: Layout, device: torch.device) -> heads.Head:
+    """Return a joint head that is fitted on the feature bank, on the natural distribution of train."""
+    train, val = (FeatureBank.open(layout.features(split)).known().to(device) for split in ("train", "val"))
+    head = params.represent.head.build(place.classes, place.dim).to(device)
+    try:
+        with precision.fast_float32():
+            chosen = params.featurize.probe.fit(head, train, val, seed=params.seed)
+    except UserError as error:
+        raise UserError(error.what, where=error.where or "params.yaml: featurize.probe") from None
+    best = ", ".join(f"{name} {value:.3g}" for name, value in chosen.items())
+    console.say(f"featurize: joint classifier fitted on the features, {best} chosen on val → {layout.joint}")
+    return head

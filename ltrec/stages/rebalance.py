@@ -15,7 +15,7 @@ from ltrec.data.images.device_loader import training_loader
 from ltrec.data.images.path_list import compact
 from ltrec.errors import UserError
 from ltrec.models import heads
-from ltrec.models.network import load, load_head, on_device
+from ltrec.models.network import load, on_device
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.head_figures import head_figures
 from ltrec.rebalancing.head_training import HeadTrainingSettings
@@ -58,7 +58,8 @@ def run(params: Params, variant: str) -> None:
             precision.fast_float32(),
         ):
             try:
-                rebalancer, joint = settings.build(params.seed), load_head(layout.model).to(device)
+                rebalancer = settings.build(params.seed)
+                joint = heads.load(layout.joint, representation=representation).to(device)
                 if isinstance(settings, HeadTrainingSettings) and settings.images:
                     fit = _fit_on_images(
                         rebalancer, train, val, joint,

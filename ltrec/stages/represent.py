@@ -1,10 +1,11 @@
-"""Learn the representation: backbone and joint classifier, on the natural or a resampled distribution."""
+"""Learn the representation, backbone and joint classifier, or keep a backbone as it is."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ltrec.data.images.dataset import killed_worker_explained
 from ltrec.data.images.device_loader import DeviceLoader, training_loader
 from ltrec.data.images.path_list import compact
 from ltrec.errors import UserError
+from ltrec.models import heads
 from ltrec.models import network as networks
 from ltrec.stages import recording
 from ltrec.training import resume as resuming
@@ -26,6 +28,7 @@ from ltrec.training.session import Session
 from ltrec.training.step import ComputeConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     import torch
@@ -47,6 +50,8 @@ _INDECISIVE = {"workers", "compile"}
 def run(params: Params, *, profile: bool = False) -> None:
     """Train, going on from the last finished epoch of an interrupted training of the same thing.
 
+    With `epochs: 0` nothing is trained: the backbone is written as it begins, without a classifier.
+
     Args:
         params: The parameters.
         profile: Whether to write where the time goes.
@@ -59,7 +64,43 @@ def run(params: Params, *, profile: bool = False) -> None:
         profiling.recording("represent", device, wanted=profile and world.first),
     ):
         recorded = recording.stage_run(params, "represent") if world.first else contextlib.nullcontext(tracking.Run())
-        _represent(params.represent, Path(params.prepare.source.root), params.seed, device, world, recorded)
+        if params.represent.epochs:
+            _represent(params.represent, Path(params.prepare.source.root), params.seed, device, world, recorded)
+        elif world.first:
+            _keep(params.represent, params.seed, recorded)
+
+
+def _keep(settings: RepresentSettings, seed: int, recorded: AbstractContextManager[tracking.Run]) -> None:
+    """Write the backbone as it is, and learning curves of no epochs."""
+    layout, weights = Layout(), settings.backbone.weights
+    origin = _origin(settings, seed)
+    with recorded as record:
+        image = settings.preprocessing()
+        _record_settings(record, settings, image, origin)
+        classes = read_classes(layout.classes)
+        network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes), settings.head)
+        network.head = heads.UnfittedHead(len(classes), network.head.dim)
+        artifacts.write_csv(layout.history, [], artifacts.HISTORY)
+        _save(network, layout, settings, origin)
+        record.file(layout.history)
+    if weights is None:
+        console.warn(
+            "params.yaml: represent.backbone.weights: null with epochs: 0 keeps a random backbone, which has learnt"
+            " nothing; pretrained weights are meant?"
+        )
+    console.say(
+        f"represent: {settings.backbone.name}, {network.head.dim} features, kept as it is (epochs: 0) → {layout.model}"
+    )
+
+
+def _origin(settings: RepresentSettings, seed: int) -> dict[str, Any]:
+    """Return what a network's header says of where its weights come from.
+
+    Raises:
+        UserError: There is no such file of weights.
+    """
+    weights = settings.backbone.digest()
+    return {"seed": seed} | ({} if weights is None else {"weights_sha256": weights})
 
 
 def _represent(
@@ -77,22 +118,20 @@ def _represent(
     batch_size = min(settings.batch_size, len(train))
     _require_two_images_each(batch_size, settings.micro_batches, world)
     computed = precision.resolve(settings.precision, device, where="params.yaml: represent.precision")
-    weights = settings.backbone.digest()
+    origin = _origin(settings, seed)
     decisive = settings.model_dump(mode="json", exclude=_INDECISIVE) | {"precision": computed}
     inputs = [layout.split_digest("train"), layout.split_digest("val")]
     inputs += [layout.cache_list] if layout.cache_list.is_file() else []
     code = pipeline.code_digest("represent")
-    key = artifacts.digest(decisive, weights, seed, device.type, code, *inputs)
+    key = artifacts.digest(decisive, origin, device.type, code, *inputs)
     resume = resuming.ResumeFolder("represent", key) if world.first else None
     with resume or contextlib.nullcontext(), recorded as record:
         if resume is not None:
             resuming.sweep("represent")
-        origin = {"seed": seed} | ({} if weights is None else {"weights_sha256": weights})
-        facts = {"device": device.type, "processes": world.size, "precision": computed}
         image = settings.preprocessing()
-        record.params({"represent": settings.model_dump(mode="json") | {"image": image.settings()}} | facts | origin)
-        _say_departures(settings)
-        network = _build(settings, image, len(classes))
+        facts = {"device": device.type, "processes": world.size, "precision": computed}
+        _record_settings(record, settings, image, facts | origin)
+        network = networks.build(settings.backbone, image.geometry, image.mean, image.std, len(classes), settings.head)
         with devices.memory_for(
             f"{settings.batch_size} images at a time",
             where="params.yaml: represent.batch_size", instead="a smaller one may fit",
@@ -114,9 +153,7 @@ def _represent(
         if resume is None:
             return
         artifacts.write_csv(layout.history, history)
-        task = {"classes": layout.classes, "images": layout.split_digest("train")}
-        header = origin | {name: artifacts.digest(file) for name, file in task.items()}
-        networks.save(session.kept.cpu(), layout.model, backbone=settings.backbone, header=header)
+        _save(session.kept.cpu(), layout, settings, origin)
         record.file(layout.history)
         # The checkpoint stays: a kill before DVC has the network must not cost the training; `featurize` discards it.
         resume.finish(artifacts.digest(layout.model))
@@ -136,19 +173,40 @@ def _require_two_images_each(images: int, micro_batches: int, world: World) -> N
         )
 
 
-def _say_departures(settings: RepresentSettings) -> None:
-    """Say where images will not look as those that the pretrained weights were trained on."""
+def _record_settings(
+    record: tracking.Run, settings: RepresentSettings, image: Preprocessing, facts: dict[str, Any]
+) -> None:
+    """Record the settings, and say where images will not look as those that the pretrained weights were trained on."""
+    record.params({"represent": settings.model_dump(mode="json") | {"image": image.settings()}} | facts)
     published = settings.backbone.preprocessing()
     if published is not None and (differing := settings.image.differing(published)):
         weights = f"{settings.backbone.name}'s {settings.backbone.weights}"
         console.say(f"represent: images not as for {weights}: {'; '.join(differing)}")
 
 
-def _build(settings: RepresentSettings, image: Preprocessing, classes: int) -> Network:
-    network = networks.build(settings.backbone, image.geometry, image.mean, image.std, classes, settings.head)
-    if settings.freeze is not None:
-        network.freeze(settings.freeze.frozen(network.backbone))
-    return network
+def _save(network: Network, layout: Layout, settings: RepresentSettings, origin: dict[str, Any]) -> None:
+    """Write the network with what its header says of its backbone, its origin, its classes and its images."""
+    task = {"classes": layout.classes, "images": layout.split_digest("train")}
+    header = origin | {name: artifacts.digest(file) for name, file in task.items()}
+    networks.save(network, layout.model, backbone=settings.backbone, header=header)
+
+
+def _freezing(settings: RepresentSettings, network: Network, world: World) -> Callable[[int], list[str]] | None:
+    """Freeze what never trains, and return what gives the parts that are frozen in an epoch; None: none ever is.
+
+    Raises:
+        UserError: What is to be frozen is not there, or parts are to be unfrozen by several processes.
+    """
+    if settings.freeze is None:
+        return None
+    if world.size > 1 and settings.freeze.changes:
+        raise UserError(
+            f"not with {world.size} processes, which agree once and for all on what trains; allowed here: null",
+            where="params.yaml: represent.freeze.unfreeze_every",
+        )
+    frozen = functools.partial(settings.freeze.frozen, network.backbone)
+    network.freeze(frozen(settings.epochs - 1))
+    return frozen
 
 
 def _session(
@@ -165,14 +223,16 @@ def _session(
     counts = np.bincount(labels, minlength=network.head.classes)
     loss = settings.loss.build(counts).to(device)
     sampler = settings.sampler.build(labels, seed=seed, epochs=epochs)
-    optimizer = settings.optimizer.build(network.backbone.parameters(), network.head.parameters())
+    # The optimizer has what trains in the last epoch; what is frozen until then gets no gradient, and is left alone.
+    frozen_in = _freezing(settings, network, world)
+    optimizer = settings.optimizer.build(network.backbone, network.head)
     return Session(
         network, loss, sampler, optimizer,
         schedule=settings.schedule.build(optimizer, epochs=epochs, steps=steps),
         gradient_scaler=precision.scaler(computed, device),
         average=None if settings.ema is None else moving_average(network, settings.ema.decay),
         epochs=epochs, batch_size=batch_size, steps=steps, seed=seed,
-        clip_norm=settings.clip_norm, mixup=settings.mixup, world=world,
+        frozen_in=frozen_in, clip_norm=settings.clip_norm, mixup=settings.mixup, world=world,
         compute=ComputeConfig(
             computed, settings.compile, settings.micro_batches, auto_split=settings.accumulate == "auto"
         ),

@@ -40,7 +40,7 @@ class EpochReport:
         epoch: The epoch, counted from 0.
         loss: The mean training loss over the images shown.
         accuracy: The fraction of them that was classified right while training; mixed ones count as their larger part.
-        lr: The learning rate at the epoch's first step; the backbone's, if the head has its own.
+        lr: The learning rate at the epoch's first step; of several the one of the backbone's last layers.
     """
 
     epoch: int
@@ -60,6 +60,7 @@ def train(
     batch_size: int,
     seed: int,
     on_epoch: Callable[[EpochReport], None],
+    freeze: Callable[[int], bool] | None = None,
     clip_norm: float | None = None,
     mixup: float | None = None,
     average: AveragedModel | None = None,
@@ -79,6 +80,8 @@ def train(
         batch_size: B, the images of an update on all ranks together.
         seed: The seed of random layers and of mixup.
         on_epoch: Called after each epoch, with the network in training mode.
+        freeze: Called before each epoch, to freeze what does not train in it; returns whether that is something else
+            than before. None: what trains stays the same.
         clip_norm: The largest norm that the gradient of all parameters together may have; None: any.
         mixup: α of mixup, with which images and targets are mixed; None: they are not.
         average: A moving average of the network, updated after each update.
@@ -91,10 +94,12 @@ def train(
     """
     device, compute = next(network.parameters()).device, compute or ComputeConfig()
     gradients = Gradients(network, loss, batch_size, compute, gradient_scaler=gradient_scaler, world=world)
-    scale, updates = gradients.scaler.get_scale(), 0
+    scale, updates, fits = gradients.scaler.get_scale(), 0, False
     network.train()
     for epoch in epochs:
         torch.manual_seed((seed * 1_000_003 + epoch) * world.size + world.rank)
+        if freeze is not None and freeze(epoch):
+            fits = False
         plain = batches(epoch)
         shown: Iterable[tuple[Tensor, Targets]] = (
             plain if mixup is None else mixed_batches(plain, mixup, (seed, epoch, world.rank))
@@ -103,8 +108,9 @@ def train(
         tally = _Tally(device, world, epoch, lr)
         with compiler_explained(compute.compiled):
             for images, targets in profiling.waiting(shown, "loading"):
-                if not updates:
+                if not fits:
                     gradients.fit_memory(images, targets)
+                    fits = True
                 optimizer.zero_grad(set_to_none=True)
                 tally.add(*gradients.accumulate(images, targets), len(images))
                 with profiling.span("optimizer"):

@@ -11,8 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ltrec.settings import Count, PositiveInt, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from torch import nn
     from torch.nn import Parameter
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
@@ -32,12 +31,23 @@ class SgdRecipe(Settings):
     weight_decay: WeightDecay = 5e-4
 
 
-class Sgd(SgdRecipe):
+class _Rates(Settings):
+    """What parameters are told apart by: the classifier's, those at a depth, and those that are no matrices."""
+
+    head_lr: LearningRate | None = None
+    """The classifier's own learning rate; null: the backbone's."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Layer-wise decay: the learning rate is multiplied by it once for each part from the backbone's last down to the
+    parameter's, parts as in `freeze: {by: depth}`; a top norm has the whole rate. null: all parts have the same."""
+    decay_all: bool = True
+    """Let weight decay shrink all parameters; false, as transformers are trained: not biases, norms, scales, tokens and
+    embeddings."""
+
+
+class Sgd(SgdRecipe, _Rates):
     """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"] = "sgd"
-    head_lr: LearningRate | None = None
-    """The classifier's own learning rate; null: the backbone's."""
     nesterov: bool = False
     """Nesterov's momentum, which looks one step ahead."""
 
@@ -47,11 +57,11 @@ class Sgd(SgdRecipe):
             raise ValueError("nesterov needs a momentum above 0, got 0")
         return self
 
-    def build(self, backbone: Iterable[Parameter], head: Iterable[Parameter]) -> Optimizer:
+    def build(self, backbone: nn.Module, head: nn.Module) -> Optimizer:
         """Return the optimizer of those parameters that require a gradient."""
         import torch
 
-        parameters = groups(backbone, head, self.lr, self.head_lr)
+        parameters = groups(backbone, head, self.lr, self)
         optimizer = torch.optim.SGD(
             parameters,
             lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay,
@@ -64,22 +74,20 @@ class Sgd(SgdRecipe):
         return optimizer
 
 
-class AdamW(Settings):
+class AdamW(_Rates):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     name: Literal["adamw"] = "adamw"
     lr: LearningRate = 1e-3
-    head_lr: LearningRate | None = None
-    """The classifier's own learning rate; null: the backbone's."""
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     """Decay of the running means of the gradient and of its square."""
     weight_decay: WeightDecay = 1e-2
 
-    def build(self, backbone: Iterable[Parameter], head: Iterable[Parameter]) -> Optimizer:
+    def build(self, backbone: nn.Module, head: nn.Module) -> Optimizer:
         """Return the optimizer of those parameters that require a gradient."""
         import torch
 
-        parameters = groups(backbone, head, self.lr, self.head_lr)
+        parameters = groups(backbone, head, self.lr, self)
         return torch.optim.AdamW(
             parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=_on_gpu(parameters)
         )
@@ -88,17 +96,48 @@ class AdamW(Settings):
 OptimizerSettings = Annotated[Sgd | AdamW, Field(discriminator="name")]
 
 
-def groups(
-    backbone: Iterable[Parameter], head: Iterable[Parameter], lr: float, head_lr: float | None
-) -> list[dict[str, Any]]:
-    """Return an optimizer's parameter groups: one for backbone and head or, with `head_lr`, one for each.
+def groups(backbone: nn.Module, head: nn.Module, lr: float, rates: _Rates) -> list[dict[str, Any]]:
+    """Return an optimizer's parameter groups, those of the backbone from its top down, then a head with its own rate.
 
-    Parameters that require no gradient are left out: weight decay would move them, too.
+    A parameter at depth d has the learning rate lr·layer_decay^d (Clark et al. 2020; Bao et al. 2022), the head that of
+    depth 0. Parameters that require no gradient are left out: weight decay would move them, too.
     """
-    body, top = ([parameter for parameter in part if parameter.requires_grad] for part in (backbone, head))
-    if head_lr is None:
-        return [{"params": body + top, "lr": lr}]
-    return [{"params": part, "lr": rate} for part, rate in ((body, lr), (top, head_lr)) if part]
+    from ltrec.models.depth import depths
+
+    depth_of = (lambda _: 0) if rates.layer_decay is None else depths(backbone).of
+    decay = rates.layer_decay or 1.0
+    # By a group's place: whether it is a head with its own rate, the depth, and whether weights are spared the decay.
+    members: dict[tuple[bool, int, bool], list[Parameter]] = {}
+    for module in (backbone, head):
+        own = module is head and rates.head_lr is not None
+        spared = set[int]() if rates.decay_all else _no_matrices(module)
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                depth = depth_of(name) if module is backbone else 0
+                members.setdefault((own, depth, id(parameter) in spared), []).append(parameter)
+    found = []
+    for (own, depth, is_spared), parameters in sorted(members.items(), key=lambda member: member[0]):
+        rate = rates.head_lr if own and rates.head_lr is not None else lr * decay**depth
+        found.append({"params": parameters, "lr": rate} | ({"weight_decay": 0.0} if is_spared else {}))
+    return found
+
+
+def _no_matrices(module: nn.Module) -> set[int]:
+    """Return the ids of the parameters that are not the weights of products and convolutions."""
+    from torch import nn
+
+    of_embeddings = {
+        id(parameter)
+        for embedding in module.modules()
+        if isinstance(embedding, nn.Embedding)
+        for parameter in embedding.parameters()
+    }
+    vectors = {
+        id(parameter)
+        for name, parameter in module.named_parameters()
+        if parameter.ndim < 2 or not name.endswith("weight")
+    }
+    return of_embeddings | vectors
 
 
 def _on_gpu(parameters: list[dict[str, Any]]) -> bool:

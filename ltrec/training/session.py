@@ -42,6 +42,8 @@ class Session:
     steps: int
     """Updates an epoch."""
     seed: int
+    frozen_in: Callable[[int], list[str]] | None
+    """Gives the parts of the backbone that are frozen in an epoch; None: none ever is."""
     clip_norm: float | None
     mixup: float | None
     compute: ComputeConfig
@@ -86,10 +88,13 @@ class Session:
                 self.network, self.loss, lambda epoch: train.epoch(self.sampler.epoch(epoch), (self.seed, epoch)),
                 self.optimizer, self.schedule,
                 epochs=range(len(history), self.epochs), batch_size=self.batch_size, seed=self.seed, on_epoch=on_epoch,
-                clip_norm=self.clip_norm, mixup=self.mixup, average=self.average, compute=self.compute,
-                gradient_scaler=self.gradient_scaler, world=self.world,
+                freeze=self._freeze, clip_norm=self.clip_norm, mixup=self.mixup, average=self.average,
+                compute=self.compute, gradient_scaler=self.gradient_scaler, world=self.world,
             )  # fmt: skip
         return history
+
+    def _freeze(self, epoch: int) -> bool:
+        return self.frozen_in is not None and self.network.freeze(self.frozen_in(epoch))
 
     def _parts(self) -> dict[str, Any]:
         """Return what has a state that decides how the training goes on."""

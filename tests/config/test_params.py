@@ -206,7 +206,7 @@ def test_a_long_value_is_cut() -> None:
 
 
 def test_all_mistakes_are_listed_in_the_order_of_the_file() -> None:
-    text = GOOD.replace("epochs: 40", "epochs: 0").replace("seed: 0", "seed: x").replace("views: 0", "view: 0")
+    text = GOOD.replace("epochs: 40", "epochs: -1").replace("seed: 0", "seed: x").replace("views: 0", "view: 0")
     with pytest.raises(UserError) as error:
         params.parse(text, "other.yaml")
     places = [line.split(": ")[:2] for line in str(error.value).splitlines()]

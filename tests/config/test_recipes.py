@@ -89,7 +89,7 @@ def test_its_network_takes_a_step(recipe: Recipe, choice: dict[str, str]) -> Non
         built = network.Network(body, head, image.geometry, image.mean, image.std)
         if settings.freeze is not None:
             built.freeze(settings.freeze.frozen(body))
-        optimizer = settings.optimizer.build(body.parameters(), head.parameters())
+        optimizer = settings.optimizer.build(body, head)
         images = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
         before = copy.deepcopy(head.state_dict())
         done: list[float] = []

@@ -25,7 +25,7 @@ class Descent:
     def __init__(self, settings: Any, schedule: Any) -> None:
         torch.manual_seed(0)
         self.body, self.head = nn.Linear(3, 2), nn.Linear(2, 1)
-        self.optimizer = settings.build(self.body.parameters(), self.head.parameters())
+        self.optimizer = settings.build(self.body, self.head)
         self.schedule = schedule.build(self.optimizer, epochs=EPOCHS, steps=STEPS)
         self.rates: list[float] = []
 

@@ -28,6 +28,10 @@ def torchvisions(name: str) -> nn.Module:
         return TorchvisionBackbone.model_validate({"name": name}).build(224)
 
 
+def encoder_layer(number: int) -> str:
+    return f"encoder.layers.encoder_layer_{number}"
+
+
 def by_name(*modules: str) -> FreezeByName:
     return FreezeByName(by="name", modules=[*modules])
 
@@ -42,7 +46,27 @@ def by_depth(trained: int) -> FreezeByDepth:
         ("resnet152", 1, ["conv1", "bn1", "layer1", "layer2", "layer3"]),  # Places-LT
         ("resnet18", 3, ["conv1", "bn1", "layer1"]),
         ("resnet18", 0, ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]),
-        ("vit_b_16", 1, ["class_token", "conv_proj"]),
+        # The last two of twelve blocks and the norm behind them train.
+        ("vit_b_16", 2, ["class_token", "conv_proj", "encoder.pos_embedding", *map(encoder_layer, range(10))]),
+        (
+            "vit_b_16",
+            0,
+            ["class_token", "conv_proj", "encoder.pos_embedding", *map(encoder_layer, range(12)), "encoder.ln"],
+        ),
+        (
+            "swin_t",
+            2,
+            [
+                "features.0",
+                "features.1.0",
+                "features.1.1",
+                "features.2",
+                "features.3.0",
+                "features.3.1",
+                "features.4",
+                *(f"features.5.{block}" for block in range(6)),
+            ],
+        ),
         # All of a SqueezeNet's parameters are in `features`: its parts are counted.
         ("squeezenet1_1", 6, ["features.0", "features.3", "features.4"]),
     ],
@@ -53,11 +77,19 @@ def test_by_depth(name: str, trained: int, frozen: list[str]) -> None:
 
 def test_a_depth_that_freezes_nothing_lists_what_there_is() -> None:
     message = (
-        r"^params\.yaml: represent\.freeze\.trained: 6 of the backbone's 6 parts would freeze nothing:"
-        r" conv1, bn1, layer1, layer2, layer3, layer4; allowed: 0 to 5$"
+        r"^params\.yaml: represent\.freeze\.trained: 5 of the backbone's 5 parts would freeze nothing:"
+        r" conv1 \+ bn1, layer1, layer2, layer3, layer4; allowed: 0 to 4$"
     )
     with pytest.raises(UserError, match=message):
-        by_depth(6).frozen(torchvisions("resnet18"))
+        by_depth(5).frozen(torchvisions("resnet18"))
+
+
+def test_one_more_part_trains_every_other_epoch_down_to_the_stem() -> None:
+    settings = FreezeByDepth(by="depth", trained=1, unfreeze_every=2)
+    backbone = torchvisions("resnet18")
+    stem, layers = ["conv1", "bn1"], ["layer1", "layer2", "layer3"]
+    expected = [layers[:3], layers[:3], layers[:2], layers[:2], layers[:1], layers[:1], [], []]
+    assert [settings.frozen(backbone, epoch) for epoch in range(10)] == [stem + part for part in expected] + [[], []]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +123,7 @@ def test_neither_gradients_nor_decay_nor_statistics_reach_what_is_frozen(optimiz
     trained = built()
     trained.freeze(by_name("conv1", "bn1", "layer1", "layer2.0.bn1").frozen(trained.backbone))
     before = copy.deepcopy(trained.backbone.state_dict())
-    descent = optimizer.build(trained.backbone.parameters(), trained.head.parameters())
+    descent = optimizer.build(trained.backbone, trained.head)
     for _ in range(2):
         trained.train()
         trained(IMAGES).square().sum().backward()

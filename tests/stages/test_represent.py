@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ltrec import artifacts, project, tracking
+from ltrec import artifacts, pipeline, tracking
 from ltrec.artifacts import Layout
+from ltrec.compute.distributed import World
 from ltrec.config.represent import RepresentSettings
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError
@@ -145,8 +147,16 @@ EVERYTHING: dict[str, Any] = {
             "schedule": {"name": "cosine", "warmup_epochs": 1},
         },
         {"precision": "fp16", "optimizer": {"name": "sgd", "lr": 0.05}},
+        {
+            "optimizer": {"name": "adamw", "lr": 0.01, "layer_decay": 0.5, "decay_all": False},
+            "freeze": {"by": "depth", "trained": 1, "unfreeze_every": 1},
+        },
+        {
+            "optimizer": {"name": "sgd", "lr": 0.05, "layer_decay": 0.5},
+            "freeze": {"by": "depth", "trained": 0, "unfreeze_every": 2},
+        },
     ],
-    ids=["adamw, step", "sgd, cosine", "fp16"],
+    ids=["adamw, step", "sgd, cosine", "fp16", "adamw, unfreezing", "sgd, unfreezing"],
 )
 @pytest.mark.parametrize("after", [1, 3])
 def test_interrupted_with_every_option_it_ends_with_the_same_bytes(
@@ -202,6 +212,41 @@ def test_what_is_frozen_is_as_the_seed_or_the_file_gave_it(params: Build) -> Non
     for name, tensor in second.items():
         assert torch.equal(tensor, first[name]) is not name.startswith("layer3."), name
     assert int(second["layer1.0.bn1.num_batches_tracked"]) == 0
+
+
+@pytest.mark.parametrize("optimizer", [{"name": "sgd", "lr": 0.05}, {"name": "adamw", "weight_decay": 0.5}])
+def test_parts_begin_to_train_one_after_another(
+    params: Build, monkeypatch: pytest.MonkeyPatch, optimizer: dict[str, Any]
+) -> None:
+    states: list[dict[str, torch.Tensor]] = []
+    real = ResumeFolder.save
+
+    def save(self: ResumeFolder, state: dict[str, Any]) -> None:
+        states.append({name: tensor.clone() for name, tensor in state["network"].items()})
+        real(self, state)
+
+    monkeypatch.setattr(ResumeFolder, "save", save)
+    freeze = {"by": "depth", "trained": 1, "unfreeze_every": 1}
+    represent.run(params(represent={"freeze": freeze, "optimizer": optimizer, "ema": {"decay": 0.9}}))
+    # Weight decay and batch norm's statistics leave alone what is still frozen.
+    changed = [
+        {name.split(".")[1] for name, tensor in after.items() if not torch.equal(tensor, before[name])} - {"weight"}
+        for before, after in itertools.pairwise(states)
+    ]
+    begun = {"layer3", "layer2", "bias"}
+    assert changed == [begun, begun | {"layer1"}, begun | {"layer1", "conv1", "bn1"}]
+    kept = network.load(LAYOUT.model).state_dict()
+    assert torch.equal(states[0]["backbone.conv1.weight"], states[2]["backbone.conv1.weight"])
+    assert not torch.equal(kept["backbone.conv1.weight"], states[0]["backbone.conv1.weight"]), "the average moved too"
+
+
+def test_unfreezing_in_several_processes_is_one_line(params: Build) -> None:
+    freeze = params(represent={"freeze": {"by": "depth", "trained": 1, "unfreeze_every": 1}})
+    built = network.build(
+        CifarResNetBackbone(name="cifar_resnet8"), Geometry(size=8, resize=8), (0.5,) * 3, (0.5,) * 3, 3
+    )
+    with pytest.raises(UserError, match=r"^params\.yaml: represent\.freeze\.unfreeze_every: not with 2 processes"):
+        represent._freezing(freeze.represent, built, World(rank=0, size=2))
 
 
 def test_another_file_of_weights_is_another_training(
@@ -290,7 +335,7 @@ def test_other_code_does_not_go_on(
     params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     represent.run(params())
-    monkeypatch.setattr(project, "code_digest", lambda _: "of another version")
+    monkeypatch.setattr(pipeline, "code_digest", lambda _: "of another version")
     represent.run(params())
     assert "already finished" not in capsys.readouterr().err
 

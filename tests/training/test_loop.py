@@ -59,7 +59,7 @@ class Run:
         torch.manual_seed(0)
         self.network = network or Small()
         self.options = options
-        self.optimizer = Sgd(lr=0.2).build(self.network.parameters(), [])
+        self.optimizer = Sgd(lr=0.2).build(self.network, nn.Identity())
         self.schedule = CosineSchedule().build(self.optimizer, epochs=1, steps=EPOCHS * 3)
         self.reports: list[EpochReport] = []
         self.done = 0
@@ -132,7 +132,7 @@ class Everything:
         network = Small()
         for parameter in network.body[1].parameters():
             parameter.requires_grad_(False)
-        built = optimizer.build(network.body[:3].parameters(), network.body[3:].parameters())
+        built = optimizer.build(network.body[:3], network.body[3:])
         self.parts: dict[str, Any] = {
             "network": network,
             "optimizer": built,
@@ -259,7 +259,7 @@ def test_moving_average_of_statistics_and_its_own_copy() -> None:
 def test_reports_by_hand() -> None:
     given = [(torch.zeros(2, 1), torch.tensor([0, 1])), (torch.zeros(1, 1), torch.tensor([0]))]
     network = Constant()
-    optimizer = Sgd(lr=1e-30).build(network.parameters(), [])
+    optimizer = Sgd(lr=1e-30).build(network, nn.Identity())
     schedule = CosineSchedule().build(optimizer, epochs=1, steps=4)
     reports: list[EpochReport] = []
     train(

@@ -13,6 +13,8 @@ from torch import nn
 from ltrec.training import optim
 from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule, cosine
 
+NOTHING = nn.Identity()
+
 
 @pytest.mark.parametrize(
     ("step", "expected"), [(0, 1.0), (2, 0.853553), (4, 0.5), (6, 0.146447), (8, 0.0), (9, 0.0)]
@@ -32,7 +34,7 @@ def rates(optimizer: torch.optim.Optimizer, schedule: Any, steps: int) -> list[l
 
 
 def test_learning_rate_at_the_start_the_middle_and_the_end() -> None:
-    optimizer = Sgd(lr=0.2).build([nn.Parameter(torch.zeros(1))], [])
+    optimizer = Sgd(lr=0.2).build(weights(0.0), NOTHING)
     schedule = CosineSchedule().build(optimizer, epochs=1, steps=10)
     seen = [rate for (rate,) in rates(optimizer, schedule, 10)]
     assert seen[0] == pytest.approx(0.2)
@@ -42,8 +44,8 @@ def test_learning_rate_at_the_start_the_middle_and_the_end() -> None:
     assert seen == sorted(seen, reverse=True)
 
 
-def weights(*values: float) -> list[nn.Parameter]:
-    return [nn.Parameter(torch.tensor([value])) for value in values]
+def weights(*values: float) -> nn.ParameterList:
+    return nn.ParameterList(nn.Parameter(torch.tensor([value])) for value in values)
 
 
 def scheduled(schedule: CosineSchedule | StepSchedule, epochs: int, steps: int) -> list[float]:
@@ -70,7 +72,7 @@ def test_steps_after_a_warm_up_by_hand() -> None:
 
 
 def test_steps_are_torchs() -> None:
-    optimizer = Sgd(lr=1.0).build(weights(0.0), [])
+    optimizer = Sgd(lr=1.0).build(weights(0.0), NOTHING)
     torchs = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[2, 5], gamma=0.3)
     expected = [rate for (rate,) in rates(optimizer, torchs, 8)]
     assert scheduled(StepSchedule(milestones=[2, 5], gamma=0.3), epochs=8, steps=1) == pytest.approx(expected)
@@ -80,7 +82,7 @@ def test_steps_are_torchs() -> None:
 def test_the_head_has_its_own_learning_rate(settings: Sgd | AdamW) -> None:
     body, head = weights(1.0, 2.0), weights(3.0)
     optimizer = settings.build(body, head)
-    assert [(group["lr"], group["params"]) for group in optimizer.param_groups] == [(0.01, body), (0.1, head)]
+    assert [(group["lr"], group["params"]) for group in optimizer.param_groups] == [(0.01, [*body]), (0.1, [*head])]
     schedule = CosineSchedule(warmup_epochs=1).build(optimizer, epochs=3, steps=2)
     seen = rates(optimizer, schedule, 6)
     assert [top for _, top in seen] == pytest.approx([10 * rate for rate, _ in seen])
@@ -99,7 +101,7 @@ def test_a_backbone_that_is_all_frozen_leaves_the_heads_group() -> None:
     body, head = weights(1.0), weights(3.0)
     body[0].requires_grad_(False)
     (group,) = Sgd(lr=0.01, head_lr=0.1).build(body, head).param_groups
-    assert (group["params"], group["lr"]) == (head, 0.1)
+    assert (group["params"], group["lr"]) == ([*head], 0.1)
 
 
 def descended(optimizer: torch.optim.Optimizer, w: nn.Parameter) -> list[float]:
@@ -115,28 +117,28 @@ def descended(optimizer: torch.optim.Optimizer, w: nn.Parameter) -> list[float]:
 
 def test_two_steps_of_momentum_and_weight_decay_by_hand() -> None:
     (w,) = weights(1.0)
-    optimizer = Sgd(lr=0.1, momentum=0.5, weight_decay=0.2).build([w], [])
+    optimizer = Sgd(lr=0.1, momentum=0.5, weight_decay=0.2).build(nn.ParameterList([w]), NOTHING)
     assert descended(optimizer, w) == pytest.approx([1 - 0.1 * (3 + 0.2), 0.68 - 0.1 * (0.5 * 3.2 + 3 + 0.2 * 0.68)])
     (w,) = weights(1.0)
-    optimizer = Sgd(lr=0.1, momentum=0.5, weight_decay=0.2).build([w], [])
+    optimizer = Sgd(lr=0.1, momentum=0.5, weight_decay=0.2).build(nn.ParameterList([w]), NOTHING)
     assert descended(optimizer, w) == pytest.approx([0.68, 0.2064])
 
 
 def test_two_steps_of_nesterov_by_hand() -> None:
     (w,) = weights(1.0)
-    optimizer = Sgd(lr=0.1, momentum=0.5, nesterov=True, weight_decay=0.0).build([w], [])
+    optimizer = Sgd(lr=0.1, momentum=0.5, nesterov=True, weight_decay=0.0).build(nn.ParameterList([w]), NOTHING)
     # Velocity 3, then 0.5·3 + 3 = 4.5; a step is gradient + 0.5·velocity.
     assert descended(optimizer, w) == pytest.approx([1 - 0.1 * (3 + 1.5), 0.55 - 0.1 * (3 + 2.25)])
 
 
 def test_two_steps_of_adamw_by_hand() -> None:
     (w,) = weights(1.0)
-    optimizer = AdamW(lr=0.1, betas=(0.9, 0.99), weight_decay=0.5).build([w], [])
+    optimizer = AdamW(lr=0.1, betas=(0.9, 0.99), weight_decay=0.5).build(nn.ParameterList([w]), NOTHING)
     # The gradient stays 3, so both corrected means are 3 and 9: each step is 0.1·3/√9, after a decay of 0.1·0.5.
     first = 1 * 0.95 - 0.1
     assert descended(optimizer, w) == pytest.approx([first, first * 0.95 - 0.1], abs=1e-6)
     (w,) = weights(1.0)
-    slow = AdamW(lr=0.1, betas=(0.5, 0.99), weight_decay=0.0).build([w], [])
+    slow = AdamW(lr=0.1, betas=(0.5, 0.99), weight_decay=0.0).build(nn.ParameterList([w]), NOTHING)
     descended(slow, w)
     before = float(w.detach())
     slow.zero_grad()
@@ -171,7 +173,7 @@ def test_an_update_that_fp16_skips_leaves_nothing_behind(
     torch.use_deterministic_algorithms(True)  # NaN in all that is made without content
     try:
         weight = nn.Parameter(torch.ones(2))
-        optimizer, scaler = settings.build([weight], []), torch.amp.GradScaler("cpu")
+        optimizer, scaler = settings.build(nn.ParameterList([weight]), NOTHING), torch.amp.GradScaler("cpu")
         for gradient in (float("inf"), 1.0):
             optimizer.zero_grad()
             scaler.scale((weight * gradient).sum()).backward()
@@ -180,3 +182,73 @@ def test_an_update_that_fp16_skips_leaves_nothing_behind(
     finally:
         torch.use_deterministic_algorithms(False)
     assert torch.allclose(weight.detach(), torch.full((2,), 0.9), atol=0.01)
+
+
+def vit() -> nn.Module:
+    """A transformer of two blocks."""
+    from torchvision.models import VisionTransformer
+
+    backbone = VisionTransformer(16, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=8)
+    backbone.heads = nn.Identity()
+    return backbone
+
+
+def rates_by_name(optimizer: torch.optim.Optimizer, **modules: nn.Module) -> dict[str, tuple[float, float]]:
+    """Learning rate and weight decay of each parameter."""
+    names = {id(p): f"{part}.{name}" for part, module in modules.items() for name, p in module.named_parameters()}
+    return {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+@pytest.mark.parametrize("kind", [Sgd, AdamW])
+def test_layer_wise_decay_by_hand(kind: type[Sgd | AdamW]) -> None:
+    backbone, head = vit(), nn.Linear(8, 2)
+    optimizer = kind(lr=0.8, layer_decay=0.5, weight_decay=0.1).build(backbone, head)
+    found = rates_by_name(optimizer, backbone=backbone, head=head)
+    assert len(found) == len([*backbone.parameters(), *head.parameters()])
+    expected = {
+        "head.weight": 0.8,  # depth 0, with the norm behind the last block
+        "backbone.encoder.ln.weight": 0.8,
+        "backbone.encoder.layers.encoder_layer_1.mlp.0.weight": 0.4,
+        "backbone.encoder.layers.encoder_layer_0.mlp.0.weight": 0.2,
+        "backbone.encoder.pos_embedding": 0.1,
+        "backbone.conv_proj.weight": 0.1,
+        "backbone.class_token": 0.1,
+    }
+    assert {name: found[name] for name in expected} == {
+        name: (pytest.approx(rate), 0.1) for name, rate in expected.items()
+    }
+    assert optimizer.param_groups[0]["lr"] == 0.8, "what the history shows"
+
+
+def test_layer_wise_decay_leaves_the_heads_own_rate() -> None:
+    backbone, head = vit(), nn.Linear(8, 2)
+    found = rates_by_name(
+        AdamW(lr=0.8, head_lr=3.0, layer_decay=0.5).build(backbone, head), backbone=backbone, head=head
+    )
+    assert found["head.bias"][0] == 3.0
+    assert found["backbone.encoder.ln.bias"][0] == 0.8
+
+
+def test_weight_decay_spares_what_is_no_matrix() -> None:
+    backbone, head = vit(), nn.Linear(8, 2)
+    settings = AdamW(lr=0.8, weight_decay=0.05, decay_all=False)
+    found = rates_by_name(settings.build(backbone, head), backbone=backbone, head=head)
+    shrunk = {name for name, (_, decay) in found.items() if decay}
+    blocks = {
+        f"backbone.encoder.layers.encoder_layer_{block}.{name}"
+        for block in range(2)
+        for name in ("self_attention.in_proj_weight", "self_attention.out_proj.weight", "mlp.0.weight", "mlp.3.weight")
+    }
+    assert shrunk == {"backbone.conv_proj.weight", "head.weight"} | blocks
+    assert {decay for _, decay in found.values()} == {0.0, 0.05}
+    assert {rate for rate, _ in found.values()} == {0.8}
+
+
+def test_weight_decay_spares_embeddings() -> None:
+    body, head = nn.Embedding(3, 2), nn.Linear(2, 1)
+    found = rates_by_name(AdamW(decay_all=False).build(body, head), body=body, head=head)
+    assert {name for name, (_, decay) in found.items() if decay} == {"head.weight"}

@@ -11,6 +11,7 @@ from ltrec.errors import UserError, one_line
 from ltrec.models.heads.base import Head, logits_in_blocks, logits_of, predictions_of
 from ltrec.models.heads.linear import LinearHead, PublishedLwsHead, ScaledHead
 from ltrec.models.heads.nearest_mean import NearestMeanHead
+from ltrec.models.heads.unfitted import UnfittedHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "Head", "LinearHead", "NearestMeanHead", "PublishedLwsHead", "ScaledHead",
+    "Head", "LinearHead", "NearestMeanHead", "PublishedLwsHead", "ScaledHead", "UnfittedHead",
     "from_state", "load", "logits_in_blocks", "logits_of", "predictions_of", "save",
 ]  # fmt: skip
 
 KINDS: dict[str, type[Head]] = {head.kind: head for head in (LinearHead, PublishedLwsHead, ScaledHead, NearestMeanHead)}
-"""Every head that a file may hold, by the name that its header has."""
+"""Every head that gives logits, by the name that its header has."""
 _MATRICES = {"weight", "means"}  # (C, D)
 
 

@@ -94,6 +94,17 @@ class ScaledLogits(Head):
         return self.scale * logits if self.bias is None else self.scale * (logits - self.bias) + self.bias
 
 
+class OnScaledFeatures(Head):
+    """Gives a head's logits of features (N, D) times a factor, and shares its parameters."""
+
+    def __init__(self, head: Head, factor: float) -> None:
+        super().__init__(head.classes, head.dim)
+        self.head, self.factor = head, factor
+
+    def scores(self, features: Tensor) -> Tensor:
+        return self.head.scores(features * self.factor)
+
+
 def linear_of(joint: Head) -> LinearHead:
     """Return the joint head of a method that works on w_j and b_j.
 
