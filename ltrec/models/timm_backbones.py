@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from ltrec import console
-from ltrec.data.images.decoding import Geometry, Interpolation
+from ltrec.data.images.decoding import CropMode, Geometry, Interpolation
 from ltrec.errors import UserError, one_line
 from ltrec.models import timm_names
 from ltrec.models.hub import FetchError, fetched
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _PRETRAINED = "pretrained"
+_CROPS: dict[str, CropMode] = {"center": "centre", "squash": "squash"}
 _PERMISSIVE = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0"})
 # What timm raises on sizes that an architecture does not take, and on files that are another's.
 _UNFIT = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -36,7 +37,7 @@ class TimmBackbone(Pretrainable):
             "timm/vit_small_patch14_dinov2.lvd142m", "timm/vit_base_patch16_siglip_224.webli",
             "timm/convnext_tiny.in12k_ft_in1k", "timm/tf_efficientnet_lite0.in1k",
         ],
-        json_schema_extra={"pattern": rf"^{timm_names.PREFIX}\\w+(\\.\\w+)?$"},
+        json_schema_extra={"pattern": rf"^{timm_names.PREFIX}\w+(\.\w+)?$"},
     )  # fmt: skip
     """timm's name behind `timm/`: an architecture, or an architecture and the tag of its weights, such as
     `timm/vit_small_patch14_dinov2.lvd142m`."""
@@ -66,21 +67,23 @@ class TimmBackbone(Pretrainable):
             return None
         published = self._published()
         channels, height, width = published.input_size
-        if (channels, height) != (3, width) or published.interpolation not in get_args(Interpolation):
+        how, crop = published.interpolation, published.crop_mode
+        if (channels, height) != (3, width) or how not in get_args(Interpolation) or crop not in _CROPS:
             raise UserError(
-                f"{self.name} wants images of {channels} × {height} × {width}, {published.interpolation}; ltrec's are"
-                f" squares of 3 channels, {' or '.join(get_args(Interpolation))}",
+                f"{self.name}'s weights want images of {channels} channels, {height} × {width}, {how}, crop {crop};"
+                f" ltrec's have 3 and are squares, {' or '.join(get_args(Interpolation))}, crop {' or '.join(_CROPS)}",
                 where=f"{WHERE}.name",
             )
-        geometry = Geometry(
-            size=height, resize=math.floor(height / published.crop_pct), interpolation=published.interpolation
-        )
+        resize = math.floor(height / published.crop_pct)
+        geometry = Geometry(size=height, resize=resize, interpolation=how, crop=_CROPS[crop])
         return Preprocessing(geometry, tuple(published.mean), tuple(published.std))
 
     def weights_license(self) -> str | None:
         return self._published().license if self.weights == _PRETRAINED else None
 
     def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:
+        from torch import hub
+
         published = self._published()
         source = self._source(published) if pretrained and self.weights == _PRETRAINED else {}
         # Position embeddings are made for one size: those of the weights are interpolated to it.
@@ -88,7 +91,7 @@ class TimmBackbone(Pretrainable):
         try:
             network = _timm().create_model(self._timms_name, num_classes=0, **sized, **source)
         except OSError as error:
-            raise self._unfetched(published.url, f"{_timm().models.get_cache_dir()}", error) from None
+            raise self._unfetched(published.url, f"{hub.get_dir()}/checkpoints", error) from None
         except _UNFIT as error:
             raise UserError(
                 f"{self.name} with weights {self.weights!r} cannot be built for images of {size} px: {one_line(error)}",
@@ -97,7 +100,7 @@ class TimmBackbone(Pretrainable):
         self._require_whole_patches(network, size)
         classifiers = published.classifier or ()
         names = (classifiers,) if isinstance(classifiers, str) else classifiers
-        return network, [f"{name}." for name in names]
+        return network, [prefix for name in names for prefix in _left_out(name, network)]
 
     def _translated(self, tensors: Mapping[str, Tensor], body: nn.Module) -> Mapping[str, Tensor]:
         """Return a file's tensors as the network has them: older names renewed, position embeddings interpolated.
@@ -125,7 +128,7 @@ class TimmBackbone(Pretrainable):
             raise UserError(f"timm {_timm().__version__}: {one_line(error)}", where=f"{WHERE}.name") from None
 
     def _source(self, published: Any) -> dict[str, Any]:
-        """Return the arguments that make timm load its weights: from their file, or from a URL that it fetches itself."""
+        """Return the arguments with which timm loads its weights: from a file, or from a URL that it fetches itself."""
         if warning := license_warning(published.license):
             terms = f": https://huggingface.co/{published.hf_hub_id}" if published.hf_hub_id else ""
             console.warn(f"{self.name}: {warning}{terms}")
@@ -157,6 +160,13 @@ class TimmBackbone(Pretrainable):
                 f" {below or side} and {below + side if below else 2 * side}",
                 where="params.yaml: represent.image.size",
             )
+
+
+def _left_out(classifier: str, network: nn.Module) -> list[str]:
+    """Return the prefix of all that goes with a classifier: the topmost module of its path of which nothing is left."""
+    parts, left = classifier.split("."), list(network.state_dict())
+    paths = (".".join((*parts[:depth], "")) for depth in range(1, len(parts) + 1))
+    return [path for path in paths if not any(name.startswith(path) for name in left)][:1]
 
 
 def license_warning(name: str | None) -> str:

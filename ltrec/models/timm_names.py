@@ -38,7 +38,8 @@ def known_name(name: str) -> str:
         ValueError: It has none of this name; the message offers near names.
     """
     if not name.startswith(PREFIX):
-        raise ValueError(f"timm's names begin with {PREFIX}, got {name} (did you mean {PREFIX}{name}?)")
+        known = known_name(f"{PREFIX}{name}")
+        raise ValueError(f"timm's names begin with {PREFIX}, got {name} (did you mean {known}?)")
     names = _listed() if exists(name) or _is_listed_version() else _installed()
     if not _exists(name, names):
         raise ValueError(_mistake(name, names))
@@ -69,8 +70,8 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 def _exists(name: str, names: Names) -> bool:
-    architecture, tag = _parts(name)
-    return architecture in names and (tag in names[architecture] or name == f"{PREFIX}{architecture}")
+    architecture, dot, tag = name.removeprefix(PREFIX).partition(".")
+    return name.startswith(PREFIX) and architecture in names and (not dot or tag in names[architecture])
 
 
 def _mistake(name: str, names: Names) -> str:
@@ -85,9 +86,8 @@ def _mistake(name: str, names: Names) -> str:
     close = difflib.get_close_matches(architecture, names, 3, _LIKENESS)
     meant = [f"{each}.{tag}" if tag in names[each] else each for each in close]
     near = f"near: {', '.join(PREFIX + each for each in meant)}; " if meant else ""
-    return (
-        f"timm has no network of this name, {got}{_question(meant)}; {near}docs/backbones.md says where all are listed"
-    )
+    where = "docs/backbones.md says where all are listed"
+    return f"timm has no network of this name, {got}{_question(meant)}; {near}{where}"
 
 
 def _question(meant: list[str]) -> str:
@@ -118,8 +118,8 @@ def _installed() -> Names:
     tags: dict[str, list[str]] = {architecture: [] for architecture in timm.list_models()}
     for name in timm.list_pretrained():
         architecture, _, tag = name.partition(".")
-        default = timm.get_pretrained_cfg(architecture).tag
-        tags[architecture].insert(0 if tag == default else len(tags[architecture]), tag)
+        is_default = tag == timm.models.get_pretrained_cfg_value(architecture, "tag")
+        tags[architecture].insert(0 if is_default else len(tags[architecture]), tag)
     return {architecture: tuple(each) for architecture, each in tags.items()}
 
 
