@@ -97,9 +97,10 @@ def _located(location: Iterable[str | int], schema: Node) -> tuple[KeyPath, Node
             break
         if {"anyOf", "oneOf"} & node.keys():
             option = _option(node, part)
-            if option is None:
+            if option is None and "discriminator" not in node:
                 break
-            inner = option
+            # What is none of its tags is that of a union within the union, which the schema shows as one.
+            inner = node if option is None else option
         else:
             path = (*path, part)
             inner = node.get("properties", {}).get(part) or node.get("items") or node.get("additionalProperties") or {}
