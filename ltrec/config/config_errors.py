@@ -124,6 +124,8 @@ def _resolved(node: Node, schema: Node) -> Node:
     if "$ref" in node:
         return _resolved(schema["$defs"][node["$ref"].rpartition("/")[2]], schema)
     others = [option for option in node.get("anyOf", ()) if option.get("type") != "null"]
+    # A text that may stand for one of a union's members is read as that member.
+    others = [option for option in others if "discriminator" in option] or others
     return {**_resolved(others[0], schema), "nullable": True} if len(others) == 1 else node
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Discriminator, Field, SerializeAsAny, Tag, model_validator
 
 from ltrec.data.drawing import Quota
+from ltrec.data.grouping import GroupSettings
 from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
@@ -72,6 +73,10 @@ class SplitSettings(Settings):
     small_classes: Literal["error", "drop", "keep"] | None = None
     """What to do about classes with too few images: stop, leave them out and list them in stats.json, or keep all their
     images in train, so that they are learnt but not tested; null: keep where val or test is a share, else stop."""
+
+    group: GroupSettings | None = None
+    """Images that belong together and must not lie in two splits, such as a burst or a patient's; a text is a regular
+    expression on their paths; null: each image for itself, but for exact copies."""
 
     @model_validator(mode="after")
     def _train_remains(self) -> Self:

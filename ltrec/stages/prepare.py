@@ -13,6 +13,7 @@ from ltrec.data import findings, long_tail
 from ltrec.data.contents import Contents
 from ltrec.data.division import divide, without_untrainable
 from ltrec.data.drawing import Draw
+from ltrec.data.grouping import group_statistics
 from ltrec.data.image_lists import list_text
 from ltrec.data.images.cache import cache_text, training_files
 from ltrec.data.inspection import inspect
@@ -53,14 +54,16 @@ def prepare(
         UserError: There is no data, no image that can be read, fewer than two classes, or a class with too few images.
     """
     root = Path(settings.source.root)
-    collection = settings.source.scan()
+    collection = settings.scan()
     findings.require_listable_names(collection, root)
     if settings.openset is not None:
         collection = settings.openset.set_apart(collection, root)
     contents = Contents(None)
     if settings.decode:
         collection, contents = _decoded(collection, root, settings.workers)
-    draw = Draw(seed, contents)
+    group = settings.split.group
+    groups = {} if group is None else group.of(collection, root, contents, settings.workers)
+    draw = Draw(seed, contents, groups)
     collection, carved = divide(without_untrainable(collection), settings.split, draw, root)
     splits, classes = dict(collection.splits), collection.shown
     kept = available = splits["train"]
@@ -86,6 +89,8 @@ def prepare(
             for split in ("val", "test")
         },
     }
+    if group is not None:
+        stats["groups"] = {"by": group.by, **group_statistics(groups, distinct)}
     if settings.openset is not None:
         stats["unknown"] = {split: len(splits[split]) - stats["images"][split] for split in ("val", "test")}
     train = splits["train"].paths

@@ -566,6 +566,22 @@ def test_a_val_that_decides_by_single_images_is_said(
     assert "may be luck" not in capsys.readouterr().err
 
 
+def test_groups_are_not_torn_and_stats_say_so(root: Path, layout: Layout) -> None:
+    write_images(root, a=40, b=24)
+    split = {"val": {"share": 0.2, "least": 4}, "test": 4, "group": r"(\d)\.png"}
+    stats = prepare(root, layout, split=split)
+    assert stats["groups"] == {"by": "regex", "number": 10, "images": 64, "largest": 7, "in_several_splits": 0}
+    digits = [{path[-5] for path, _ in each} for each in listed(layout).values()]
+    assert sum(map(len, digits)) == 10
+    table = "".join(f"{name}/{n}.png,{name},{n // 4}\n" for name in "ab" for n in range(24))
+    (root / "images.csv").write_text("path,label,seq\n" + table)
+    source = {"kind": "csv", "root": str(root), "file": "images.csv"}
+    stats = prepare(root, layout, source=source, split=split | {"group": {"by": "column", "column": "seq"}})
+    assert stats["groups"] == {"by": "column", "number": 6, "images": 48, "largest": 8, "in_several_splits": 0}
+    with pytest.raises(UserError, match="has no column 'sequence'"):
+        prepare(root, layout, source=source, split=split | {"group": {"by": "column", "column": "sequence"}})
+
+
 def test_bad_input_leaves_earlier_lists_untouched(root: Path, layout: Layout, tmp_path: Path) -> None:
     write_images(root, a=9, b=9)
     prepare(root, layout)

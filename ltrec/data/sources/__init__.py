@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ltrec.data.sources.camera_traps import CameraTrapsSource
 from ltrec.data.sources.cifar import Cifar10Source, Cifar100Source
 from ltrec.data.sources.folder import FolderSource
 from ltrec.data.sources.imagefolder import ImageFolderSource
@@ -21,6 +22,7 @@ SourceSettings = Annotated[
     | ListsSource
     | CsvSource
     | INaturalistSource
+    | CameraTrapsSource
     | ImageNetSource
     | Places365Source
     | Cifar10Source

@@ -44,6 +44,9 @@ class Collection:
     names: Mapping[str, str] = field(default_factory=dict)
     """What classes are to be called where they are shown; one that is not in it by its own name."""
 
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """The group of an image that has one, by its path, where the source was asked for groups."""
+
     @property
     def shown(self) -> tuple[str, ...]:
         """Return what the classes are called where they are shown."""

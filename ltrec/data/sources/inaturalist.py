@@ -50,12 +50,17 @@ class INaturalistSource(Settings):
     """A list that takes the place of the files' `categories`, such as 2018's and 2019's categories.json with the names
     that were withheld during the competitions."""
 
-    def scan(self) -> Collection:
+    def scan(self, *, group: str | None = None) -> Collection:
+        """Return what the files hold; `group` is the key of the images' groups, such as location_id."""
         root = Path(self.root)
         files: dict[Split, str | None] = {"train": self.train, "val": self.val, "test": self.test}
-        categories = None if self.categories is None else _read_categories(annotation_file(root, self.categories))
-        return _collection(
-            {split: _read(annotation_file(root, name), categories) for split, name in files.items() if name is not None}
+        categories = None if self.categories is None else read_categories(annotation_file(root, self.categories))
+        return collect(
+            {
+                split: read(annotation_file(root, name), categories, group=group)
+                for split, name in files.items()
+                if name is not None
+            }
         )
 
 
@@ -72,9 +77,13 @@ class Annotated:
     """Paths of the images without a category."""
     categories: Mapping[int, Entry]
     """The categories by id; empty in the releases that have none."""
+    groups: Mapping[str, str]
+    """The group of each image that has one, by its path."""
+    several: Mapping[str, str]
+    """The categories of the images that have more than one, as a text, by their paths."""
 
 
-def _collection(files: Mapping[Split, Annotated]) -> Collection:
+def collect(files: Mapping[Split, Annotated]) -> Collection:
     """Return the collection: categories in the order of their ids, whatever gaps those have, are the classes 0 … C - 1.
 
     The first file that has a category says what it is called.
@@ -98,10 +107,12 @@ def _collection(files: Mapping[Split, Annotated]) -> Collection:
         )
         splits[split], repeats = without_repeats(images, names, each.file)
         skipped += [*(Skipped(path, "no annotation") for path in each.unlabelled), *repeats]
-    return Collection(names, splits, tuple(skipped), supercategories=kinds if any(kinds) else ())
+        skipped += [Skipped(path, f"several categories: {named}") for path, named in each.several.items()]
+    groups = {path: group for each in files.values() for path, group in each.groups.items()}
+    return Collection(names, splits, tuple(skipped), supercategories=kinds if any(kinds) else (), groups=groups)
 
 
-def _read_categories(file: Path) -> dict[int, Entry]:
+def read_categories(file: Path) -> dict[int, Entry]:
     content = _load(file)
     return _categories_by_id(content if isinstance(content, dict) else {"categories": content}, str(file))
 
@@ -113,10 +124,19 @@ def _categories_by_id(content: Entry, where: str) -> dict[int, Entry]:
     return dict(zip(_ids(categories, "categories", int, where), categories, strict=True))
 
 
-def _read(file: Path, categories: Mapping[int, Entry] | None) -> Annotated:
-    """Join a split's annotations to its images by `image_id`; `categories` may take the place of the file's own."""
+def read(
+    file: Path, categories: Mapping[int, Entry] | None, *, group: str | None = None, skip_several: bool = False
+) -> Annotated:
+    """Join a split's annotations to its images by `image_id`.
+
+    Args:
+        file: The split's file.
+        categories: What takes the place of the file's own categories.
+        group: The key of the images' groups.
+        skip_several: Whether images with several categories are set apart; else they are refused.
+    """
     where = str(file)
-    content = _load(file)
+    content = _load(file, group)
     if not isinstance(content, dict):
         raise UserError("must be a mapping with images and annotations", where=where)
     if not content.get("annotations") and "images" in content:
@@ -128,40 +148,62 @@ def _read(file: Path, categories: Mapping[int, Entry] | None) -> Annotated:
     path_of = dict(zip(_ids(images, "images", int | str, where), paths, strict=True))
     image_ids = _column(annotations, "image_id", int | str, f"{where}: annotations")
     category_ids = _column(annotations, "category_id", int, f"{where}: annotations")
-    category_of = _category_of_image(image_ids, category_ids, path_of, where)
+    category_of, several = _category_of_image(image_ids, category_ids, path_of, where)
+    if several and not skip_several:
+        conflicts = [f"'{path_of[image]}' ({' and '.join(map(str, ids[:2]))})" for image, ids in several.items()]
+        raise UserError(f"{len(conflicts):,} image(s) have two categories: {some(conflicts)}", where=where)
     labelled = [(path, category_of[image]) for image, path in path_of.items() if image in category_of]
     return Annotated(
         file=where,
         paths=[path for path, _ in labelled],
         category_ids=[category for _, category in labelled],
-        unlabelled=[path for image, path in path_of.items() if image not in category_of],
+        unlabelled=[path for image, path in path_of.items() if image not in category_of and image not in several],
         categories=categories,
+        groups={} if group is None else _groups(images, paths, group, where),
+        several={
+            path_of[image]: some([categories.get(number, {}).get("name") or number for number in ids])
+            for image, ids in several.items()
+        },
     )
+
+
+def _groups(images: Sequence[Entry], paths: Sequence[str], key: str, where: str) -> dict[str, str]:
+    """Return the group of each image that has one, by its path.
+
+    Raises:
+        UserError: no image has one.
+    """
+    values = _column(images, key, int | str | None, f"{where}: images")
+    groups = {path: str(value) for path, value in zip(paths, values, strict=True) if value is not None}
+    if not groups:
+        raise UserError(f"none of its {len(images):,} images has a '{key}' (prepare.split.group)", where=where)
+    return groups
 
 
 def _category_of_image(
     image_ids: Sequence[int | str], category_ids: Sequence[int], path_of: Mapping[int | str, str], where: str
-) -> dict[int | str, int]:
-    """Return each annotated image's category. Several annotations of an image, such as boxes, must agree."""
+) -> tuple[dict[int | str, int], dict[int | str, list[int]]]:
+    """Return the category of each image whose annotations, such as boxes, agree, and the categories of the others."""
     orphans = sorted({image for image in image_ids if image not in path_of}, key=str)
     if orphans:
         raise UserError(
             f"annotations of {len(orphans):,} image(s) that `images` lacks: image_id {some(orphans)}", where=where
         )
     category_of: dict[int | str, int] = {}
-    conflicts = {}
+    several: dict[int | str, list[int]] = {}
     for image, category in zip(image_ids, category_ids, strict=True):
-        if category_of.setdefault(image, category) != category:
-            conflicts[image] = f"'{path_of[image]}' ({category_of[image]} and {category})"
-    if conflicts:
-        raise UserError(f"{len(conflicts):,} image(s) have two categories: {some([*conflicts.values()])}", where=where)
-    return category_of
+        first = category_of.setdefault(image, category)
+        if first != category and category not in several.setdefault(image, [first]):
+            several[image].append(category)
+    return {image: category for image, category in category_of.items() if image not in several}, several
 
 
-def _load(file: Path) -> Any:
+def _load(file: Path, group: str | None = None) -> Any:
+    kept = _KEYS | {group}
+
     def slim(entry: dict[str, Any]) -> dict[str, Any]:
         # The files of 2021 hold a dozen more keys for each of 2.7 million images.
-        return {key: value for key, value in entry.items() if key in _KEYS}
+        return {key: value for key, value in entry.items() if key in kept}
 
     try:
         with present(file).open(encoding="utf-8-sig") as opened:

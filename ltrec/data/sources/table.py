@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,15 +49,17 @@ class CsvSource(Settings):
     names: dict[Text, Text] = {}
     """What classes are called where they are shown, as `label: name`."""
 
-    def scan(self) -> Collection:
+    def scan(self, *, group: str | None = None) -> Collection:
         """Return the table's classes and splits; an image that comes twice in a split counts once.
+
+        `group` is the column of the images' groups.
 
         Raises:
             UserError: not such a table, a path that no list can hold, a negative label, an unknown split, no image to
                 train on, or an image with two classes.
         """
         file = annotation_file(Path(self.root), self.file)
-        wanted = [self.path, self.label, *([self.split] if self.split else [])]
+        wanted = [self.path, self.label, *filter(None, [self.split, group])]
         columns = read_columns(file, wanted)
         names = columns[self.label]
         classes = sorted(set(names), key=natural_key)
@@ -69,11 +72,13 @@ class CsvSource(Settings):
         labels = {name: label for label, name in enumerate(classes)}
         paths = listable_paths(columns[self.path], "row {}", str(file))
         images = ImageList(paths, np.array([labels[name] for name in names], dtype=np.int64))
-        if not self.split:
-            return collection_of(classes, {"train": (images, file)}).called(self.names)
-        rows = _rows_of_splits(columns[self.split], str(file))
-        lists = {split: (images.where(mask), file) for split, mask in rows.items()}
-        return collection_of(classes, lists).called(self.names)
+        lists: dict[Split, ImageList] = {"train": images}
+        if self.split:
+            rows = _rows_of_splits(columns[self.split], str(file))
+            lists = {split: images.where(mask) for split, mask in rows.items()}
+        found = collection_of(classes, {split: (of_split, file) for split, of_split in lists.items()})
+        groups = dict(zip(paths, columns[group], strict=True)) if group else {}
+        return replace(found.called(self.names), groups=groups)
 
 
 def _rows_of_splits(names: Sequence[str], where: str) -> dict[Split, NDArray[np.bool_]]:
