@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from ltrec.config import params
 from ltrec.rebalancing.methods import RebalancerSettings
+from ltrec.rebalancing.probe import ProbeSettings
 from ltrec.training.losses import LossSettings
+from ltrec.training.optim import AdamW
 from ltrec.training.samplers import SamplerSettings
 from tests.contracts.members import examples
 
@@ -28,3 +31,13 @@ SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.
 def test_each_member_has_a_card(section: str, union: Any, tag: str) -> None:
     cards = re.findall(r"^### (.+)$", SECTIONS[section], re.MULTILINE)
     assert {getattr(member, tag) for member in examples(union)} <= set(cards)
+
+
+def test_the_page_names_the_depths_and_defaults_that_there_are() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    settings = params.parse(f"{block}rebalance: {{joint: {{method: joint}}}}\n").represent
+    assert isinstance(settings.optimizer, AdamW)
+    assert (settings.optimizer.lr, settings.optimizer.layer_decay) == (2.5e-4, 0.75)
+    probe = ProbeSettings()
+    rates = ", ".join(str(rate) for rate in sorted([probe.lr, *probe.more_lrs]))
+    assert f"`lr` and `more_lrs` ({rates}), `epochs` ({probe.epochs})" in PAGE
