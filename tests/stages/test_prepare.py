@@ -164,7 +164,7 @@ def test_a_class_of_junk_alone_is_dropped_and_the_others_numbered_anew(root: Pat
     (root / "b" / "junk.png").write_text("junk")
     stats = prepare(root, layout)
     assert read_classes(layout.classes) == ("a", "c")
-    assert {"path": "b/", "reason": "empty class"} in stats["skipped"]
+    assert {"path": "b/", "reason": "none of its 1 file(s) can be read (not an image)"} in stats["skipped"]
     assert {label for pairs in listed(layout).values() for path, label in pairs if path.startswith("c/")} == {1}
 
 
