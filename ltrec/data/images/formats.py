@@ -159,8 +159,8 @@ def _raw_tiff(file: Path, beginning: bytes) -> _Kind | None:
     """
     if file.suffix.lower() in _RAW_SUFFIXES:
         return _raw(file.suffix[1:].upper())
-    tags = TiffImagePlugin.ImageFileDirectory_v2(beginning[:8])
     try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(beginning[:8])
         with file.open("rb") as opened:
             opened.seek(tags.next or 0)
             tags.load(opened)
