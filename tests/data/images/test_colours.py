@@ -96,7 +96,7 @@ def test_a_damaged_profile_or_one_of_another_mode_is_ignored(profile: bytes, tmp
 
 
 def test_profiles_with_changed_bytes_never_crash() -> None:
-    for seed in range(300):
+    for seed in range(80):
         for profile, mode in ((P3, "RGB"), (profiles.of_inks(), "CMYK")):
             image = patches(mode)
             image.info["icc_profile"] = changed(profile, seed)
