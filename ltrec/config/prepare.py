@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from pydantic import model_validator
 
@@ -36,6 +36,8 @@ class PrepareSettings(Settings):
     """Adds images of unknown classes to val and test; null: every image is of a class of the task."""
     decode: bool = True
     """Decode every file once, so that a damaged or missing one is found here; false: open no image file at all."""
+    truncated: Literal["skip", "keep"] = "skip"
+    """What to do about images whose end is missing: leave them out, or take what is there, with the rest grey."""
     cache: CacheSettings | None = None
     """Smaller copies of large originals, from which training crops are taken; null: from the originals."""
     workers: PositiveInt | None = None
@@ -58,7 +60,9 @@ class PrepareSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _cache_knows_contents(self) -> Self:
+    def _contents_are_known(self) -> Self:
         if self.cache is not None and not self.decode:
             raise conflict(("cache",), "goes by what is in the images: decode must be true")
+        if self.truncated == "keep" and not self.decode:
+            raise conflict(("truncated",), "goes by what is in the images: decode must be true")
         return self

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ltrec.data.drawing import Quota
     from ltrec.data.image_lists import ImageList
     from ltrec.data.shot_groups import ShotSettings
-    from ltrec.data.sources.collection import Collection
+    from ltrec.data.sources.collection import Collection, Skipped
 
     Splits = Mapping[Split, ImageList]
 
@@ -74,10 +74,41 @@ def require_listable_names(collection: Collection, root: Path) -> None:
 
 
 def warn_skipped(collection: Collection, stats: Path) -> None:
-    """Say what was skipped, and that `stats` lists it all."""
-    if collection.skipped:
-        listed = some([f"{skip.path} ({skip.reason})" for skip in collection.skipped])
-        console.warn(f"prepare: skipped {len(collection.skipped)}: {listed}; all are listed in {stats}")
+    """Say what was skipped, of each kind of files that is not read in a line of its own; `stats` lists it all."""
+    others = [skip for skip in collection.skipped if not skip.of_kind]
+    if others:
+        listed = some([f"{skip.path} ({skip.reason})" for skip in others])
+        console.warn(f"prepare: skipped {len(others)}: {listed}; all are listed in {stats}")
+    for reason, paths in _kinds(collection.skipped).items():
+        console.warn(
+            f"prepare: skipped {len(paths):,} ({some(paths)}): {reason}; then `dvc repro --force prepare`;"
+            f" all are listed in {stats}"
+        )
+
+
+def why_unreadable(skipped: Sequence[Skipped]) -> str:
+    """Return why none of some files can be read: each kind of files once, then the first others."""
+    kinds = [f"{len(paths):,} {reason}" for reason, paths in _kinds(skipped).items()]
+    others = some([f"{skip.path}: {skip.reason}" for skip in skipped if not skip.of_kind])
+    return "; ".join([*kinds, *([others] if others else [])])
+
+
+def _kinds(skipped: Sequence[Skipped]) -> dict[str, list[str]]:
+    """Return the paths of the files of each kind that is not read, by the kind and its remedy."""
+    kinds: dict[str, list[str]] = {}
+    for skip in skipped:
+        if skip.of_kind:
+            kinds.setdefault(skip.reason, []).append(skip.path)
+    return kinds
+
+
+def warn_truncated(truncated: Sequence[str], stats: Path) -> None:
+    """Say which images are used although their end is missing."""
+    if truncated:
+        console.warn(
+            f"prepare: {len(truncated):,} truncated image(s) are kept as far as they go (prepare.truncated: keep):"
+            f" {some(truncated)}; all are listed in {stats}"
+        )
 
 
 def warn_untested(splits: Splits, classes: Sequence[str]) -> None:

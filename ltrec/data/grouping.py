@@ -14,7 +14,7 @@ from PIL import ExifTags
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ltrec import console
-from ltrec.data.images.decoding import open_image
+from ltrec.data.images.formats import open_image
 from ltrec.errors import UserError
 from ltrec.settings import PositiveFloat, Settings, Text
 

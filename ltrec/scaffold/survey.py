@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from ltrec.artifacts import irregular
-from ltrec.data.images.decoding import IMAGE_FORMATS
+from ltrec.data.images.formats import open_image
 from ltrec.data.sources.folder import FolderSource
 from ltrec.errors import UserError
 
@@ -70,12 +67,10 @@ def survey(root: str) -> Survey:
 
 def _short_side(file: Path) -> int | None:
     """Return an image's shorter side in pixels, from the beginning of the file; None where it is no image."""
-    if irregular(file):
-        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=IMAGE_FORMATS) as image:
+            with open_image(file) as image:
                 return min(image.size)
     except Exception:  # noqa: BLE001 - `prepare` says what it is
         return None

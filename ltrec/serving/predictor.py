@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ltrec import artifacts, console
-from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, square
+from ltrec.data.images.decoding import decode_rgb, square
+from ltrec.data.images.formats import UnreadableImageError
 from ltrec.errors import UserError, one_line, some
 from ltrec.process import cores
 from ltrec.serving import inputs as given

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ltrec.artifacts import Layout
 from ltrec.data.images import decoding
+from ltrec.data.images.formats import UnreadableImageError, UnsupportedFormatError
+from ltrec.data.images.repair import kept_truncated
 from ltrec.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,13 +43,17 @@ def sample(listed: ImageList, count: int, root: Path, geometry: Geometry) -> Sam
     Raises:
         UserError: An image cannot be read.
     """
+    truncated = kept_truncated(Layout().stats)
     chosen = np.linspace(0, len(listed) - 1, min(count, len(listed))).round().astype(np.int64)
     images = np.empty((len(chosen), geometry.size, geometry.size, 3), dtype=np.uint8)
     for row, index in enumerate(chosen):
-        file = root / listed.paths[index]
+        path = listed.paths[index]
+        file = root / path
         try:
-            images[row] = decoding.square(decoding.decode_rgb(file), geometry)
-        except decoding.UnreadableImageError as error:
+            images[row] = decoding.square(decoding.decode_rgb(file, truncated=path in truncated), geometry)
+        except UnsupportedFormatError as error:
+            raise UserError(f"{error}; `prepare` could read it", where=str(file)) from None
+        except UnreadableImageError as error:
             raise UserError(
                 f"{error}; has the data changed since `prepare`? run `dvc repro`", where=str(file)
             ) from None

@@ -18,7 +18,7 @@ from ltrec.data.image_lists import list_text
 from ltrec.data.images.cache import cache_text, training_files
 from ltrec.data.inspection import inspect
 from ltrec.data.last_splits import RememberedSplits, warn_changed
-from ltrec.errors import UserError, some
+from ltrec.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,9 +58,9 @@ def prepare(
     findings.require_listable_names(collection, root)
     if settings.openset is not None:
         collection = settings.openset.set_apart(collection, root)
-    contents = Contents(None)
+    contents, truncated = Contents(None), set[str]()
     if settings.decode:
-        collection, contents = _decoded(collection, root, settings.workers)
+        collection, contents, truncated = _decoded(collection, root, settings)
     group = settings.split.group
     groups = {} if group is None else group.of(collection, root, contents, settings.workers)
     draw = Draw(seed, contents, groups)
@@ -75,7 +75,9 @@ def prepare(
         splits = settings.openset.add(splits, collection.unknown, draw)
     # val may be the test images on purpose: what is said of those is said once.
     distinct = {split: splits[split] for split in SPLITS if split != "val" or settings.split.val != "test"}
+    used = {path for images in splits.values() for path in images.paths} if truncated else set[str]()
     findings.warn_skipped(collection, layout.stats)
+    findings.warn_truncated(sorted(truncated & used), layout.stats)
     findings.warn_untested(distinct, classes)
     findings.warn_thin(splits["val"], len(classes))
     stats = {
@@ -91,6 +93,8 @@ def prepare(
     }
     if group is not None:
         stats["groups"] = {"by": group.by, **group_statistics(groups, distinct)}
+    if settings.truncated == "keep":
+        stats["truncated"] = sorted(truncated & used)
     if settings.openset is not None:
         stats["unknown"] = {split: len(splits[split]) - stats["images"][split] for split in ("val", "test")}
     train = splits["train"].paths
@@ -112,17 +116,18 @@ def prepare(
     _say(stats, layout)
 
 
-def _decoded(collection: Collection, root: Path, workers: int | None) -> tuple[Collection, Contents]:
-    """Return what can be decoded of a collection, and its contents."""
+def _decoded(collection: Collection, root: Path, settings: PrepareSettings) -> tuple[Collection, Contents, set[str]]:
+    """Return what can be decoded of a collection, its contents, and the images of which a part is missing."""
     # A path may stand in two splits.
     listed = [path for images in collection.splits.values() for path in images.paths]
     paths = list(dict.fromkeys([*listed, *collection.unknown]))
+    keep = settings.truncated == "keep"
     with console.progress("prepare: files", len(paths)) as advance:
-        digests, unreadable = inspect(root, paths, workers=workers, advance=advance)
-    if not digests:
-        skips = some([f"{skip.path}: {skip.reason}" for skip in (*unreadable, *collection.skipped)])
-        raise UserError(f"no image could be read ({skips or 'its folders are empty'})", where=str(root))
-    return collection.keep(digests, unreadable), Contents(digests)
+        found = inspect(root, paths, workers=settings.workers, advance=advance, keep_truncated=keep)
+    if not found.digests:
+        why = findings.why_unreadable((*found.skipped, *collection.skipped))
+        raise UserError(f"no image could be read ({why or 'its folders are empty'})", where=str(root))
+    return collection.keep(found.digests, found.skipped), Contents(found.digests), set(found.truncated)
 
 
 def _write(texts: Mapping[Path, str]) -> None:

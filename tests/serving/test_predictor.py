@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from ltrec.data.images.jpeg import decode_part
 from ltrec.errors import UserError
 from ltrec.serving.predictor import Predictor, run_predict
+from tests.data.images import profiles
 from tests.serving.colours import CARD, CLASSES, paint, write_model
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 # A logit is a hundredth of a channel's mean, so one channel at 255 and two at 0 have e^2.55 = 12.8071 against 1 and 1.
 BRIGHT = 12.8071 / 14.8071
 DARK = 1 / 14.8071
+PHOTOS = ("a.heic", "b.png", "c.png")
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +239,38 @@ def test_an_image_that_is_no_regular_file_is_one_that_cannot_be_read(
     out, err = capsys.readouterr()
     assert [entry["path"] for entry in json.loads(out)] == [red]
     assert f"{os.devnull}: " in err
+
+
+def test_photographs_of_phones_are_seen_as_in_training(model: Path, tmp_path: Path) -> None:
+    photo = Image.new("RGB", (60, 40), (200, 100, 50))
+    pytest.importorskip("pillow_heif").from_pillow(photo).save(tmp_path / "a.heic", quality=90)
+    photo.save(tmp_path / "b.png", icc_profile=profiles.of_primaries(profiles.DISPLAY_P3, profiles.srgb_curve()))
+    photo.save(tmp_path / "c.png")
+    predictor = Predictor(model)
+    heic, wide, plain = (each.probabilities for each in predictor.predict([tmp_path / n for n in PHOTOS]))
+    for name, probabilities in zip(PHOTOS, (heic, wide, plain), strict=True):
+        trained = decode_part(tmp_path / name, lambda width, height: (0, 0, width, height), 4).mean((0, 1))
+        shares = np.exp(trained / 100) / np.exp(trained / 100).sum()
+        assert probabilities == pytest.approx(shares, abs=0.01)
+    assert heic == pytest.approx(plain, abs=0.02)
+    assert wide[0] > plain[0] + 0.02, "a redder red, which sRGB has other numbers for"
+
+
+def test_what_is_not_read_is_named_with_the_remedy(
+    model: Path, tmp_path: Path, red: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"FUJIFILMCCD-RAW 0201")
+    with pytest.raises(UserError, match="1 of 2 files could not be read"):
+        run_predict([str(tmp_path / "a.jpg"), red], model=model, output_format="json", top=1)
+    assert "a.jpg: RAW photographs (RAF): develop them to JPEG" in capsys.readouterr().err
+
+
+def test_a_truncated_image_is_no_guess(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.effect_noise((64, 64), 60).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:900])
+    with pytest.raises(UserError, match="1 of 1 files could not be read"):
+        run_predict([str(tmp_path / "a.jpg")], model=model, output_format="json", top=1)
+    assert "a.jpg: truncated" in capsys.readouterr().err
 
 
 def test_nothing_given_fails(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,12 +21,14 @@ from PIL import Image
 from pydantic import Field, ValidationError
 
 from ltrec import console
-from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, open_image
+from ltrec.data.images.decoding import decode_rgb, image_size
+from ltrec.data.images.formats import UnreadableImageError, UnsupportedFormatError
+from ltrec.data.images.repair import kept_truncated
 from ltrec.errors import UserError, one_line
 from ltrec.settings import PositiveInt, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 # Originals are copied only if their short side is this many times the copy's: else decoding is hardly faster.
 _WORTH = 1.25
@@ -46,7 +48,8 @@ class CacheSettings(Settings):
     @property
     def key(self) -> str:
         """Return the name of the copies' folder."""
-        return f"{self.short_side}-raw" if self.format == "raw" else f"{self.short_side}-jpeg{self.quality}"
+        # Copies by another decoder, which left the colours of a profile as they were, lie without the last word.
+        return f"{self.short_side}-{'raw' if self.format == 'raw' else f'jpeg{self.quality}'}-srgb"
 
 
 class Cache:
@@ -62,13 +65,12 @@ class Cache:
 
     def pays(self, original: Path) -> bool:
         """Return whether an original is so large that its copy is read faster; the image is not decoded."""
-        with open_image(original) as opened:
-            return min(opened.size) >= _WORTH * self.settings.short_side
+        return min(image_size(original)) >= _WORTH * self.settings.short_side
 
-    def fill(self, originals: Mapping[str, Path], *, workers: int | None) -> None:
+    def fill(self, originals: Mapping[str, Path], *, workers: int | None, truncated: Collection[Path] = ()) -> None:
         """Make the missing copies of originals, given by the SHA-256 of their bytes, in `workers` threads.
 
-        An interrupted filling goes on where it was.
+        An interrupted filling goes on where it was. Of the originals in `truncated` the end may be missing.
 
         Raises:
             UserError: an original has other bytes now, or cannot be read.
@@ -79,17 +81,20 @@ class Cache:
         pool = ThreadPoolExecutor(workers)
         try:
             with console.progress(f"cache: copies of {self.settings.short_side} pixels", len(missing)) as advance:
-                for _ in pool.map(self._make, missing, missing.values()):
+                ends = [file in truncated for file in missing.values()]
+                for _ in pool.map(self._make, missing, missing.values(), ends):
                     advance()
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _make(self, digest: str, original: Path) -> None:
+    def _make(self, digest: str, original: Path, truncated: bool) -> None:
         try:
             with original.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     raise UserError("has changed since `prepare`; run `dvc repro`", where=str(original))
-            image = decode_rgb(original)
+            image = decode_rgb(original, truncated=truncated)
+        except UnsupportedFormatError as error:
+            raise UserError(f"{error}; `prepare` could read it", where=str(original)) from None
         except (UnreadableImageError, OSError) as error:
             raise UserError(f"{one_line(error)}; has the data changed since `prepare`?", where=str(original)) from None
         scale = self.settings.short_side / min(image.size)
@@ -161,7 +166,8 @@ def training_files(
         raise UserError(f"has {len(lines):,} images, the list {len(paths):,}; run `ltrec prepare`", where=str(file))
     cache = Cache(folder.resolve(), settings)
     copied = {digest: root / path for digest, path in zip(lines, paths, strict=True) if digest != _NOT_COPIED}
-    cache.fill(dict(islice(copied.items(), share[0], None, share[1])), workers=workers)
+    truncated = {root / path for path in kept_truncated(file.with_name("stats.json"))}
+    cache.fill(dict(islice(copied.items(), share[0], None, share[1])), workers=workers, truncated=truncated)
     return [
         path if digest == _NOT_COPIED else str(cache.copy_of(digest)) for digest, path in zip(lines, paths, strict=True)
     ]

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ltrec.data.images.decoding import UnreadableImageError, decode_rgb, square
+from ltrec.data.images.decoding import decode_rgb, square
+from ltrec.data.images.formats import UnreadableImageError, UnsupportedFormatError
 from ltrec.data.images.jpeg import decode_part
 from ltrec.data.images.path_list import PathList
 from ltrec.errors import UserError, one_line
@@ -42,13 +43,23 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
         paths: One file an image.
         geometry: How the evaluation square is cut.
         crop: Returns the part to train on, for an image's width, its height and a seed; None: the evaluation square.
+        truncated: The paths of which the end of the file may be missing.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str], geometry: Geometry, crop: Crop | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[str],
+        geometry: Geometry,
+        crop: Crop | None = None,
+        *,
+        truncated: frozenset[str] = frozenset(),
+    ) -> None:
         self.root = root
         self.paths = paths if isinstance(paths, PathList) else PathList(paths)
         self.geometry = geometry
         self.crop = crop
+        self.truncated = truncated
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -56,13 +67,16 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int] | UserError:
         index, seed = item
         path = self.paths[index]
-        file = self.root / path
+        file, truncated = self.root / path, path in self.truncated
         try:
             if (crop := self.crop) is None:
                 # Copied, since PyTorch wants memory that can be written to, and Pillow's cannot.
-                return torch.from_numpy(square(decode_rgb(file), self.geometry).copy()), index
-            part = decode_part(file, lambda width, height: crop(width, height, seed), self.geometry.size)
+                return torch.from_numpy(square(decode_rgb(file, truncated=truncated), self.geometry).copy()), index
+            size = self.geometry.size
+            part = decode_part(file, lambda width, height: crop(width, height, seed), size, truncated=truncated)
             return resized(part, self.geometry), index
+        except UnsupportedFormatError as error:
+            return UserError(f"{error}; `prepare` could read it", where=str(file))
         except UnreadableImageError as error:
             remedy = (
                 "it is a copy and may be deleted, to be made anew"

@@ -15,6 +15,7 @@ from ltrec.compute.device import sent
 from ltrec.compute.distributed import SINGLE_PROCESS, local_rank
 from ltrec.data.images.cache import training_files
 from ltrec.data.images.dataset import BatchLoader, ImageDataset
+from ltrec.data.images.repair import kept_truncated
 from ltrec.process import cores
 from ltrec.project import state_dir
 
@@ -67,7 +68,8 @@ class DeviceLoader:
         world: World = SINGLE_PROCESS,
         several_epochs: bool = True,
     ) -> None:
-        self._images = images = ImageDataset(*files, geometry, augment.crop if augment is not None else None)
+        crop = augment.crop if augment is not None else None
+        self._images = images = ImageDataset(*files, geometry, crop, truncated=kept_truncated(Layout().stats))
         self._device = device
         self._batch_size = batch_size
         self._augment = augment

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from ltrec.artifacts import irregular
-from ltrec.data.images import decoding
+from ltrec.data.images import colours, decoding
 
 try:
     import simplejpeg
@@ -32,20 +32,23 @@ _BEGINNING = b"\xff\xd8\xff"
 _THIN = 10
 
 
-def decode_part(file: Path, choose: Callable[[int, int], Box], size: int) -> NDArray[np.uint8]:
+def decode_part(
+    file: Path, choose: Callable[[int, int], Box], size: int, *, truncated: bool = False
+) -> NDArray[np.uint8]:
     """Return the part of an image that `decoding.decode_part` returns.
 
     Raises:
         UnreadableImageError: as in `decoding.decode_rgb`.
     """
-    pixels = None if simplejpeg is None or irregular(file) else _part_of_jpeg(file, choose, size)
-    return decoding.decode_part(file, choose, size) if pixels is None else pixels
+    pixels = None if truncated or simplejpeg is None or irregular(file) else _part_of_jpeg(file, choose, size)
+    return decoding.decode_part(file, choose, size, truncated=truncated) if pixels is None else pixels
 
 
 def _part_of_jpeg(file: Path, choose: Callable[[int, int], Box], size: int) -> NDArray[np.uint8] | None:
     """Return the part; None where Pillow is to decode.
 
-    That is what is no upright JPEG in colour, is damaged, or is so large that it is decoded at a lower resolution.
+    That is what is no upright JPEG in the colours of sRGB, is damaged, or is so large that it is decoded at a lower
+    resolution.
     """
     # As in `decoding`: Pillow warns of odd metadata.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -57,7 +60,8 @@ def _part_of_jpeg(file: Path, choose: Callable[[int, int], Box], size: int) -> N
             with Image.open(opened, formats=["JPEG"]) as image:
                 width, height = image.size
                 kind = image.format, image.mode, image.getexif().get(ExifTags.Base.Orientation, 1)
-            if kind != ("JPEG", "RGB", 1) or max(width, height) > _THIN * min(width, height):
+                is_srgb = colours.srgb_transform(image) is None
+            if not is_srgb or kind != ("JPEG", "RGB", 1) or max(width, height) > _THIN * min(width, height):
                 return None
             left, top, right, bottom = choose(width, height)
             if min(right - left, bottom - top) >= 4 * size:

@@ -15,7 +15,9 @@ import numpy as np
 from ltrec.errors import UserError, some
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container, Iterable, Mapping
+
+    from numpy.typing import NDArray
 
     from ltrec.artifacts import Split
     from ltrec.data.image_lists import ImageList
@@ -28,6 +30,8 @@ class Skipped:
     path: str
     """Relative to the source's root; a class ends with `/`."""
     reason: str
+    of_kind: bool = False
+    """Whether the reason tells of a kind of files, and not of this one: it is then said once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,26 @@ class Collection:
         return replace(self, names=names)
 
     def keep(self, paths: Container[str], skipped: tuple[Skipped, ...]) -> Collection:
-        """Return the collection with only the images in `paths`; `skipped` says why the others go."""
+        """Return the collection with only the images in `paths`; `skipped` says why the others go.
+
+        A class that has images and keeps none goes as well, and the others are renumbered.
+        """
         splits = {split: images.filter(paths.__contains__) for split, images in self.splits.items()}
         unknown = tuple(path for path in self.unknown if path in paths)
-        return replace(self, splits=splits, skipped=self.skipped + skipped, unknown=unknown)
+        kept = replace(self, splits=splits, skipped=self.skipped + skipped, unknown=unknown)
+        before, after = (_counts(each.splits.values(), len(self.classes)) for each in (self, kept))
+        reasons = {skip.path: skip.reason for skip in skipped}
+        return kept.drop(
+            {
+                label: f"none of its {before[label]:,} file(s) can be read ({self._why(label, reasons)})"
+                for label in np.flatnonzero((before > 0) & (after == 0)).tolist()
+            }
+        )
+
+    def _why(self, label: int, reasons: Mapping[str, str]) -> str:
+        """Return the reasons why files of a class are skipped."""
+        paths = [path for images in self.splits.values() for path in images.where(images.labels == label).paths]
+        return some(list(dict.fromkeys(reasons[path] for path in paths if path in reasons)))
 
     def drop(self, reasons: Mapping[int, str]) -> Collection:
         """Return the collection without the classes whose labels are in `reasons`; the others are renumbered."""
@@ -89,3 +109,9 @@ class Collection:
             splits=splits,
             skipped=self.skipped + tuple(Skipped(f"{self.classes[at]}/", why) for at, why in reasons.items()),
         )
+
+
+def _counts(lists: Iterable[ImageList], classes: int) -> NDArray[np.int64]:
+    """Return the number of images of each class in all lists together, (C,)."""
+    labels = np.concatenate([images.labels for images in lists])
+    return np.bincount(labels[labels >= 0], minlength=classes).astype(np.int64)

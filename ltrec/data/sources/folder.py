@@ -6,14 +6,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ltrec import console
 from ltrec.artifacts import SPLITS
+from ltrec.data.sources.alike import joined
 from ltrec.data.sources.collection import Collection, Skipped
-from ltrec.data.sources.scanning import images_below, visible_folders
-from ltrec.errors import UserError
+from ltrec.data.sources.scanning import hidden_image_folders, images_below, visible_folders
+from ltrec.errors import UserError, some
 from ltrec.settings import Settings, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ltrec.artifacts import Split
     from ltrec.data.image_lists import ImageList
@@ -44,23 +46,33 @@ class FolderSource(Settings):
     names: dict[Text, Text] = {}
     """What classes are called where they are shown, as `folder: name`; labels go by the folders, so that another name
     trains nothing."""
+    join_alike: bool = False
+    """Whether folders alike but for case, blanks at the ends or Unicode form are one class, by the first one's name."""
 
     def scan(self) -> Collection:
-        return scan_folder(Path(self.root)).called(self.names)
+        return scan_folder(Path(self.root), join_alike=self.join_alike).called(self.names)
 
 
-def scan_folder(root: Path, *, order: Callable[[str], Any] = natural_key) -> Collection:
+def scan_folder(root: Path, *, order: Callable[[str], Any] = natural_key, join_alike: bool = False) -> Collection:
     """Return the images below the class folders, however deep, in the order of their paths.
 
-    Hidden files and systems' litter are passed over; anything else that cannot be an image is listed as skipped.
-    `order` is the sort key of the class names.
+    Hidden files and systems' litter are passed over, and hidden class folders said; anything else that cannot be an
+    image is listed as skipped.
+
+    Args:
+        root: The folder that holds the class folders, or the splits above them.
+        order: The sort key of the class names.
+        join_alike: Whether folders alike but for case, blanks at the ends or Unicode form are one class.
 
     Raises:
         UserError: there is no such folder, nothing in it, or split folders stand beside class folders.
     """
     by_split, strays = _class_folders(root)
-    classes = tuple(sorted({folder.name for folders in by_split.values() for folder in folders}, key=order))
-    labels = {name: label for label, name in enumerate(classes)}
+    names = sorted({folder.name for folders in by_split.values() for folder in folders}, key=order)
+    class_of = joined(names, join=join_alike, where=str(root))
+    classes = tuple(name for name in names if class_of[name] == name)
+    numbers = {name: label for label, name in enumerate(classes)}
+    labels = {name: numbers[class_of[name]] for name in names}
     skipped = [Skipped(path, "not in a class folder") for path in strays]
     splits: dict[Split, ImageList] = {}
     for split, folders in by_split.items():
@@ -84,13 +96,25 @@ def _class_folders(root: Path) -> tuple[dict[Split, list[Path]], list[str]]:
     if not folders:
         raise UserError(f"has no class folders; {_HINT}", where=str(root))
     if not _are_splits({folder.name for folder in folders}, root):
+        _say_hidden([root])
         return {"train": folders}, strays
     by_split: dict[Split, list[Path]] = {}
     for split in SPLITS:
         if (root / split).is_dir():
             by_split[split], stray_files = visible_folders(root / split, root)
             strays += stray_files
+    _say_hidden([root / split for split in by_split])
     return by_split, strays
+
+
+def _say_hidden(folders: Sequence[Path]) -> None:
+    """Say which folders beside the class folders are passed over although images lie in them."""
+    hidden = [f"{folder / name}" for folder in folders for name in hidden_image_folders(folder)]
+    if hidden:
+        console.warn(
+            f"prepare: {len(hidden)} hidden folder(s) with images are no classes: {some(hidden)};"
+            " a class folder's name must not begin with a dot"
+        )
 
 
 def _are_splits(names: set[str], root: Path) -> bool:

@@ -18,9 +18,10 @@ class ImageFolderSource(Settings):
     kind: Literal["imagefolder"]
     root: Text = "data"
     """The folder that holds the class folders, or `train`, `val` and `test` above them."""
-
+    join_alike: bool = False
+    """Whether folders alike but for case, blanks at the ends or Unicode form are one class, by the first one's name."""
     names: dict[Text, Text] = {}
     """What classes are called where they are shown, as `folder: name`."""
 
     def scan(self) -> Collection:
-        return scan_folder(Path(self.root), order=str).called(self.names)
+        return scan_folder(Path(self.root), order=str, join_alike=self.join_alike).called(self.names)

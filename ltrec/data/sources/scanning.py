@@ -5,6 +5,7 @@ ImageNet has 1.3 million files: what is a folder is read off the listing, withou
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -26,6 +27,8 @@ _LITTER = frozenset({
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "lost+found",
     "system volume information",
 })  # fmt: skip
+
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif"})
 
 
 def images_below(folders: Iterable[tuple[Path, int]], root: Path) -> tuple[ImageList, list[Skipped]]:
@@ -88,6 +91,27 @@ def entries(folder: Path | str) -> list[os.DirEntry[str]]:
             return [each for each in every if not each.name.startswith(".") and each.name.casefold() not in _LITTER]
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", where=str(folder)) from None
+
+
+def hidden_image_folders(folder: Path) -> list[str]:
+    """Return the names of the hidden folders in a folder that have an image file in them, by its suffix, in order.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as every:
+            hidden = [each for each in every if each.name.startswith(".") and _holds(each.is_dir)]
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", where=str(folder)) from None
+    return sorted(each.name for each in hidden if _has_image(each.path))
+
+
+def _has_image(folder: str) -> bool:
+    """Return whether a file in a folder is called like an image; what cannot be read has none."""
+    with contextlib.suppress(OSError), os.scandir(folder) as every:
+        return any(os.path.splitext(each.name)[1].lower() in _IMAGE_SUFFIXES for each in every)  # noqa: PTH122 - by the thousand
+    return False
 
 
 def is_text(name: str) -> bool:

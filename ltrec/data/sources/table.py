@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import AfterValidator
 
 from ltrec.artifacts import SPLITS
 from ltrec.data.image_lists import ImageList
 from ltrec.data.sources.annotations import annotation_file, collection_of, listable_paths
+from ltrec.data.sources.csv_text import known_encoding, read_csv
 from ltrec.data.sources.folder import natural_key
 from ltrec.errors import UserError, one_line, shortened, some
 from ltrec.settings import Settings, Text
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _SPLITS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """The splits by the names that a table may give them."""
 _MOST_ROWS = 10**8
-_LONGEST_HEADER = 1 << 16
 _MOST_COLUMNS, _LONGEST = 20, 60  # names of columns that a message lists, and characters of each
 
 
@@ -39,7 +39,9 @@ class CsvSource(Settings):
     root: Text = "data"
     """The folder that the paths, and `file`, are relative to."""
     file: Text
-    """The table; a name that ends with .parquet is read as Parquet, any other as comma-separated UTF-8 text."""
+    """The table; a name that ends with .parquet is read as Parquet, any other as text: CSV."""
+    encoding: Annotated[Text, AfterValidator(known_encoding)] | None = None
+    """The encoding of the text, such as cp1252; null: UTF-8, or UTF-16 where the file shows that it is."""
     path: Text = "path"
     """The column of the images' paths."""
     label: Text = "label"
@@ -60,7 +62,7 @@ class CsvSource(Settings):
         """
         file = annotation_file(Path(self.root), self.file)
         wanted = [self.path, self.label, *filter(None, [self.split, group])]
-        columns = read_columns(file, wanted)
+        columns = read_columns(file, wanted, self.encoding)
         names = columns[self.label]
         classes = sorted(set(names), key=natural_key)
         if negative := [name for name in classes if re.fullmatch(r"-[0-9]+", name)]:
@@ -93,8 +95,8 @@ def _rows_of_splits(names: Sequence[str], where: str) -> dict[Split, NDArray[np.
     return {split: np.array([row == split for row in of_row], dtype=np.bool_) for split in used}
 
 
-def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
-    """Return the wanted columns of a table as text, by name.
+def read_columns(file: Path, wanted: Sequence[str], encoding: str | None = None) -> dict[str, list[str]]:
+    """Return the wanted columns of a table as text, by name; `encoding` is that of a CSV file.
 
     Raises:
         UserError: the file is no table, a column is not there or there twice, there are no rows, or cells are empty
@@ -103,9 +105,11 @@ def read_columns(file: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
     import pandas as pd
 
     where = str(file)
-    read = _read_parquet if file.suffix.lower() == ".parquet" else _read_csv
     try:
-        table = read(file, wanted)
+        if file.suffix.lower() == ".parquet":
+            table = _read_parquet(file, wanted)
+        else:
+            table = read_csv(file, wanted, encoding, lambda names: _check_names(names, wanted, where))
     except pd.errors.ParserWarning:
         raise UserError(
             "cannot be read as a table (rows have more cells than the header; text with commas needs quotes)",
@@ -129,24 +133,6 @@ def _check_names(names: Sequence[str], wanted: Sequence[str], where: str) -> Non
         raise UserError(f"has no column {absent} (prepare.source); its columns are {first}{more}", where=where)
     if repeated:
         raise UserError(f"has more than one column {repeated}; its columns are {first}{more}", where=where)
-
-
-def _read_csv(file: Path, wanted: Sequence[str]) -> Any:
-    import pandas as pd
-
-    with file.open("rb") as opened:
-        first = opened.read(_LONGEST_HEADER + 1)
-    # With ten thousands of columns pandas is at work for minutes.
-    if len(first) > _LONGEST_HEADER and not {*b"\r\n"} & {*first}:
-        raise UserError(f"has a first line of more than {_LONGEST_HEADER:,} bytes", where=str(file))
-    # Read as a row: in a header pandas would rename the second of two columns with the same name.
-    header = pd.read_csv(file, dtype=str, keep_default_na=False, header=None, nrows=1, encoding="utf-8-sig")
-    _check_names(list(header.iloc[0]), wanted, str(file))
-    with warnings.catch_warnings():
-        # A row with a comma too many, as in a path without quotes, would move or drop cells.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        # A class may be called NA or null, and 007 is not 7.
-        return pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
 
 
 def _read_parquet(file: Path, wanted: Sequence[str]) -> Any:

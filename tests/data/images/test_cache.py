@@ -82,11 +82,11 @@ def test_processes_share_the_copying(root: Path) -> None:
 def test_a_filling_that_was_interrupted_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make, made = Cache._make, list[str]()
 
-    def interrupted(self: Cache, digest: str, original: Path) -> None:
+    def interrupted(self: Cache, digest: str, original: Path, truncated: bool) -> None:
         if made:
             raise KeyboardInterrupt
         made.append(original.name)
-        make(self, digest, original)
+        make(self, digest, original, truncated)
 
     monkeypatch.setattr(Cache, "_make", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -18,17 +18,9 @@ import pytest
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from ltrec.data.images import decoding
-from ltrec.data.images.decoding import (
-    IMAGE_FORMATS,
-    Geometry,
-    Interpolation,
-    UnreadableImageError,
-    decode_part,
-    decode_rgb,
-    open_image,
-    square,
-)
+from ltrec.data.images import colours, decoding, memory
+from ltrec.data.images.decoding import Geometry, Interpolation, decode_part, decode_rgb, square
+from ltrec.data.images.formats import IMAGE_FORMATS, UnreadableImageError, open_image
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -243,7 +235,7 @@ def test_a_device_and_a_socket_are_refused(tmp_path: Path) -> None:
 def test_what_would_take_gigabytes_is_refused_with_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     red_above_blue().resize((100, 100)).save(tmp_path / "a.webp")
     red_above_blue().resize((100, 100)).save(tmp_path / "a.png")
-    monkeypatch.setattr(decoding, "_MOST_BYTES", 150_000)
+    monkeypatch.setattr(memory, "_MOST_BYTES", 150_000)
     decode_rgb(tmp_path / "a.png")
     with pytest.raises(
         UnreadableImageError, match=r"to decode \(10,000 pixels of 20 bytes each\); allowed: .* GB a thr"
@@ -255,18 +247,18 @@ def test_threads_wait_for_each_other_where_memory_would_not_suffice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     red_above_blue().resize((100, 100)).save(tmp_path / "a.png")
-    monkeypatch.setattr(decoding, "_MOST_AT_ONCE", 250_000)  # two of them
-    monkeypatch.setattr(decoding, "_memory", decoding._Memory())
-    at_once, most, to_rgb = [0], [0], decoding._to_rgb
+    monkeypatch.setattr(memory, "_MOST_AT_ONCE", 250_000)  # two of them
+    monkeypatch.setattr(memory, "_memory", memory._Memory())
+    at_once, most, to_rgb = [0], [0], decoding.to_rgb
 
-    def slowly(image: Image.Image) -> Image.Image:
+    def slowly(image: Image.Image, *given: Any, **named: Any) -> Image.Image:
         at_once[0] += 1
         most[0] = max(most[0], at_once[0])
         time.sleep(0.02)
         at_once[0] -= 1
-        return to_rgb(image)
+        return to_rgb(image, *given, **named)
 
-    monkeypatch.setattr(decoding, "_to_rgb", slowly)
+    monkeypatch.setattr(decoding, "to_rgb", slowly)
     with ThreadPoolExecutor(8) as pool:
         assert len(list(pool.map(decode_rgb, [tmp_path / "a.png"] * 16))) == 16
     assert most == [2]
@@ -298,7 +290,7 @@ def test_bands_are_the_whole(mode: str, tmp_path: Path, monkeypatch: pytest.Monk
         image = Image.fromarray(rng.integers(0, 256, (37, 11, 4), dtype=np.uint8)).convert(mode)
     image.save(tmp_path / "a.tif")
     whole = decode(tmp_path / "a.tif")
-    monkeypatch.setattr(decoding, "_BAND", 30)
+    monkeypatch.setattr(colours, "_BAND", 30)
     assert np.array_equal(decode(tmp_path / "a.tif"), whole)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ltrec.data.images import decoding, jpeg
-from ltrec.data.images.decoding import UnreadableImageError
+from ltrec.data.images.formats import UnreadableImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from ltrec.data.image_lists import list_text, read_list
 from ltrec.data.sources.folder import FolderSource, scan_folder
+from ltrec.data.sources.imagefolder import ImageFolderSource
 from ltrec.errors import UserError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -105,6 +104,55 @@ def test_names_that_a_list_cannot_hold(tmp_path: Path) -> None:
     assert read_list(tmp_path / "list", len(found.classes)).paths == found.splits["train"].paths
     (tmp_path / "a" / "loop.png").symlink_to("loop.png")
     assert {skip.path: skip.reason for skip in scan_folder(tmp_path).skipped}["a/loop.png"] == "a broken link"
+
+
+ALIKE = ("Cat", "cat", "CAT ", "caf\u00e9", "cafe\u0301", "dog")
+
+
+@pytest.mark.parametrize("kind", [FolderSource, ImageFolderSource])
+def test_class_folders_alike_are_said_and_joined_on_request(
+    kind: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch(tmp_path, *(f"{name}/{n}.png" for n, name in enumerate(ALIKE)))
+    name = get_args(kind.model_fields["kind"].annotation)[0]
+    found = kind(kind=name, root=str(tmp_path)).scan()
+    assert set(found.classes) == set(ALIKE)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "prepare.source.join_alike: true joins them" in said[0]
+    assert all(f"'{each}'" in said[0] for each in ("Cat", "cat", "CAT "))
+    assert r"'caf\xe9'" in said[0], "what looks the same is spelt out"
+    assert r"'cafe\u0301'" in said[0]
+    assert "dog" not in said[0]
+    found = kind(kind=name, root=str(tmp_path), join_alike=True).scan()
+    assert len(found.classes) == 3
+    labels = dict(zip(found.splits["train"].paths, found.splits["train"].labels.tolist(), strict=True))
+    assert labels["Cat/0.png"] == labels["cat/1.png"] == labels["CAT /2.png"] != labels["dog/5.png"]
+    assert labels["caf\u00e9/3.png"] == labels["cafe\u0301/4.png"]
+    assert "are one class each" in capsys.readouterr().err
+
+
+def test_folders_alike_in_two_splits_are_one_class_on_request(tmp_path: Path) -> None:
+    touch(tmp_path, "train/Cat/1.png", "train/dog/1.png", "test/cat/2.png", "test/Dog/2.png")
+    assert FolderSource(root=str(tmp_path)).scan().classes == ("Cat", "cat", "Dog", "dog")
+    found = FolderSource(root=str(tmp_path), join_alike=True).scan()
+    assert found.classes == ("Cat", "Dog")
+    assert [found.splits[split].labels.tolist() for split in ("train", "test")] == [[0, 1], [0, 1]]
+
+
+def test_a_hidden_class_folder_with_images_is_mentioned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path, "C#/1.png", "Go/1.png", ".NET/1.JPG", ".git/config", ".hidden.png")
+    assert scan_folder(tmp_path).classes == ("C#", "Go")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "1 hidden folder(s) with images are no classes" in said[0]
+    assert str(tmp_path / ".NET") in said[0]
+    (tmp_path / ".NET").rename(tmp_path / "NET")
+    assert scan_folder(tmp_path).classes == ("C#", "Go", "NET")
+    assert not capsys.readouterr().err
+    touch(tmp_path / "split", "train/a/1.png", "val/a/2.png", "val/.b/1.heic")
+    scan_folder(tmp_path / "split")
+    assert str(Path("val", ".b")) in capsys.readouterr().err
 
 
 def test_no_data_names_the_way_to_get_some(tmp_path: Path) -> None:

@@ -186,3 +186,62 @@ def test_a_parquet_file_with_changed_bytes_is_read_or_refused_in_one_line(tmp_pa
         except UserError as error:
             refused += len(error.lines) == 1
     assert refused > 10
+
+
+TEXT = "path,label\na.jpg,Café\nb.jpg,naïve\n"
+
+
+def written(root: Path, text: str, written_as: str, **settings: Any) -> Collection:
+    (root / "t.csv").write_bytes(text.encode(written_as))
+    return CsvSource.model_validate({"kind": "csv", "root": str(root), "file": "t.csv", **settings}).scan()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_what_shows_its_encoding_and_separator_is_read_by_them_and_said(
+    encoding: str, separator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = written(tmp_path, TEXT.replace(",", separator), encoding)
+    assert found.classes == ("Café", "naïve")
+    assert found.splits["train"].paths == ("a.jpg", "b.jpg")
+    said = capsys.readouterr().err
+    assert ("is read as utf-" in said) == (encoding[4:6] in {"16", "32"})
+    assert ("between semicolons" in said, "between tabs" in said) == (separator == ";", separator == "\t")
+
+
+def test_text_that_nothing_tells_the_encoding_of_is_refused_and_read_when_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        written(tmp_path, TEXT, "cp1252")
+    assert r"is not UTF-8: it has 'Caf\xe9', which would be 'Café' in cp1252" in str(caught.value)
+    assert "prepare.source.encoding" in str(caught.value)
+    assert len(caught.value.lines) == 1
+    assert written(tmp_path, TEXT, "cp1252", encoding="cp1252").classes == ("Café", "naïve")
+    assert written(tmp_path, "path,label\na,кот\n", "cp1251", encoding="cp1251").classes == ("кот",)
+    with pytest.raises(UserError, match=r"\(is not utf-8: it has 'Caf\\xe9'\)$"):
+        written(tmp_path, TEXT, "cp1252", encoding="utf-8")
+    (tmp_path / "t.csv").write_bytes(b"path,label\na.jpg,\x81\x8d\n")
+    with pytest.raises(UserError, match="which is not cp1252"):
+        CsvSource(kind="csv", root=str(tmp_path), file="t.csv").scan()
+
+
+def test_an_encoding_must_exist() -> None:
+    for name in ("cp12520", "base64", "rot13"):
+        with pytest.raises(ValueError, match="no such encoding; usual ones are utf-8"):
+            CsvSource(kind="csv", file="t.csv", encoding=name)
+
+
+def test_a_comma_in_a_name_is_no_separator_of_a_file_with_semicolons(tmp_path: Path) -> None:
+    found = written(tmp_path, "path;label;note\na, b.jpg;x, y;\nc.jpg;z;1,5\n", "utf-8")
+    assert (found.classes, found.splits["train"].paths) == (("x, y", "z"), ("a, b.jpg", "c.jpg"))
+    assert written(tmp_path, "path,label\na;b.jpg,x;y\nc.jpg,z\n", "utf-8").classes == ("x;y", "z")
+    assert written(tmp_path, 'path,label,x;"y\na.jpg,b,\n', "utf-8").classes == ("b",)
+    with pytest.raises(UserError, match=r"has no column 'path' and 'label'.*; its columns are 'x', 'y;\"z'"):
+        written(tmp_path, 'x,y;"z\n1,2\n', "utf-8")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_mark_that_lies_is_one_line(encoding: str, tmp_path: Path) -> None:
+    content = TEXT.encode(encoding)
+    (tmp_path / "t.csv").write_bytes(content[:-1])
+    with pytest.raises(UserError, match=f"is not {encoding}"):
+        CsvSource(kind="csv", root=str(tmp_path), file="t.csv").scan()
