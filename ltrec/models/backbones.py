@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag
 
+from ltrec import console
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError, one_line
 from ltrec.models import timm_names
@@ -101,6 +102,8 @@ class TorchvisionBackbone(Pretrainable):
         from torchvision import models
 
         weights = self._published() if pretrained else None
+        if weights is not None and (terms := weights.meta.get("license")):
+            console.warn(f"{self.name}: its weights have terms of their own, which may restrict their use: {terms}")
         try:
             network = models.get_model(self.name, weights=weights, **self._options(size, fetched=weights is not None))
         except (AssertionError, ValueError) as error:
@@ -173,15 +176,16 @@ def _family(settings: object) -> str:
     A name of timm's without its prefix, or with a tag, as only timm's have, belongs to timm's, where that is explained.
     """
     name = settings.get("name") if isinstance(settings, dict) else getattr(settings, "name", None)
-    if not isinstance(name, str) or name in _names_written_out():
+    if not isinstance(name, str) or name in written_out():
         return _NAMED
     of_timm = name.startswith(timm_names.PREFIX) or "." in name or timm_names.exists(f"{timm_names.PREFIX}{name}")
     return timm_names.ANY if of_timm else _NAMED
 
 
-def _names_written_out() -> set[str]:
+def written_out() -> list[str]:
+    """Return the names of all backbones but timm's, which only a list has."""
     members = get_args(get_args(_Named)[0])
-    return {name for member in members for name in get_args(member.model_fields["name"].annotation)}
+    return [name for member in members for name in get_args(member.model_fields["name"].annotation)]
 
 
 class _OneUnion:

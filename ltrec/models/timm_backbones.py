@@ -86,6 +86,7 @@ class TimmBackbone(Pretrainable):
         return self._published().license if self.weights == _PRETRAINED else None
 
     def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:
+        from safetensors import SafetensorError
         from torch import hub
 
         published = self._published()
@@ -98,6 +99,9 @@ class TimmBackbone(Pretrainable):
             network = _timm().create_model(self._timms_name, num_classes=0, **options, **source)
         except OSError as error:
             raise self._unfetched(published.url, f"{hub.get_dir()}/checkpoints", error) from None
+        except SafetensorError as error:
+            file = source["pretrained_cfg_overlay"]["file"]
+            raise UserError(f"damaged ({one_line(error, 80)}); delete it, and it is fetched anew", where=file) from None
         except _UNFIT as error:
             raise UserError(
                 f"{self.name} with weights {self.weights!r} cannot be built for images of {size} px: {one_line(error)}",

@@ -86,7 +86,7 @@ def _mistake(name: str, names: Names) -> str:
     close = difflib.get_close_matches(architecture, names, 3, _LIKENESS)
     meant = [f"{each}.{tag}" if tag in names[each] else each for each in close]
     near = f"near: {', '.join(PREFIX + each for each in meant)}; " if meant else ""
-    where = "docs/backbones.md says where all are listed"
+    where = "timm.list_models() and timm.list_pretrained() list them all"
     return f"timm has no network of this name, {got}{_question(meant)}; {near}{where}"
 
 

@@ -241,10 +241,19 @@ def test_a_network_without_one_vector_an_image_is_one_line() -> None:
             feature_dim(tokens, 8, "timm/x")
 
 
-def test_the_licence_of_torchvisions_weights_is_told_where_it_is_named() -> None:
+def test_the_licence_of_torchvisions_weights_is_told_where_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert build("vit_b_16", weights="IMAGENET1K_SWAG_E2E_V1").weights_license().endswith("SWAG/blob/main/LICENSE")
     assert build("vit_b_16", weights="IMAGENET1K_V1").weights_license() is None
     assert build("vit_b_16").weights_license() is None
+    fetched = models.vit_b_16(image_size=384).state_dict()
+    monkeypatch.setattr(models.ViT_B_16_Weights, "get_state_dict", lambda *_given, **_named: fetched)
+    settings = build("vit_b_16", weights="IMAGENET1K_SWAG_E2E_V1")
+    settings.build(384)
+    assert re.fullmatch(r"warning: vit_b_16: its weights have terms .*: https://\S+/LICENSE\n", capsys.readouterr().err)
+    settings.build(384, pretrained=False)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,13 @@ def test_fetched_weights_are_as_timm_loads_them(size: int, tmp_path: Path, monke
         assert torch.equal(again.backbone(images), built.backbone(images))
 
 
+def test_a_damaged_file_in_the_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"half of it")
+    monkeypatch.setattr(timm_backbones, "fetched", lambda *_given: str(tmp_path / "model.safetensors"))
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged \(.*\); delete it, and it is fetched anew$"):
+        build(SMALL, 160, weights="pretrained")
+
+
 def refuse(monkeypatch: pytest.MonkeyPatch, status: int | None) -> None:
     """Let the hub be out of reach, or refuse with a status of HTTP."""
     reason: Any = ConnectionError("no route to host")

@@ -42,7 +42,7 @@ def test_an_architecture_and_one_with_a_tag_are_known(name: str) -> None:
         ),
         ("timm/resnet50.", ("no weights of this tag", "allowed: timm/resnet50, timm/resnet50.a1_in1k")),
         ("timm/resnet50.ra_in1k.more", ("no weights of this tag",)),
-        ("timm/", ("no network", "docs/backbones.md")),
+        ("timm/", ("no network", "timm.list_models()")),
         ("resnet50.ra_in1k", ("begin with timm/", "did you mean timm/resnet50.ra_in1k?")),
         ("nothing.like_it", ("no network", "got timm/nothing.like_it")),
         (f"timm/{'x' * 1000}", ("xxx …",)),
