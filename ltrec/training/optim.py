@@ -44,7 +44,7 @@ class _Rates(Settings):
     embeddings."""
 
 
-class Sgd(SgdRecipe, _Rates):
+class Sgd(_Rates, SgdRecipe):
     """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"] = "sgd"

@@ -54,9 +54,9 @@ BAD = [
     ),
     (
         "lr: 0.1, weight_decay",
-        "lr: 0.1, weight_deca: 1, weight_decay",
-        "10:35: represent.optimizer.weight_deca: ",
-        "unknown key (did you mean weight_decay?); allowed: head_lr, layer_decay, decay_all, lr, momentum, ",
+        "lr: 0.1, weights_decay: 1, weight_decay",
+        "10:35: represent.optimizer.weights_decay: ",
+        "unknown key (did you mean weight_decay?); allowed: lr, momentum, weight_decay, head_lr, layer_decay,",
     ),
     # Missing keys
     ("{name: cifar_resnet8}", "{}", "8:3: represent.backbone.name: ", "missing; allowed: alexnet, "),

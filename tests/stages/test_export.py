@@ -251,9 +251,9 @@ def test_calibration_sees_train_and_only_int8_does(
     read: list[str] = []
     decode = decoding.decode_rgb
 
-    def remember(file: Path) -> Image.Image:
+    def remember(file: Path, *, truncated: bool = False) -> Image.Image:
         read.append(file.as_posix())
-        return decode(file)
+        return decode(file, truncated=truncated)
 
     monkeypatch.setattr(decoding, "decode_rgb", remember)
     stage.run(make_params(precision="int8", calibration_images=3, check_images=2))
