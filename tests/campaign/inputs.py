@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+import numpy as np
+import pillow_heif
 from hypothesis import strategies as st
+from PIL import Image
+
+from tests.data.images import profiles
 
 # What breaks readers, to be strewn into whatever they read.
 WORDS = st.sampled_from([
@@ -45,3 +51,34 @@ def flipped(data: bytes, flips: list[tuple[float, int]], cut: float) -> bytes:
     for where, byte in flips:
         changed[int(where * len(data))] = byte
     return bytes(changed[: int(len(data) * cut * 10)] if cut < 0.1 else changed)
+
+
+def _photographs() -> dict[str, bytes]:
+    """Return a file of each kind, by its suffix, most with a profile and the colours of a photograph."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels).resize((48, 36), Image.Resampling.BICUBIC)
+    files, exif = {}, Image.Exif()
+    exif[0x0112] = 6
+    for suffix, name in (("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("tif", "TIFF"), ("avif", "AVIF")):
+        content = io.BytesIO()
+        image.save(content, name, icc_profile=PROFILES["RGB"], exif=exif)
+        files[suffix] = content.getvalue()
+    for suffix, name in (("bmp", "BMP"), ("gif", "GIF"), ("jp2", "JPEG2000"), ("mpo", "MPO"), ("dng", "TIFF")):
+        content = io.BytesIO()
+        image.save(content, name)
+        files[suffix] = content.getvalue()
+    content = io.BytesIO()
+    pillow_heif.from_pillow(image).save(content, quality=80, icc_profile=PROFILES["RGB"])
+    return files | {"heic": content.getvalue(), "cr3": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(50)}
+
+
+PROFILES = {
+    "RGB": profiles.of_primaries(profiles.DISPLAY_P3, profiles.gamma(2.2)),
+    "CMYK": profiles.of_inks(),
+}
+PHOTOGRAPHS = _photographs()
+
+
+def whole(width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the box of a whole image."""
+    return 0, 0, width, height

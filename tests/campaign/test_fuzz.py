@@ -5,20 +5,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
 import pickle
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, example, given, seed, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -26,76 +23,31 @@ from ltrec.config import params
 from ltrec.data.image_lists import list_text, read_classes, read_list
 from ltrec.data.sources.inaturalist import INaturalistSource
 from ltrec.data.sources.table import CsvSource
-from ltrec.errors import UserError
 from ltrec.models.checkpoints import read_checkpoint
 from ltrec.models.weights import read_state_dict
 from ltrec.published import content as published
 from ltrec.published.import_features import _arrays
 from ltrec.published.pickles import read_pickle
-from tests.campaign.conftest import SEED
-from tests.campaign.inputs import FLIPS, JSON, LABELS, PATHS, PLACES, SCALARS, SPLITS, TEXT, flipped, spliced
+from tests.campaign.fuzzing import Current, campaign, counted, folder, one_line_or_done
+from tests.campaign.inputs import (
+    FLIPS,
+    JSON,
+    LABELS,
+    PATHS,
+    PLACES,
+    SCALARS,
+    SPLITS,
+    TEXT,
+    flipped,
+    spliced,
+)
 from tests.commands import ltrec
 from tests.hostile import ARRAYS, hostile
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.campaign.conftest import Tally
-
 pytestmark = pytest.mark.campaign
+__all__ = ("counted", "folder")  # fixtures
 
-EXAMPLES = int(os.environ.get("LTREC_CAMPAIGN_EXAMPLES", "1250"))
-SECONDS = 10.0  # of a processor: the most that one input may take
 GOOD = (Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8")
-
-
-class Current:
-    """The test that runs."""
-
-    tally: Tally
-
-
-@pytest.fixture(autouse=True)
-def _counted(tally: Tally) -> None:
-    tally.seeds.append(str(SEED))
-    Current.tally = tally
-
-
-def campaign(share: float = 1) -> Callable[[Any], Any]:
-    """Return the decorators of a test over many inputs, a share of `EXAMPLES`.
-
-    Hypothesis makes those that fail smaller. Readers that take tens of milliseconds get less than those that take one.
-    """
-    options = settings(
-        max_examples=max(round(share * EXAMPLES), 5),
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
-    )
-    return lambda test: seed(SEED)(options(test))
-
-
-@contextlib.contextmanager
-def one_line_or_done() -> Iterator[None]:
-    """Count an input, which may end in a result or in a `UserError` of printable length; anything else is a failure."""
-    began = time.process_time()
-    refusal = None
-    try:
-        yield
-    except UserError as error:
-        refusal = error
-    Current.tally.add("refused" if refusal else "done")
-    if refusal is not None:
-        assert refusal.lines
-        assert all(len(line) < 5000 for line in refusal.lines)
-        assert "For further information" not in str(refusal)
-    assert time.process_time() - began < SECONDS
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("hostile")
 
 
 class TestParams:

@@ -90,6 +90,23 @@ def test_a_file_that_vanished_is_one_line(root: Path, workers: int, crop: object
     assert where == str(root / "7.png")
 
 
+@pytest.mark.parametrize("crop", [None, CROP])
+def test_what_prepare_kept_of_a_truncated_file_is_shown(root: Path, crop: object) -> None:
+    content = (root / "7.png").read_bytes()
+    (root / "7.png").write_bytes(content[: len(content) // 2])
+    strict = BatchLoader(ImageDataset(root, PATHS, GEOMETRY, crop), 0)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"7\.png: truncated; it could be read by `prepare`"):
+        epoch(strict, 0)
+    kept = ImageDataset(root, PATHS, GEOMETRY, crop, truncated=frozenset({"7.png"}))  # type: ignore[arg-type]
+    assert sum(len(index) for _, index in epoch(BatchLoader(kept, 0), 0)) == len(PATHS)
+
+
+def test_a_file_of_a_kind_that_is_not_read_any_more_names_the_remedy(root: Path) -> None:
+    (root / "7.png").write_bytes(b"FUJIFILMCCD-RAW 0201")
+    with pytest.raises(UserError, match=r"7\.png: RAW photographs \(RAF\): develop .*; `prepare` could read it$"):
+        epoch(BatchLoader(ImageDataset(root, PATHS, GEOMETRY), 0), 0)
+
+
 def _killed(_width: int, _height: int, _seed: int) -> tuple[int, int, int, int]:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")

@@ -21,6 +21,7 @@ from torchvision.transforms import InterpolationMode, v2
 from ltrec.data.images import colours, decoding, memory
 from ltrec.data.images.decoding import Geometry, Interpolation, decode_part, decode_rgb, square
 from ltrec.data.images.formats import IMAGE_FORMATS, UnreadableImageError, open_image
+from tests.data.images import profiles
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -265,11 +266,18 @@ def test_threads_wait_for_each_other_where_memory_would_not_suffice(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["16-bit", "transparent", "photograph"])
+@pytest.mark.parametrize("kind", ["16-bit", "transparent", "photograph", "wide colours", "phone"])
 def test_the_largest_images_take_no_more_memory_than_is_said(kind: str, tmp_path: Path) -> None:
-    width, height = (10_000, 10_000) if kind == "photograph" else (13_000, 13_700)
-    mode = {"16-bit": "I;16", "transparent": "LA", "photograph": "RGB"}[kind]
-    Image.new(mode, (width, height)).save(tmp_path / "a.png", compress_level=1)
+    width, height = {"phone": (6000, 4000), "16-bit": (13_000, 13_700), "transparent": (13_000, 13_700)}.get(
+        kind, (10_000, 10_000)
+    )
+    image = Image.new({"16-bit": "I;16", "transparent": "LA", "phone": "RGBA"}.get(kind, "RGB"), (width, height))
+    wide = profiles.of_primaries(profiles.DISPLAY_P3, profiles.srgb_curve())
+    if kind == "phone":
+        plugin = pytest.importorskip("pillow_heif")
+        plugin.from_pillow(image).save(tmp_path / "a.png", quality=60, chroma=444, icc_profile=wide)
+    else:
+        image.save(tmp_path / "a.png", compress_level=1, icc_profile=wide if kind == "wide colours" else None)
     code = (
         "import resource, sys; from pathlib import Path; from ltrec.data.images.decoding import decode_rgb\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -277,7 +285,7 @@ def test_the_largest_images_take_no_more_memory_than_is_said(kind: str, tmp_path
     )
     size, kilobytes = subprocess.check_output([sys.executable, "-c", code, tmp_path / "a.png"], text=True).splitlines()
     assert size == str((width, height))
-    assert int(kilobytes) << 10 < 12 * width * height
+    assert int(kilobytes) << 10 < (16 if kind == "phone" else 12) * width * height
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F", "RGBA", "LA", "PA"])
@@ -357,6 +365,16 @@ def test_a_part_is_that_of_the_upright_image_at_any_resolution(
     width, height = (40, 45) if shrunk else (160, 180)
     assert part.shape == (height, width, 3)
     wanted = upright.crop((40, 60, 200, 240)).resize((width, height))
+    assert np.abs(part.astype(int) - np.asarray(wanted)).max() <= 6
+
+
+def test_of_several_photographs_in_a_file_the_first_is_decoded_at_a_fraction(tmp_path: Path) -> None:
+    gradient(480, 320).save(tmp_path / "a.mpo", save_all=True, append_images=[gradient(60, 40)])
+    with Image.open(tmp_path / "a.mpo") as opened:
+        assert opened.format == "MPO"
+    part = decode_part(tmp_path / "a.mpo", lambda _w, _h: (0, 0, 480, 320), 40)
+    assert part.shape == (80, 120, 3)
+    wanted = decode_rgb(tmp_path / "a.mpo").resize((120, 80))
     assert np.abs(part.astype(int) - np.asarray(wanted)).max() <= 6
 
 
