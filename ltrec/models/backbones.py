@@ -211,7 +211,7 @@ def feature_dim(backbone: nn.Module, size: int, name: str) -> int:
     """Return the number of features D, found by a forward pass of an empty image.
 
     Raises:
-        UserError: the network does not take images of this size.
+        UserError: the network does not take images of this size, or gives no single vector of one.
     """
     import torch
 
