@@ -97,6 +97,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: FakeRun) ->
     torch.manual_seed(0)
     backbone = CifarResNetBackbone(name="cifar_resnet8")
     built = network.build(backbone, Geometry(size=16, resize=18), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), len(CLASSES))
+    built.weights_license = "cc-by-nc-4.0"
     network.save(built, layout.model, backbone=backbone, header={"classes": artifacts.digest(layout.classes)})
     heads.save(built.head, layout.head("joint"), representation=artifacts.digest(layout.model))
     heads.save(
@@ -158,6 +159,7 @@ def test_the_stage_writes_the_champion_and_its_figures(project: Layout, record: 
     assert predictor.card.classes == CLASSES
     assert predictor.card.geometry == Geometry(size=16, resize=18)
     assert predictor.card.mean == (0.5, 0.4, 0.3)
+    assert predictor.card.weights_license == "cc-by-nc-4.0"
     assert (predictor.card.variant, predictor.card.method, predictor.card.precision) == ("ncm", "ncm", "fp32")
     figures = artifacts.read_json(project.onnx_check)
     assert figures["variant"] == "ncm"
