@@ -53,6 +53,11 @@ def git_state() -> GitState:
     return _git_state(Path.cwd())
 
 
+def committed(file: Path) -> str | None:
+    """Return the text that a file has in the commit that is checked out; None where it has none, or there is no Git."""
+    return _git(Path.cwd(), "show", f"HEAD:./{file.as_posix()}")
+
+
 def code_digest(*stages: str) -> str:
     """Return a digest of the modules that stages depend on: with other code the same settings may give another result.
 
