@@ -55,6 +55,11 @@ def git_state() -> GitState:
     return _git_state(Path.cwd())
 
 
+def committed(file: Path) -> str | None:
+    """Return the text that a file has in the commit that is checked out; None where it has none, or there is no Git."""
+    return _git(Path.cwd(), "show", f"HEAD:./{file.as_posix()}")
+
+
 @contextlib.contextmanager
 def lock(path: Path, *, patience: float = 15.0) -> Iterator[None]:
     """Hold a lock file that only one process has at a time; the system frees it however the process ends.

@@ -48,6 +48,7 @@ def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder.mkdir()
     monkeypatch.chdir(outside)
     assert project.git_state() == project.GitState(None, None)
+    assert project.committed(Path("file")) is None
 
     monkeypatch.chdir(tmp_path / "clean")
     git("init")
@@ -62,6 +63,8 @@ def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert project.git_state() == project.GitState(commit, dirty=False)
     project._git_state.cache_clear()
     assert project.git_state() == project.GitState(commit, dirty=True)
+    assert project.committed(Path("file")) == "a"
+    assert project.committed(Path("other")) is None
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:

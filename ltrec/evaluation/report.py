@@ -91,6 +91,8 @@ class Report:
     openset: OpenSetReport | None = None
     """How well unknown images are rejected; None where test has none."""
     selected_on: SelectedOn = "val"
+    test_set: str | None = None
+    """The digest of the test images and their labels: figures on another one are not comparable."""
 
     @cached_property
     def order(self) -> Integers:
@@ -116,7 +118,7 @@ class Report:
         content = {name: result.as_json() for name, result in self.results.items()}
         for name, figures in self.openset.figures.items() if self.openset else ():
             content[name]["openset"] = figures
-        return content | {"champion": self.champion, "selected_on": self.selected_on}
+        return content | {"champion": self.champion, "selected_on": self.selected_on, "test_set": self.test_set}
 
     def metrics(self, variant: str) -> dict[str, float | None]:
         """Return a variant's figures by name, for comparing runs."""

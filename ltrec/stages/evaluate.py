@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -50,6 +51,7 @@ def run(params: Params) -> None:
         )  # fmt: skip
     if process.in_pipeline():
         _drop_unnamed(layout, params.rebalance)
+    _warn_of_another_test_set(report, layout.evaluation_metrics)
     artifacts.write_json(layout.evaluation_metrics, report.as_json())
     artifacts.write_csv(layout.evaluation / "per_class.csv", report.per_class_rows())
     artifacts.write_text(layout.evaluation / "table.md", report.markdown())
@@ -113,7 +115,8 @@ def _compare(
         open_set = OpenSetReport(rejection, champion, *images)
     lists = (read_list(layout.split_list(split), len(names), unknown=True) for split in ("val", "test"))
     chosen_on = selected_on(*(frozenset(images.paths) for images in lists))
-    return Report(names, counts, groups, labels, results, champion, joint, open_set, chosen_on)
+    test_set = layout.split_digest("test").read_text(encoding="utf-8").strip()
+    return Report(names, counts, groups, labels, results, champion, joint, open_set, chosen_on, test_set)
 
 
 def _labels(bank: FeatureBank, classes: int, path: Path) -> NDArray[np.int64]:
@@ -171,17 +174,41 @@ def _record(params: Params, report: Report, layout: Layout) -> None:
             artifacts.write_csv(table, report.per_class_rows([name]))
             with recording.stage_run(params, "rebalance", variant=name) as run:
                 run.params({"rebalance": params.rebalance[name].model_dump(mode="json"), "seed": params.seed})
-                run.tags({"selected_on": report.selected_on})
+                run.tags(_foundations(report))
                 run.metrics(_present(report.metrics(name)))
                 run.file(table)
     with recording.stage_run(params, "evaluate") as run:
         run.params({"evaluate": params.evaluate.model_dump(mode="json")})
-        run.tags({"champion": report.champion, "selected_on": report.selected_on})
+        run.tags({"champion": report.champion} | _foundations(report))
         run.metrics(_present(report.metrics(report.champion)))
         for file in ("metrics.json", "per_class.csv", "table.md"):
             run.file(layout.evaluation / file)
         for image in sorted((layout.plots / "images").glob("*")):
             run.file(image, "plots")
+
+
+def _foundations(report: Report) -> dict[str, str]:
+    """Return what figures must have in common to be compared."""
+    return {"selected_on": report.selected_on} | ({"test_set": report.test_set} if report.test_set else {})
+
+
+def _warn_of_another_test_set(report: Report, file: Path) -> None:
+    """Say that the figures do not compare with those of the commit, which `dvc metrics diff` shows beside them.
+
+    Where there is no commit of them, they are compared with the file's as it is.
+    """
+    before, where = project.committed(file), f"the last commit's {file}"
+    if before is None and file.is_file():
+        before, where = file.read_text(encoding="utf-8"), f"the last {file}"
+    try:
+        earlier = None if before is None else json.loads(before).get("test_set")
+    except (ValueError, AttributeError):
+        return
+    if earlier and earlier != report.test_set:
+        console.warn(
+            f"evaluate: {where} stands on other test images, or other labels of them: its figures and these are not"
+            " comparable"
+        )
 
 
 def _present(figures: Mapping[str, float | None]) -> dict[str, float]:

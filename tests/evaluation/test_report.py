@@ -50,7 +50,7 @@ def printed(report: Report, width: int, encoding: str = "utf-8") -> str:
 
 def test_json_holds_every_variant_and_the_champion(report: Report) -> None:
     content = json.loads(json.dumps(report.as_json(), allow_nan=False))
-    assert list(content) == ["joint", "tau_norm", "champion", "selected_on"]
+    assert list(content) == ["joint", "tau_norm", "champion", "selected_on", "test_set"]
     assert (content["champion"], content["selected_on"]) == ("tau_norm", "val")
     assert content["joint"]["p_value_against_joint"] is None
     assert content["joint"]["discordant"] is None

@@ -159,7 +159,10 @@ def test_a_val_of_test_images_is_marked_wherever_figures_go(
     assert "selected on test" in " ".join(capsys.readouterr().out.split())
     assert recorder.of("tags", "evaluate")[-1]["selected_on"] == "test"
     for variant in ("joint", "crt"):
-        assert recorder.of("tags", "rebalance", variant) == [{"selected_on": "val"}, {"selected_on": "test"}]
+        assert recorder.of("tags", "rebalance", variant) == [
+            {"selected_on": "val", "test_set": "the images"},
+            {"selected_on": "test", "test_set": "the images"},
+        ]
 
 
 def test_without_joint_nothing_is_compared() -> None:
@@ -275,7 +278,7 @@ def test_tracking_gets_every_variant_and_the_parent(recorder: Recorder) -> None:
     assert "top5" not in recorder.of("metrics", "rebalance", "crt")[0]
     assert recorder.of("file", "rebalance", "joint") == ["per_class.csv"]
     assert recorder.of("history", "represent") == [("represent", 1)]
-    assert {"champion": "crt", "selected_on": "val"} in recorder.of("tags", "evaluate")
+    assert {"champion": "crt", "selected_on": "val", "test_set": "the images"} in recorder.of("tags", "evaluate")
     assert {"metrics.json", "per_class.csv", "table.md", "plots/groups.png"} <= set(recorder.of("file", "evaluate"))
 
 
@@ -308,6 +311,28 @@ def test_features_of_other_images_are_refused() -> None:
     artifacts.write_text(LAYOUT.split_digest("test"), "other images\n")
     with pytest.raises(UserError, match=r"test\.safetensors: belongs to another list of images .*`ltrec featurize`"):
         run("joint", "crt")
+
+
+def test_figures_on_another_test_set_are_said_not_to_compare(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def on(test_set: str) -> str:
+        artifacts.write_text(LAYOUT.split_digest("test"), f"{test_set}\n")
+        with features.writing(LAYOUT.features("test"), LABELS, views=1, dim=3, header=made_from()) as bank:
+            bank[0] = FEATURES
+        assert run("joint", "crt")["test_set"] == test_set
+        return " ".join(capsys.readouterr().err.split())
+
+    assert "comparable" not in on("first")
+    assert "comparable" not in on("first")
+    assert on("second").count("the last artifacts/evaluate/metrics.json stands on other test images") == 1
+    committed = json.dumps({"test_set": "first"})
+    monkeypatch.setattr(evaluate.project, "committed", lambda file: committed if file.name == "metrics.json" else None)
+    assert "comparable" not in on("first")
+    assert "the last commit's artifacts/evaluate/metrics.json stands on other test images" in on("second")
+    for odd in ("[]", "no JSON", "{}"):
+        monkeypatch.setattr(evaluate.project, "committed", lambda file, odd=odd: odd)  # noqa: ARG005
+        assert "comparable" not in on("third")
 
 
 def test_a_renamed_class_is_shown_under_its_new_name() -> None:
