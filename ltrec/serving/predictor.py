@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ltrec import artifacts, console
-from ltrec.data.images.decoding import decode_rgb, square
+from ltrec.data.images.decoding import decode_square
 from ltrec.data.images.formats import UnreadableImageError
 from ltrec.errors import UserError, one_line, some
 from ltrec.process import cores
@@ -135,7 +135,7 @@ class Predictor:
 
     def _decode(self, file: Path) -> Decoded:
         try:
-            return square(decode_rgb(file), self.card.geometry)
+            return decode_square(file, self.card.geometry)
         except UnreadableImageError as error:
             return error
 

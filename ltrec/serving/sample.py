@@ -50,7 +50,7 @@ def sample(listed: ImageList, count: int, root: Path, geometry: Geometry) -> Sam
         path = listed.paths[index]
         file = root / path
         try:
-            images[row] = decoding.square(decoding.decode_rgb(file, truncated=path in truncated), geometry)
+            images[row] = decoding.decode_square(file, geometry, truncated=path in truncated)
         except UnsupportedFormatError as error:
             raise UserError(f"{error}; `prepare` could read it", where=str(file)) from None
         except UnreadableImageError as error:

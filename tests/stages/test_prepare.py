@@ -727,7 +727,7 @@ def test_where_they_cannot_be_read_it_is_one_line_a_kind_and_no_empty_class(
     skipped = {skip["path"]: skip["reason"] for skip in prepare(root, layout)["skipped"]}
     kind = "HEIC photographs: pip install ltrec[heic], or convert them to JPEG"
     assert skipped["a/IMG_3.HEIC"] == kind
-    assert skipped["a/"] == f"none of its 6 file(s) can be read ({kind})"
+    assert skipped["a/"] == "none of its 6 file(s) can be read (HEIC photographs)"
     assert read_classes(layout.classes) == ("b", "c")
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: prepare: skipped")]
     assert [line.partition(": skipped ")[2][:2] for line in lines] == ["1:", "6 ", "1 ", "1 "]

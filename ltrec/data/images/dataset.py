@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ltrec.data.images.decoding import decode_rgb, square
+from ltrec.data.images.decoding import decode_square
 from ltrec.data.images.formats import UnreadableImageError, UnsupportedFormatError
 from ltrec.data.images.jpeg import decode_part
 from ltrec.data.images.path_list import PathList
@@ -71,7 +71,7 @@ class ImageDataset(Dataset[tuple["Tensor", int] | UserError]):
         try:
             if (crop := self.crop) is None:
                 # Copied, since PyTorch wants memory that can be written to, and Pillow's cannot.
-                return torch.from_numpy(square(decode_rgb(file, truncated=truncated), self.geometry).copy()), index
+                return torch.from_numpy(decode_square(file, self.geometry, truncated=truncated).copy()), index
             size = self.geometry.size
             part = decode_part(file, lambda width, height: crop(width, height, seed), size, truncated=truncated)
             return resized(part, self.geometry), index

@@ -110,6 +110,30 @@ def decode_part(
     return np.array(_decode(file, plan, cut, truncated=truncated))
 
 
+def decode_square(file: Path, geometry: Geometry, *, truncated: bool = False) -> NDArray[np.uint8]:
+    """Return the evaluation square of a file, uint8 (H, W, 3) with H = W = `geometry.size`.
+
+    It is that of `decode_rgb`, but the colours of a profile become sRGB when an RGB image is small already: of twelve
+    megapixels they would take nine times as long as the decoding.
+
+    Raises:
+        UnreadableImageError: as in `decode_rgb`.
+    """
+    is_square = False
+
+    def cut(image: Image.Image) -> Image.Image:
+        nonlocal is_square
+        is_square = image.mode == "RGB" and not image.has_transparency_data
+        if not is_square:
+            return image
+        small = Image.fromarray(square(image, geometry))
+        small.info = image.info
+        return small
+
+    image = _decode(file, cut=cut, truncated=truncated)
+    return np.asarray(image, dtype=np.uint8) if is_square else square(image, geometry)
+
+
 def image_size(file: Path) -> tuple[int, int]:
     """Return the width and height of an image as it is stored; it is not decoded.
 

@@ -79,7 +79,8 @@ class Collection:
         unknown = tuple(path for path in self.unknown if path in paths)
         kept = replace(self, splits=splits, skipped=self.skipped + skipped, unknown=unknown)
         before, after = (_counts(each.splits.values(), len(self.classes)) for each in (self, kept))
-        reasons = {skip.path: skip.reason for skip in skipped}
+        # The remedy is said with the files of a kind.
+        reasons = {skip.path: skip.reason.partition(":")[0] if skip.of_kind else skip.reason for skip in skipped}
         return kept.drop(
             {
                 label: f"none of its {before[label]:,} file(s) can be read ({self._why(label, reasons)})"

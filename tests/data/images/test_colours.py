@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ltrec.data.images import colours, decoding, jpeg
-from ltrec.data.images.decoding import decode_rgb, require_decodable
+from ltrec.data.images.decoding import Geometry, decode_rgb, decode_square, require_decodable, square
 from tests.data.images import profiles
 from tests.hostile import changed
 
@@ -118,6 +118,19 @@ def test_both_ways_to_decode_a_jpeg_give_the_same_colours(
     assert np.abs(fast.astype(int) - slow).max() <= 2
     small = decode_rgb(tmp_path / "a.jpg").resize(fast.shape[1::-1], Image.Resampling.BOX)
     assert np.abs(np.asarray(small).astype(int) - fast).mean() < 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK"])
+@pytest.mark.parametrize("profile", [P3, None])
+def test_the_square_of_a_file_is_that_of_its_colours(mode: str, profile: bytes | None, tmp_path: Path) -> None:
+    # Of the size of the square, so that one that is made twice would show.
+    geometry = Geometry(size=48, resize=64)
+    patches(mode).resize((48, 48)).save(tmp_path / "a.tif", icc_profile=profile)
+    ours = decode_square(tmp_path / "a.tif", geometry).astype(int)
+    wanted = square(decode_rgb(tmp_path / "a.tif"), geometry)
+    assert ours.shape == (48, 48, 3)
+    # Before or after resizing is another rounding, and another mean between two colours.
+    assert np.abs(ours - wanted).max() <= (6 if mode == "RGB" and profile else 0)
 
 
 def test_threads_share_a_profile(tmp_path: Path) -> None:
