@@ -143,7 +143,11 @@ def test_places_are_shown_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_nothing_heavy_is_imported_for_help_and_mistakes(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("seed: -1\n")
+    for name in ("convnext_tiny", "convnext_tny"):
+        text = f"represent: {{backbone: {{name: timm/{name}}}}}\nrebalance: {{a: {{method: joint}}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
     commands = ["--help", "represnt", "params check", "represent", "rebalance --help", "checkpoint import model.pth"]
+    commands += ["--params convnext_tiny.yaml params check", "--params convnext_tny.yaml params check"]
     code = f"""
 import contextlib, sys
 from ltrec.cli import main
@@ -152,6 +156,7 @@ for arguments in {commands!r}:
     with contextlib.suppress(SystemExit):
         main()
     heavy = {{"torch", "torchvision", "mlflow", "matplotlib", "sklearn", "scipy", "pandas", "onnx", "onnxruntime"}}
+    heavy |= {{"timm", "huggingface_hub"}}
     print("HEAVY:", sorted(heavy & set(sys.modules)))
 """
     output = python(code, tmp_path).communicate(timeout=60)[0]

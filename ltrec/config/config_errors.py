@@ -96,7 +96,9 @@ def _located(location: Iterable[str | int], schema: Node) -> tuple[KeyPath, Node
         if part == _OF_KEY or "anyOf" in node:
             break
         if "discriminator" in node:
-            inner = {"$ref": node["discriminator"]["mapping"][part]}
+            mapping = node["discriminator"]["mapping"]
+            # What is none of its tags is that of a union within the union, which the schema shows as one.
+            inner = {"$ref": mapping[part]} if part in mapping else node
         else:
             path = (*path, part)
             inner = node.get("properties", {}).get(part) or node.get("items") or node.get("additionalProperties") or {}

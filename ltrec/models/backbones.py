@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag
 
 from ltrec import console
 from ltrec.data.images.decoding import Geometry
 from ltrec.errors import UserError, one_line
+from ltrec.models import timm_names
 from ltrec.models.drop_path import set_drop_path
 from ltrec.models.preprocessing import Preprocessing
-from ltrec.settings import Fraction, Settings
+from ltrec.models.pretrainable import SUFFIXES, WHERE, FromFile, Pretrainable
+from ltrec.models.timm_backbones import TimmBackbone
+from ltrec.settings import Fraction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
     from torch import nn
     from torchvision.models import WeightsEnum
 
@@ -46,81 +49,8 @@ TorchvisionName = Literal[
 # Networks whose auxiliary classifiers are left out: training without them does not need them.
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 
-_SUFFIXES = (".pth", ".pt", ".safetensors")
-_WHERE = "params.yaml: represent.backbone"
 
-
-class _Pretrainable(Settings):
-    """A backbone that may begin with weights from elsewhere."""
-
-    weights: str | None = None
-    """Pretrained weights: a file (`.safetensors`, such as another training's `model.safetensors`; or `.pth` or `.pt`
-    with a state dict); null: random.
-
-    The resume key and the network's header hold the file's SHA-256; DVC does not see it change."""
-
-    @property
-    def file(self) -> Path | None:
-        """Return where the weights lie, if that is a file: a value with a separator or a known suffix."""
-        if self.weights is None or not ({"/", os.sep} & set(self.weights) or self.weights.endswith(_SUFFIXES)):
-            return None
-        return Path(self.weights)
-
-    def digest(self) -> str | None:
-        """Return SHA-256 of the weights file's content; None where there is no file.
-
-        Raises:
-            UserError: there is no such file.
-        """
-        if self.file is None:
-            return None
-        if not self.file.is_file():
-            raise UserError(f"no such file, got {self.weights}", where=f"{_WHERE}.weights")
-        with self.file.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def preprocessing(self) -> Preprocessing | None:
-        """Return how images were preprocessed for the weights, where that is published with them.
-
-        Raises:
-            UserError: there are no weights of this name.
-        """
-        return None
-
-    def build(self, size: int, *, pretrained: bool = True) -> nn.Module:
-        """Return the network without its classifier, for images of `size` px.
-
-        `pretrained` false leaves the weights random.
-
-        Raises:
-            UserError: unknown, unreachable or unfit weights, or an image size that the network does not take.
-        """
-        from ltrec.models.weights import load_exactly, read_state_dict
-
-        body, ignored = self._body(size, pretrained=pretrained)
-        if pretrained and self.file is not None:
-            tensors = read_state_dict(self.file)
-            load_exactly(body, tensors, str(self.file), ignored)
-            if left_out := [f"{start}*" for start in ignored if any(name.startswith(start) for name in tensors)]:
-                console.say(f"{self.file}: {', '.join(left_out)} left out; the classifier is learnt anew")
-        return body
-
-    def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:
-        """Return the network, and the prefixes of the tensors that a file has for the classifier."""
-        raise NotImplementedError
-
-
-class _FromFile(_Pretrainable):
-    """A backbone whose weights nobody publishes under a name."""
-
-    @model_validator(mode="after")
-    def _weights_are_a_file(self) -> Self:
-        if self.weights is not None and self.file is None:
-            raise ValueError(f"weights must be a file ({', '.join(_SUFFIXES)}) or null, got {self.weights!r}")
-        return self
-
-
-class CifarResNetBackbone(_FromFile):
+class CifarResNetBackbone(FromFile):
     """A CIFAR ResNet: 16-32-64 channels, for images of about 16 to 64 px."""
 
     name: CifarResNetName
@@ -131,7 +61,7 @@ class CifarResNetBackbone(_FromFile):
         return CifarResNet(depth=int(self.name.removeprefix("cifar_resnet"))), ["fc.", "linear."]
 
 
-class ResNet10Backbone(_FromFile):
+class ResNet10Backbone(FromFile):
     """The paper's ResNet-10: one of torchvision's basic blocks a stage, 512 features."""
 
     name: Literal["resnet10"]
@@ -142,7 +72,7 @@ class ResNet10Backbone(_FromFile):
         return _without_classifier(ResNet(BasicBlock, [1, 1, 1, 1]))
 
 
-class ResNeXtBackbone(_FromFile):
+class ResNeXtBackbone(FromFile):
     """The paper's ResNeXts that torchvision does not name: its bottlenecks, 32 groups of 4 channels, 2048 features."""
 
     name: Literal["resnext101_32x4d", "resnext152_32x4d"]
@@ -154,7 +84,7 @@ class ResNeXtBackbone(_FromFile):
         return _without_classifier(ResNet(Bottleneck, layers, groups=32, width_per_group=4))
 
 
-class TorchvisionBackbone(_Pretrainable):
+class TorchvisionBackbone(Pretrainable):
     """Any classification network of torchvision, without its last layer."""
 
     name: TorchvisionName
@@ -168,20 +98,22 @@ class TorchvisionBackbone(_Pretrainable):
     less before it and 0 in the first; null: as torchvision built the network. Only some networks have it."""
 
     def _body(self, size: int, *, pretrained: bool) -> tuple[nn.Module, Sequence[str]]:
+        from torch import hub
         from torchvision import models
 
         weights = self._published() if pretrained else None
+        if weights is not None and (terms := weights.meta.get("license")):
+            console.warn(f"{self.name}: its weights have terms of their own, which may restrict their use: {terms}")
         try:
             network = models.get_model(self.name, weights=weights, **self._options(size, fetched=weights is not None))
         except (AssertionError, ValueError) as error:
             raise UserError(
                 f"{self.name} with weights {self.weights!r} cannot be built for images of {size} px: {one_line(error)}",
-                where=_WHERE,
+                where=WHERE,
             ) from None
         except OSError as error:
-            raise UserError(
-                f"the weights {self.weights!r} could not be fetched: {one_line(error)}", where=f"{_WHERE}.weights"
-            ) from None
+            assert weights is not None, "only fetching opens anything"
+            raise self._unfetched(weights.url, f"{hub.get_dir()}/checkpoints", error) from None
         if self.drop_path is not None:
             set_drop_path(network, self.drop_path, self.name)
         auxiliary = _AUXILIARY.get(self.name, ())
@@ -200,6 +132,10 @@ class TorchvisionBackbone(_Pretrainable):
         geometry = Geometry(size=size, resize=resize, interpolation=transform.interpolation.value)
         return Preprocessing(geometry, tuple(transform.mean), tuple(transform.std))
 
+    def weights_license(self) -> str | None:
+        published = self._published()
+        return None if published is None else published.meta.get("license")
+
     def _published(self) -> WeightsEnum | None:
         """Return torchvision's weights of the name that is set; None for a file's, or none."""
         from torchvision import models
@@ -210,8 +146,8 @@ class TorchvisionBackbone(_Pretrainable):
         if self.weights not in known.__members__:
             raise UserError(
                 f"{self.name} has no weights {self.weights!r}; allowed: {', '.join(known.__members__)}, a file"
-                f" ({', '.join(_SUFFIXES)}), null",
-                where=f"{_WHERE}.weights",
+                f" ({', '.join(SUFFIXES)}), null",
+                where=f"{WHERE}.weights",
             )
         return known[self.weights]
 
@@ -228,8 +164,46 @@ class TorchvisionBackbone(_Pretrainable):
         return {}
 
 
-BackboneSettings = Annotated[
+_Named = Annotated[
     CifarResNetBackbone | ResNet10Backbone | ResNeXtBackbone | TorchvisionBackbone, Field(discriminator="name")
+]
+_NAMED = "named"
+
+
+def _family(settings: object) -> str:
+    """Return the tag of the union's half that settings belong to: timm's names, or those of which each is written out.
+
+    A name of timm's without its prefix, or with a tag, as only timm's have, belongs to timm's, where that is explained.
+    """
+    name = settings.get("name") if isinstance(settings, dict) else getattr(settings, "name", None)
+    if not isinstance(name, str) or name in written_out():
+        return _NAMED
+    of_timm = name.startswith(timm_names.PREFIX) or "." in name or timm_names.exists(f"{timm_names.PREFIX}{name}")
+    return timm_names.ANY if of_timm else _NAMED
+
+
+def written_out() -> list[str]:
+    """Return the names of all backbones but timm's, which only a list has."""
+    members = get_args(get_args(_Named)[0])
+    return [name for member in members for name in get_args(member.model_fields["name"].annotation)]
+
+
+class _OneUnion:
+    """Makes one union, told apart by name, of the two in the JSON Schema; timm's names are one entry of its mapping."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        named, of_timm = handler(core)["oneOf"]
+        mapping = named["discriminator"]["mapping"] | {timm_names.ANY: of_timm["$ref"]}
+        return {
+            "discriminator": {"mapping": mapping, "propertyName": "name"},
+            "oneOf": [*named["oneOf"], of_timm],
+        }
+
+
+BackboneSettings = Annotated[
+    Annotated[_Named, Tag(_NAMED)] | Annotated[TimmBackbone, Tag(timm_names.ANY)],
+    Discriminator(_family),
+    _OneUnion(),
 ]
 
 
@@ -253,7 +227,11 @@ def feature_dim(backbone: nn.Module, size: int, name: str) -> int:
         ) from None
     finally:
         backbone.train(training)
-    assert features.ndim == 2, "a backbone ends in one vector an image"
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        shape = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+        raise UserError(
+            f"{name} gives {shape} of an image, not one vector: no backbone for a classifier", where=f"{WHERE}.name"
+        )
     return int(features.shape[1])
 
 

@@ -33,6 +33,9 @@ class Network(nn.Module):
         geometry: The square that the images must have.
         mean: The mean of each colour channel, in 0…1.
         std: The standard deviation of each, likewise.
+
+    Attributes:
+        weights_license: The licence of the published weights that the backbone began with; None: none is known.
     """
 
     _gain: Tensor
@@ -47,6 +50,7 @@ class Network(nn.Module):
         self.geometry = geometry
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self.weights_license: str | None = None
         self._frozen: list[str] = []
         # (x/255 − mean)/std as one multiplication and one addition.
         self.register_buffer("_gain", (1 / (255 * torch.tensor(std))).reshape(1, 3, 1, 1), persistent=False)
@@ -91,7 +95,9 @@ def build(
     """Return a new network: its backbone is random or pretrained, its head random, and linear if no kind is given."""
     body = backbone.build(geometry.size)
     dim = feature_dim(body, geometry.size, backbone.name)
-    return Network(body, (head or LinearJointHead()).build(classes, dim), geometry, mean, std)
+    network = Network(body, (head or LinearJointHead()).build(classes, dim), geometry, mean, std)
+    network.weights_license = backbone.weights_license()
+    return network
 
 
 def on_device(network: Network, device: torch.device) -> Network:
@@ -124,6 +130,8 @@ def save(network: Network, path: Path, *, backbone: BackboneSettings, header: di
         "head": network.head.kind,
         "options": network.head.options(),
     }
+    if network.weights_license is not None:
+        content["weights_license"] = network.weights_license
     artifacts.save_tensors(path, network.state_dict(), content | header)
 
 
@@ -156,6 +164,7 @@ def load(path: Path, *, classes: Path | None = None, head: Path | None = None) -
         network.load_state_dict(tensors)
     except (RuntimeError, TypeError) as error:
         raise UserError(f"does not fit the network that its header names: {one_line(error)}", where=str(path)) from None
+    network.weights_license = header.get("weights_license")
     if classes is not None:
         artifacts.require_made_from(path, header, classes=classes)
         if (listed := len(read_classes(classes))) != joint.classes:

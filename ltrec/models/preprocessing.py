@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from ltrec.data.images.decoding import Geometry, Interpolation
+from ltrec.data.images.decoding import CropMode, Geometry, Interpolation
 from ltrec.errors import UserError
 from ltrec.settings import PositiveInt, Settings, conflict
 
@@ -43,7 +43,7 @@ IMAGENET = Preprocessing(Geometry(size=224, resize=256), mean=(0.485, 0.456, 0.4
 class ImageSettings(Settings):
     """What the network sees: the evaluation transform and the normalisation.
 
-    What is left out is what torchvision publishes with the weights that `backbone.weights` names, else ImageNet's
+    What is left out is what torchvision or timm publish with the weights that `backbone.weights` names, else ImageNet's
     usual: 256 → 224 pixels, bilinear.
     """
 
@@ -54,6 +54,9 @@ class ImageSettings(Settings):
     as in 256 → 224."""
     interpolation: Interpolation | None = None
     """How pixels are computed from an image's, antialiased; null: as for the weights, else bilinear."""
+    crop: CropMode | None = None
+    """What is taken of an image that is no square: centre, its middle; squash, all of it, both sides made equal; null:
+    as for the weights, else centre."""
     mean: Mean | None = None
     """Mean of the colour channels in 0…1; null: that of the weights, else ImageNet's 0.485, 0.456, 0.406."""
     std: Std | None = None
@@ -77,11 +80,11 @@ class ImageSettings(Settings):
         if resize < size:
             where = "params.yaml: represent.image.resize"
             raise UserError(f"must be at least size (here {size}, that of the weights), got {resize}", where=where)
-        interpolation = self.interpolation or usual.geometry.interpolation
-        return Preprocessing(
-            Geometry(size=size, resize=resize, interpolation=interpolation),
-            self.mean or usual.mean, self.std or usual.std,
+        geometry = Geometry(
+            size=size, resize=resize,
+            interpolation=self.interpolation or usual.geometry.interpolation, crop=self.crop or usual.geometry.crop,
         )  # fmt: skip
+        return Preprocessing(geometry, self.mean or usual.mean, self.std or usual.std)
 
     def differing(self, published: Preprocessing) -> list[str]:
         """Return where these settings differ from what is published with the weights, such as `resize 256, not 232`."""

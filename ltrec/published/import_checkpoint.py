@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import TypeAdapter
@@ -13,7 +13,7 @@ from ltrec.data.image_lists import read_classes
 from ltrec.errors import UserError
 from ltrec.models import heads
 from ltrec.models import network as networks
-from ltrec.models.backbones import BackboneSettings, feature_dim
+from ltrec.models.backbones import BackboneSettings, feature_dim, written_out
 from ltrec.models.checkpoints import read_checkpoint
 from ltrec.models.tensor_mismatch import COUNTER, tensor_mismatches
 from ltrec.models.weights import load_exactly
@@ -69,7 +69,7 @@ def run(params: Params, file: Path, *, backbone: str | None = None) -> None:
 
 def _settings(name: str) -> Any:
     """Return a backbone's settings by its name alone."""
-    if name not in (known := _backbones()):
+    if name not in (known := written_out()):
         similar = difflib.get_close_matches(name, known, n=5) or known[:5]
         raise UserError(
             f"no such backbone: {name}; allowed: {', '.join(similar)} and whatever else `ltrec params schema` lists"
@@ -77,11 +77,6 @@ def _settings(name: str) -> Any:
             where="--backbone",
         )
     return TypeAdapter[Any](BackboneSettings).validate_python({"name": name})
-
-
-def _backbones() -> list[str]:
-    members = get_args(get_args(BackboneSettings)[0])
-    return [name for member in members for name in get_args(member.model_fields["name"].annotation)]
 
 
 def _fill(body: nn.Module, tensors: Mapping[str, Tensor], size: int, name: str, *, where: str) -> heads.LinearHead:
@@ -110,7 +105,7 @@ def _backbones_of(tensors: Mapping[str, Tensor], size: int) -> list[str]:
     with torch.device("meta"):
         return [
             name
-            for name in _backbones()
+            for name in written_out()
             if "res" in name and shapes(_settings(name).build(size, pretrained=False).state_dict()) == wanted
         ]
 

@@ -49,6 +49,7 @@ class ModelCard:
         precision: The backbone's precision.
         version: The version of ltrec that exported.
         unknown_below: An image whose largest probability is smaller shows no class of the task; None: all do.
+        weights_license: The licence of the published weights that the backbone began with; None: none is known.
     """
 
     classes: tuple[str, ...]
@@ -60,6 +61,7 @@ class ModelCard:
     precision: ExportPrecision = "fp32"
     version: str = __version__
     unknown_below: float | None = None
+    weights_license: str | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as ONNX keeps it: strings by name, here with JSON in those that are not plain."""
@@ -68,6 +70,7 @@ class ModelCard:
             "resize": self.geometry.resize,
             "size": self.geometry.size,
             "interpolation": self.geometry.interpolation,
+            **({} if self.geometry.crop == "centre" else {"crop": self.geometry.crop}),
             "mean": self.mean,
             "std": self.std,
         }
@@ -80,6 +83,7 @@ class ModelCard:
             "variant": self.variant,
             "precision": self.precision,
             **({} if self.unknown_below is None else {"unknown_below": repr(self.unknown_below)}),
+            **({} if self.weights_license is None else {"weights_license": self.weights_license}),
         }
 
     @classmethod
@@ -111,6 +115,7 @@ class ModelCard:
                 precision=_precision(metadata["precision"]),
                 version=metadata["ltrec.version"],
                 unknown_below=_fraction(metadata["unknown_below"]) if "unknown_below" in metadata else None,
+                weights_license=metadata.get("weights_license"),
             )
         except (KeyError, ValueError, OverflowError, RecursionError) as error:
             remedy = "`ltrec export --onnx` writes it anew"
@@ -135,9 +140,10 @@ def _names(values: list[Any]) -> tuple[str, ...]:
 
 
 def _geometry(preprocessing: dict[str, Any]) -> Geometry:
-    # Files that name no interpolation are from before there was a choice.
-    interpolation = preprocessing.get("interpolation", "bicubic")
-    geometry = Geometry(size=preprocessing["size"], resize=preprocessing["resize"], interpolation=interpolation)
+    # Files that name no interpolation are from before there was a choice; the usual crop is not named.
+    interpolation, crop = preprocessing.get("interpolation", "bicubic"), preprocessing.get("crop", "centre")
+    size, resize = preprocessing["size"], preprocessing["resize"]
+    geometry = Geometry(size=size, resize=resize, interpolation=interpolation, crop=crop)
     if not geometry.size <= geometry.resize <= _LARGEST_SIDE:
         raise ValueError(
             f"resize: must be from size, {_short(str(geometry.size))}, to {_LARGEST_SIDE},"

@@ -136,7 +136,7 @@ def _card(layout: Layout, network: Network, variant: str, method: str, precision
     return ModelCard(
         classes=read_classes(layout.classes), geometry=network.geometry, mean=network.mean, std=network.std,
         method=method, variant=variant, precision=precision,
-        unknown_below=_threshold(layout, variant),
+        unknown_below=_threshold(layout, variant), weights_license=network.weights_license,
     )  # fmt: skip
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import TypeAdapter
 from ruamel.yaml import YAML
 
 from ltrec.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _VALUES = {float: 0.5, int: 2, bool: True, str: "text"}
 
@@ -18,11 +21,17 @@ def examples(union: Any, *, prefer: tuple[str, ...] = ()) -> list[Settings]:
     """One of each member: its defaults, and something for each field that has none.
 
     Args:
-        union: `Annotated[A | B, Field(discriminator=…)]`, or the only class of its family.
+        union: `Annotated[A | B, Field(discriminator=…)]`, a union of such unions, or the only class of its family.
         prefer: Values to take, where a field allows them, in place of the first.
     """
-    members = (union,) if isinstance(union, type) else get_args(get_args(union)[0])
-    return [_example(member, prefer) for member in members]
+    return [_example(member, prefer) for member in _members(union)]
+
+
+def _members(union: Any) -> list[type[Settings]]:
+    if isinstance(union, type):
+        return [union]
+    inner = get_args(union)[0] if get_origin(union) is Annotated else union
+    return [inner] if isinstance(inner, type) else [member for part in get_args(inner) for member in _members(part)]
 
 
 def through_yaml(settings: Settings, union: Any) -> Settings:
@@ -34,14 +43,22 @@ def through_yaml(settings: Settings, union: Any) -> Settings:
 
 
 def _example(member: type[Settings], prefer: tuple[str, ...]) -> Settings:
-    required = {name: field.annotation for name, field in member.model_fields.items() if field.is_required()}
-    return member.model_validate({name: _value(annotation, prefer) for name, annotation in required.items()})
+    required = {name: field for name, field in member.model_fields.items() if field.is_required()}
+    return member.model_validate(
+        {
+            name: _preferred(field.examples, prefer) if field.examples else _value(field.annotation, prefer)
+            for name, field in required.items()
+        }
+    )
+
+
+def _preferred(allowed: Sequence[Any], prefer: tuple[str, ...]) -> Any:
+    return next((value for value in allowed if value in prefer), allowed[0])
 
 
 def _value(annotation: Any, prefer: tuple[str, ...]) -> Any:
     if get_origin(annotation) is Literal:
-        allowed = get_args(annotation)
-        return next((value for value in allowed if value in prefer), allowed[0])
+        return _preferred(get_args(annotation), prefer)
     if get_origin(annotation) is Annotated:
         return _value(get_args(annotation)[0], prefer)
     if get_origin(annotation) is list:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 SIZE = 32
 IMAGES = torch.randint(0, 256, (4, SIZE, SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
-# Of torchvision's many a small one.
+# Of torchvision's and timm's many a small one.
 each = pytest.mark.parametrize(
     "settings",
     [
         pytest.param(settings, marks=pytest.mark.slow if settings.name.startswith("resnext") else (), id=settings.name)
-        for settings in examples(BackboneSettings, prefer=("squeezenet1_1",))
+        for settings in examples(BackboneSettings, prefer=("squeezenet1_1", "timm/tf_efficientnet_lite0.in1k"))
     ],
 )
 

@@ -224,8 +224,36 @@ def test_weights_out_of_reach_are_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         raise URLError("no route to host")
 
     monkeypatch.setattr(models.ResNet18_Weights, "get_state_dict", no_network)
-    with pytest.raises(UserError, match=r"the weights 'DEFAULT' could not be fetched: .*no route to host"):
+    with pytest.raises(UserError, match=r"weights 'DEFAULT' could not be fetched \(.*no route to host") as raised:
         build("resnet18", weights="DEFAULT").build(224)
+    line = str(raised.value)
+    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in line
+    assert f"{torch.hub.get_dir()}/checkpoints" in line
+    assert "`weights: FILE`" in line
+    assert "null trains from nothing" in line
+
+
+def test_a_network_without_one_vector_an_image_is_one_line() -> None:
+    for forward in (lambda images: images.flatten(2), lambda images: (images, images)):
+        tokens: Any = torch.nn.Identity()
+        tokens.forward = forward
+        with pytest.raises(UserError, match=r"^params\.yaml: represent\.backbone\.name: timm/x gives .* not one v"):
+            feature_dim(tokens, 8, "timm/x")
+
+
+def test_the_licence_of_torchvisions_weights_is_told_where_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build("vit_b_16", weights="IMAGENET1K_SWAG_E2E_V1").weights_license().endswith("SWAG/blob/main/LICENSE")
+    assert build("vit_b_16", weights="IMAGENET1K_V1").weights_license() is None
+    assert build("vit_b_16").weights_license() is None
+    fetched = models.vit_b_16(image_size=384).state_dict()
+    monkeypatch.setattr(models.ViT_B_16_Weights, "get_state_dict", lambda *_given, **_named: fetched)
+    settings = build("vit_b_16", weights="IMAGENET1K_SWAG_E2E_V1")
+    settings.build(384)
+    assert re.fullmatch(r"warning: vit_b_16: its weights have terms .*: https://\S+/LICENSE\n", capsys.readouterr().err)
+    settings.build(384, pretrained=False)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,16 @@ def test_a_saved_network_gives_the_same_bits(trained: Network, tmp_path: Path) -
     assert again.read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
+def test_the_licence_of_its_weights_stays_with_it(trained: Network, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    network.save(trained, file, backbone=BACKBONE, header={})
+    assert "weights_license" not in artifacts.load_tensors(file)[1]
+    assert network.load(file).weights_license is None
+    trained.weights_license = "cc-by-nc-4.0"
+    network.save(trained, file, backbone=BACKBONE, header={})
+    assert network.load(file).weights_license == "cc-by-nc-4.0"
+
+
 def test_any_head_can_be_saved_with_it(trained: Network, tmp_path: Path) -> None:
     trained.head = NearestMeanHead(torch.randn(4, 64), torch.randn(64), "cl2n", "cosine")
     network.save(trained, tmp_path / "model.safetensors", backbone=BACKBONE, header={})

@@ -15,7 +15,7 @@ from ltrec.data.images.decoding import Geometry, square
 from ltrec.errors import UserError
 from ltrec.models.backbones import CifarResNetBackbone, TorchvisionBackbone
 from ltrec.models.network import Network
-from ltrec.models.preprocessing import IMAGENET, ImageSettings
+from ltrec.models.preprocessing import IMAGENET, ImageSettings, Preprocessing
 
 V1, V2 = (TorchvisionBackbone(name="resnet50", weights=f"IMAGENET1K_V{n}") for n in (1, 2))
 
@@ -35,6 +35,14 @@ def test_named_weights_bring_their_own() -> None:
     assert ImageSettings().completed(swag).geometry == Geometry(size=384, resize=384, interpolation="bicubic")
     other = TorchvisionBackbone(name="efficientnet_v2_l", weights="DEFAULT").preprocessing()
     assert ImageSettings().completed(other).mean == (0.5, 0.5, 0.5)
+
+
+def test_squashing_comes_with_the_weights_unless_the_middle_is_wanted() -> None:
+    squashed = Preprocessing(Geometry(size=8, resize=8, crop="squash"), IMAGENET.mean, IMAGENET.std)
+    assert ImageSettings().completed(squashed).geometry.crop == "squash"
+    assert ImageSettings(crop="centre").completed(squashed).geometry.crop == "centre"
+    assert ImageSettings(crop="centre").differing(squashed) == ["crop centre, not squash"]
+    assert ImageSettings(crop="squash").completed().geometry == Geometry(size=224, resize=256, crop="squash")
 
 
 def test_what_is_set_goes_before_and_the_short_side_follows_the_size() -> None:

@@ -40,7 +40,7 @@ def test_a_file_from_before_there_was_a_choice_resizes_as_it_did() -> None:
     preprocessing = json.loads(metadata["preprocessing"])
     del preprocessing["interpolation"]
     card = ModelCard.from_metadata(metadata | {"preprocessing": json.dumps(preprocessing)}, where="old.onnx")
-    assert card.geometry.interpolation == "bicubic"
+    assert (card.geometry.interpolation, card.geometry.crop) == ("bicubic", "centre")
 
 
 def test_foreign_and_damaged_files_are_refused(tmp_path: Path, model: Path) -> None:
@@ -86,6 +86,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         (preprocessing(resize=3), "from size, 4"),
         (preprocessing(size=True), "size: "),
         (preprocessing(size=4.0), "size: "),
+        (preprocessing(crop="border"), "crop: "),
         (preprocessing(mean="abc"), "three numbers"),
         (preprocessing(mean=[0.5]), "three numbers"),
         (preprocessing(std=[float("nan")] * 3), "finite"),

@@ -126,6 +126,16 @@ def test_what_the_threshold_rejects_is_called_unknown(
     assert "unknown (red?)" in capsys.readouterr().out
 
 
+def test_the_card_says_what_a_user_must_know_of_the_backbone(tmp_path: Path) -> None:
+    geometry = CARD.geometry.model_copy(update={"crop": "squash"})
+    card = dataclasses.replace(CARD, geometry=geometry, weights_license="cc-by-nc-4.0")
+    metadata = card.to_metadata()
+    assert json.loads(metadata["preprocessing"])["crop"] == "squash"
+    assert metadata["weights_license"] == "cc-by-nc-4.0"
+    assert Predictor(write_model(tmp_path / "model.onnx", metadata=metadata)).card == card
+    assert "weights_license" not in CARD.to_metadata()
+
+
 def test_top_is_at_most_every_class(model: Path, red: str, capsys: pytest.CaptureFixture[str]) -> None:
     run_predict([red], model=model, output_format="json", top=99)
     assert [entry["class"] for entry in as_json(capsys)[0]["top"]] == list(CLASSES)

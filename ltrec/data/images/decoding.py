@@ -46,6 +46,7 @@ Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
 
 Interpolation = Literal["bilinear", "bicubic"]
+CropMode = Literal["centre", "squash"]
 
 
 class UnreadableImageError(Exception):
@@ -53,14 +54,16 @@ class UnreadableImageError(Exception):
 
 
 class Geometry(Settings):
-    """How an image becomes the evaluation square: short side to `resize`, then a centre crop of `size`."""
+    """How an image becomes the evaluation square: it is resized, then a square of `size` is cut from its centre."""
 
     size: PositiveInt
     """Side of the square that the network sees, in pixels."""
     resize: PositiveInt
-    """Length of the short side before the centre crop, in pixels; at least `size`."""
+    """Length of the short side before the centre crop, of both sides with `squash`, in pixels; at least `size`."""
     interpolation: Interpolation = "bilinear"
     """How the resized pixels are computed, antialiased."""
+    crop: CropMode = "centre"
+    """centre: the image keeps its shape, and loses what is outside the square; squash: both its sides become equal."""
 
 
 def decode_rgb(file: Path) -> Image.Image:
@@ -111,11 +114,12 @@ def decode_part(file: Path, choose: Callable[[int, int], Box], size: int) -> NDA
 def square(image: Image.Image, geometry: Geometry) -> NDArray[np.uint8]:
     """Return the evaluation square, uint8 (H, W, 3) with H = W = `geometry.size`.
 
-    The short side is resized, then the centre is cropped: bit for bit torchvision's `Resize` and `CenterCrop` of a
-    Pillow image.
+    The short side is resized, or both are, then the centre is cropped: bit for bit torchvision's `Resize` and
+    `CenterCrop` of a Pillow image.
     """
     short = min(image.size)
-    width, height = (side * geometry.resize // short for side in image.size)
+    squash = geometry.crop == "squash"
+    width, height = (geometry.resize if squash else side * geometry.resize // short for side in image.size)
     left, top = (round((side - geometry.size) / 2) for side in (width, height))
     resized = image.resize((width, height), Image.Resampling[geometry.interpolation.upper()])
     return np.asarray(resized.crop((left, top, left + geometry.size, top + geometry.size)), dtype=np.uint8)

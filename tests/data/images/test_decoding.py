@@ -327,6 +327,16 @@ def test_the_square_is_torchvisions_bit_for_bit(
     assert np.array_equal(ours, np.asarray(theirs))
 
 
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (31, 64)])
+@pytest.mark.parametrize(("size", "resize"), [(48, 48), (40, 48)])
+def test_a_squashed_square_is_torchvisions_bit_for_bit(width: int, height: int, size: int, resize: int) -> None:
+    pixels = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    theirs = v2.Compose([v2.Resize((resize, resize), InterpolationMode.BICUBIC), v2.CenterCrop(size)])(image)
+    ours = square(image, Geometry(size=size, resize=resize, interpolation="bicubic", crop="squash"))
+    assert np.array_equal(ours, np.asarray(theirs))
+
+
 def gradient(width: int, height: int) -> Image.Image:
     """Red grows to the right, green downwards."""
     across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
