@@ -1,9 +1,9 @@
 """A frozen ImageNet network on CIFAR-10-LT (IF 100): every method beside joint, and what no training costs.
 
 EfficientNet-Lite0 stays as it was trained on ImageNet (`represent.epochs: 0`), at 224 px; the joint classifier is
-fitted on its features. The images are a subset of CIFAR-10's JPEG copies, so that two cores need a quarter of an hour:
-500 training images of the largest class and 5 of the rarest, three views of each, 30 of every class to choose on and
-100 to test on.
+fitted on its features. The images are a subset of CIFAR-10's JPEG copies, so that two cores that have other work, too,
+need a quarter of an hour: 250 training images of the largest class and 2 of the rarest, two views of each, 20 of every
+class to choose on and 50 to test on.
 
 Beside `represent` and `featurize`, without the interpreter's start, stand bare forward passes of as many images that
 lie decoded in memory: half of them before, half after, since other work may come and go on the machine. Each figure
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _ARCHIVE = ROOT.parent / "shared" / "datasets" / "cifar10-jpeg.tar.xz"
 _BACKBONE = "timm/tf_efficientnet_lite0.in1k"
-_SIZE, _VIEWS, _VAL = 224, 2, 30
+_SIZE, _VIEWS, _VAL = 224, 1, 20
 _MEMBER = re.compile(r"(?:.*/)?(?P<split>train|test)/(?P<label>[^/]+)/[^/]+$")
 _TRAINED = {"epochs": 20, "lr": 0.1, "more_lrs": [0.01, 0.03, 0.3]}
 _VARIANTS: dict[str, dict[str, Any]] = {
@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="to work in; a killed run goes on from there")
     parser.add_argument("--backbone", default=_BACKBONE, metavar="NAME", help=f"default: {_BACKBONE}")
     parser.add_argument("--images", type=Path, default=_ARCHIVE, metavar="ARCHIVE", help="of CIFAR-10 as image files")
-    parser.add_argument("--most", type=int, default=500, metavar="N", help="images of the largest class (default: 500)")
-    parser.add_argument("--test", type=int, default=100, metavar="N", help="test images of each class (default: 100)")
+    parser.add_argument("--most", type=int, default=250, metavar="N", help="images of the largest class (default: 250)")
+    parser.add_argument("--test", type=int, default=50, metavar="N", help="test images of each class (default: 50)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the JSON there, too")
     options = parser.parse_args()
     for file in (options.weights, options.images):
