@@ -251,13 +251,13 @@ def test_calibration_sees_train_and_only_int8_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read: list[str] = []
-    decode = decoding.decode_rgb
+    decode = decoding.decode_square
 
-    def remember(file: Path, *, truncated: bool = False) -> Image.Image:
+    def remember(file: Path, *given: Any, **named: Any) -> np.ndarray[Any, Any]:
         read.append(file.as_posix())
-        return decode(file, truncated=truncated)
+        return decode(file, *given, **named)
 
-    monkeypatch.setattr(decoding, "decode_rgb", remember)
+    monkeypatch.setattr(decoding, "decode_square", remember)
     stage.run(make_params(precision="int8", calibration_images=3, check_images=2))
     # Spread over the list: first, middle and last of train, first and last of val.
     assert sorted(read) == [

@@ -131,8 +131,7 @@ def test_every_method_stands_on_the_fitted_classifier(params: Build, weights: Pa
     val = FeatureBank.open(LAYOUT.features("val"))
     assert balanced_accuracy(joint(val.plain), val.labels) > 1 / 3
     evaluate.run(own)
-    assert set(artifacts.read_json(LAYOUT.evaluation_metrics)) == {*METHODS, "from_joint", "on_images", "champion",
-                                                                   "selected_on"}  # fmt: skip
+    assert {*METHODS, "from_joint", "on_images"} <= set(artifacts.read_json(LAYOUT.evaluation_metrics))
 
 
 def test_what_is_exported_has_the_fitted_classifier(params: Build, weights: Path, tmp_path: Path) -> None:
