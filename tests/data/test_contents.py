@@ -35,3 +35,15 @@ def test_with_files_the_same_bytes_are_the_same_image() -> None:
 def test_without_files_the_digest_is_over_paths_and_labels() -> None:
     assert Contents(None).digest([VAL]) == hashlib.sha256(b"v/0 0\nshared 1\n\0").hexdigest()
     assert Contents(None).digest([VAL]) != Contents(None).digest([make_list([("v/0", 1), ("shared", 1)])])
+
+
+def test_a_lists_digest_is_of_contents_and_labels_in_order() -> None:
+    digests = {"a/0": b"0", "a/1": b"1", "b/0": b"0", "b/1": b"1"}
+
+    def digest(*pairs: tuple[str, int]) -> str:
+        return Contents(digests).list_digest(make_list(pairs))
+
+    first = digest(("a/0", 0), ("a/1", 1))
+    assert first == digest(("b/0", 0), ("b/1", 1)), "names do not matter"
+    assert len({first, digest(("a/1", 1), ("a/0", 0)), digest(("a/0", 1), ("a/1", 1)), digest(("a/0", 0))}) == 4
+    assert Contents(None).list_digest(VAL) == Contents(None).digest([VAL])

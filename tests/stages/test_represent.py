@@ -340,6 +340,19 @@ def test_other_code_does_not_go_on(
     assert "already finished" not in capsys.readouterr().err
 
 
+def test_renamed_classes_go_on(
+    params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(monkeypatch, params(), epochs=2)
+    artifacts.write_text(LAYOUT.classes, "azure\ngreen\nred\n")
+    Path("data/blue").rename("data/azure")
+    for split in ("train", "val"):
+        listed = LAYOUT.split_list(split)  # type: ignore[arg-type]
+        artifacts.write_text(listed, listed.read_text().replace("blue/", "azure/"))
+    represent.run(params())
+    assert "going on after epoch 2/4" in capsys.readouterr().err
+
+
 def test_other_parameters_or_other_images_do_not_go_on(
     params: Build, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
