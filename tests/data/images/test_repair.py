@@ -172,5 +172,5 @@ def test_copies_are_made_of_what_is_there(tmp_path: Path) -> None:
         assert min(copy.size) == 20
 
 
-def test_pillows_limits_are_those_that_messages_name() -> None:
+def test_pillow_refuses_text_of_more_than_a_mebibyte_as_the_docs_say() -> None:
     assert PngImagePlugin.MAX_TEXT_CHUNK == 1 << 20
