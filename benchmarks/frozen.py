@@ -5,7 +5,7 @@ fitted on its features. The images are a subset of CIFAR-10's JPEG copies, so th
 need a quarter of an hour: 250 training images of the largest class and 2 of the rarest, two views of each, 20 of every
 class to choose on and 50 to test on.
 
-Beside `represent` and `featurize`, without the interpreter's start, stand bare forward passes of as many images that
+Beside `represent` and `featurize`, without the interpreter's start and imports, stand bare forward passes of as many images that
 lie decoded in memory: half of them before, half after, since other work may come and go on the machine. Each figure
 is written as soon as it is there, and what is there is not measured again: a run that was killed goes on.
 """
@@ -147,6 +147,7 @@ def _run(settings: Params, results: Results) -> None:
     layout = artifacts.Layout()
     if not layout.stats.is_file():
         prepare.run(settings)
+    _import_all(settings)
     represented = results.once("represent", lambda: _taken(lambda: represent.run(settings)))
     batches = _batches(settings)
     results.set("passes", sum(batches))
@@ -168,6 +169,12 @@ def _run(settings: Params, results: Results) -> None:
         accuracy = {name: {group: found[name][group] for group in (*GROUPS, "balanced")} for name in settings.rebalance}
         results.set("accuracy", accuracy)
         results.set("champion", found["champion"])
+
+
+def _import_all(settings: Params) -> None:
+    """Import what the stages import when they first need it: timm, and the compiler that PyTorch's optimizers bring."""
+    backbone = settings.represent.backbone.build(_SIZE, pretrained=False)
+    settings.represent.optimizer.build(backbone, torch.nn.Identity())
 
 
 def _batches(settings: Params) -> list[int]:

@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ltrec import artifacts, console, profiling, tracking
 from ltrec.artifacts import SPLITS, Layout
 from ltrec.compute import device as devices
@@ -23,8 +25,6 @@ from ltrec.stages import recording
 from ltrec.training import resume
 
 if TYPE_CHECKING:
-    import torch
-
     from ltrec.config.params import Params
 
 
@@ -88,7 +88,9 @@ def _write_joint_head(
 def _fitted_head(params: Params, place: heads.UnfittedHead, layout: Layout, device: torch.device) -> heads.Head:
     """Return a joint head that is fitted on the feature bank, on the natural distribution of train."""
     train, val = (FeatureBank.open(layout.features(split)).known().to(device) for split in ("train", "val"))
-    head = params.represent.head.build(place.classes, place.dim).to(device)
+    with torch.random.fork_rng(devices=[]):  # whatever was drawn before, as the backbone's weights were
+        torch.default_generator.manual_seed(params.seed)
+        head = params.represent.head.build(place.classes, place.dim).to(device)
     try:
         with precision.fast_float32():
             chosen = params.featurize.probe.fit(head, train, val, seed=params.seed)

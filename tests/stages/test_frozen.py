@@ -180,6 +180,16 @@ def test_another_fit_leaves_the_features_and_changes_the_classifier(params: Buil
     assert LAYOUT.joint.read_bytes() != first
 
 
+@pytest.mark.slow
+def test_the_same_classifier_with_workers_or_without(params: Build, weights: Path) -> None:
+    own = frozen(params, weights)
+    represent.run(own)
+    featurize.run(own)
+    first = LAYOUT.joint.read_bytes()
+    featurize.run(params(represent=own.represent.model_dump(), featurize={"workers": 2}))
+    assert LAYOUT.joint.read_bytes() == first
+
+
 def test_a_fit_that_diverges_names_its_settings(params: Build, weights: Path) -> None:
     own = frozen(params, weights)
     represent.run(own)
