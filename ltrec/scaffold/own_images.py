@@ -26,6 +26,8 @@ _TEST, _VAL = 0.2, 0.1
 _MOST_TEST, _MOST_VAL = 50, 25  # of a class: more would make its figures little surer
 _LEAST = 5  # of a class, where the small ones have it to give
 _UPDATES = 2000  # of a network that begins with nothing
+_ADAMW = "name: adamw, weight_decay: 0.05, decay_all: false, layer_decay: 0.75"
+_LR = 5e-4 / 256  # for each image of a batch, as the field fine-tunes transformers
 _COMMENT_AT = 44
 
 
@@ -147,7 +149,7 @@ def _represent(found: Survey, wishes: Wishes) -> list[_Line]:
     if wishes.backbone is None:
         lines.insert(0, _Line("  # DINOv2 has seen 142 million photographs and knows no classes; 88 MB, Apache 2.0"))
     if name == _DINOV2:
-        lines.append(_Line("  image: {size: 224}", "it was trained at up to 518 px, which takes six times as long"))
+        lines.append(_Line("  image: {size: 224}", "the usual; its own 518 px take seven times as long"))
     if found.short_side < _SMALL:
         lines.append(_Line(f"  # its images are enlarged: half of yours have {found.short_side} px or fewer"))
     epochs = wishes.epochs or 0
@@ -159,7 +161,7 @@ def _represent(found: Survey, wishes: Wishes) -> list[_Line]:
     return [
         *lines,
         _Line("  augment: {crop: {name: resized, area: [0.25, 1.0]}, flip: true, jitter: 0.2}"),
-        _Line("  optimizer: {name: adamw, lr: 1e-4, head_lr: 1e-3, weight_decay: 0.05}", "small steps: it has learnt"),
+        _Line(f"  optimizer: {{{_ADAMW}, lr: {_LR * batch:.3g}}}"),
         _Line("  schedule: {name: cosine, warmup_epochs: 1}" if epochs > 1 else "  schedule: {name: cosine}"),
         _Line(f"  epochs: {epochs}"),
         _Line(f"  batch_size: {batch}", f"{max(1, found.images // batch):,} updates an epoch"),
