@@ -108,9 +108,8 @@ def prepare(
         }
     )
     if memory is not None:
-        remembered = RememberedSplits.of(splits, contents)
-        warn_changed(memory, remembered)
-        remembered.write(memory)
+        warn_changed(memory, splits, contents)
+        RememberedSplits.of(splits, contents).write(memory)
     if settings.cache is not None:
         training_files(layout.cache_list, root, train, folder=project.state_dir() / "cache", workers=settings.workers)
     _say(stats, layout)
