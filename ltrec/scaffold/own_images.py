@@ -18,12 +18,12 @@ from ltrec.scaffold.survey import survey
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ltrec.artifacts import Split
     from ltrec.scaffold.survey import Survey
 
 _DINOV2 = "timm/vit_small_patch14_dinov2.lvd142m"
 _SMALL = 96  # pixels; images below it are enlarged threefold and more for a network of photographs
-_TEST, _VAL = 0.2, 0.1
-_MOST_TEST, _MOST_VAL = 50, 25  # of a class: more would make its figures little surer
+_SHARES: dict[Split, float] = {"val": 0.1, "test": 0.2}
 _LEAST = 5  # of a class, where the small ones have it to give
 _UPDATES = 2000  # of a network that begins with nothing
 _ADAMW = "name: adamw, weight_decay: 0.05, decay_all: false, layer_decay: 0.75"
@@ -110,11 +110,8 @@ def params_text(found: Survey, wishes: Wishes) -> str:
 
 def carved(count: int, found: Survey) -> int:
     """Return about how many of a class's images go into val and test."""
-    test, val = (0 if split in found.given else 1 for split in ("test", "val"))
-    floor = _floor(found)
-    return test * min(max(math.floor(_TEST * count), floor), _MOST_TEST) + val * min(
-        max(math.floor(_VAL * count), floor), _MOST_VAL
-    )
+    shares = [share for split, share in _SHARES.items() if split not in found.given]
+    return sum(max(math.floor(share * count), _floor(found)) for share in shares)
 
 
 def _floor(found: Survey) -> int:
@@ -124,21 +121,22 @@ def _floor(found: Survey) -> int:
 
 
 def _split(found: Survey) -> list[_Line]:
-    missing = [split for split in ("val", "test") if split not in found.given]
+    missing = [split for split in _SHARES if split not in found.given]
     if not missing:
         return [_Line("  # val and test are the folders of these names")]
     floor = _floor(found)
-    shares = {"val": (_VAL, _MOST_VAL), "test": (_TEST, _MOST_TEST)}
-    lines = [_Line("  split:", f"{' and '.join(missing)} are taken from train; more images move few of them")]
-    for split in missing:
-        share, most = shares[split]
-        reason = {
-            "val": f"at least {floor}: what is chosen is chosen on them",
-            "test": f"at most {most}: more of a class would make its figure little surer",
-        }[split]
-        lines.append(_Line(f"    {split}: {{share: {share}, least: {floor}, most: {most}}}", reason))
-    lines.append(_Line("    small_classes: keep", "those with too few are trained on and not tested"))
-    return lines
+    reasons = {"val": "what is chosen is chosen on these", "test": "what is reported is measured on these"}
+    return [
+        _Line("  split:", "taken from train by content: more images move only what `least` must replace"),
+        *(
+            _Line(
+                f"    {split}: {{share: {_SHARES[split]}, least: {floor}}}",
+                f"{reasons[split]}, {floor} of a class or more",
+            )
+            for split in missing
+        ),
+        _Line("    small_classes: keep", "those with too few are trained on and not tested"),
+    ]
 
 
 def _represent(found: Survey, wishes: Wishes) -> list[_Line]:

@@ -93,7 +93,7 @@ def test_small_classes_keep_most_of_what_they_have() -> None:
     for counts in ((400, 90, 30, 16), (60, 20, 8), (40, 5, 4, 3)):
         seen = found(*counts)
         assert all(carved(count, seen) <= count / 2 for count in counts if count > 3)
-    assert carved(400, found(400, 90, 30, 20)) == 50 + 25
+    assert carved(400, found(400, 90, 30, 20)) == 80 + 40
     assert carved(16, found(400, 90, 30, 16)) == 4 + 4
 
 
