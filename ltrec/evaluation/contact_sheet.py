@@ -9,12 +9,14 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from ltrec import artifacts
 from ltrec.console import printable
 from ltrec.data.images.decoding import UnreadableImageError, decode_rgb
+from ltrec.errors import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    Captioned = tuple[Path, Sequence[str]]
+    # An image's file, its title and its path as it is shown.
+    Captioned = tuple[Path, str, str]
 
 _SIDE, _GAP, _LINE = 160, 16, 15  # pixels
 _PAIRS_A_ROW = 3
@@ -23,24 +25,24 @@ _EMPTY = "#dddddd"
 
 
 def draw_pairs(pairs: Sequence[Sequence[Captioned]], file: Path) -> None:
-    """Write a PNG of pairs of images, each with two lines under it; one that cannot be read is an empty square."""
+    """Write a PNG of pairs of images, each over its title and its path; one that cannot be read is an empty square."""
     across, down = 2 * _SIDE + 2 * _GAP, _SIDE + 2 * _LINE + _GAP
     columns = min(len(pairs), _PAIRS_A_ROW)
     page = Image.new("RGB", (columns * across + _GAP, -(-len(pairs) // columns) * down + _GAP), "white")
     for number, pair in enumerate(pairs):
         left, top = _GAP + number % columns * across, _GAP + number // columns * down
-        for side, (path, lines) in enumerate(pair):
-            _paste(page, left + side * (_SIDE + 2), top, path, lines)
+        for side, captioned in enumerate(pair):
+            _paste(page, left + side * (_SIDE + 2), top, *captioned)
     with artifacts.replacing(file) as temporary:
         page.save(temporary, "PNG")
 
 
-def _paste(page: Image.Image, left: int, top: int, path: Path, lines: Sequence[str]) -> None:
-    tile = _tile(path)
+def _paste(page: Image.Image, left: int, top: int, file: Path, title: str, path: str) -> None:
+    tile = _tile(file)
     page.paste(tile, (left + (_SIDE - tile.width) // 2, top + (_SIDE - tile.height) // 2))
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=11)
-    for number, line in enumerate(lines):
-        draw.text((left, top + _SIDE + 2 + number * _LINE), _end_of(printable(line)), fill="black", font=font)
+    for number, line in enumerate((shortened(printable(title), _LONGEST), _end_of(printable(path)))):
+        draw.text((left, top + _SIDE + 2 + number * _LINE), line, fill="black", font=font)
 
 
 def _tile(path: Path) -> Image.Image:

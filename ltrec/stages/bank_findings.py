@@ -128,7 +128,7 @@ def _pair_row(rank: int, pair: Pair, images: _Images, names: Sequence[str]) -> d
 def _pictured(rank: int, pair: Pair, images: _Images, root: Path, names: Sequence[str]) -> list[Captioned]:
     def captioned(row: int) -> Captioned:
         path = images.paths[row]
-        return root / path, (f"{rank}. {images.splits[row]}: {names[int(images.labels[row])]}", path)
+        return root / path, f"{rank}. {images.splits[row]}: {names[int(images.labels[row])]}", path
 
     return [captioned(pair.first), captioned(pair.second)]
 
