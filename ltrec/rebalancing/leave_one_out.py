@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _IMAGES_AT_ONCE = 1024  # as `fit_temperature` takes logits
+_TEMPERATURE_IMAGES = 10_000  # that one number is fitted on; it takes dozens of passes
 
 
 @dataclass(frozen=True)
@@ -56,21 +57,19 @@ def find_suspects(features: Tensor, labels: Tensor) -> Suspects:
         none = torch.empty(0, dtype=torch.int64)
         return Suspects(none, none, none.double(), len(rows))
     sums = _class_sums(features, labels, len(present))
-    blocks = torch.split(rows, _IMAGES_AT_ONCE)
+    directions = F.normalize(sums, dim=1).to(features.dtype)
 
-    def similarities() -> Iterator[Tensor]:
-        directions = F.normalize(sums, dim=1).to(features.dtype)
-        for block in blocks:
+    def similarities(of: Tensor) -> Iterator[Tensor]:
+        for block in torch.split(of, _IMAGES_AT_ONCE):
             yield _without_itself(F.normalize(features[block], dim=1), labels[block], sums, directions)
 
-    logits = LogitBlocks(similarities)
-    temperature, _ = fit_temperature(logits, labels[rows])
+    sample = rows[:: -(-len(rows) // _TEMPERATURE_IMAGES)]
+    temperature, _ = fit_temperature(LogitBlocks(lambda: similarities(sample)), labels[sample])
     guesses, doubts = [], []
-    for block, z in zip(blocks, logits, strict=True):
+    for own, z in zip(torch.split(labels[rows], _IMAGES_AT_ONCE), similarities(rows), strict=True):
         p = (z.double() / temperature).softmax(dim=1)
         guesses.append(z.argmax(dim=1))
-        own = labels[block][:, None]
-        doubts.append(p.scatter(1, own, 0.0).sum(dim=1))  # 1 - p_y would lose the digits of a small doubt
+        doubts.append(p.scatter(1, own[:, None], 0.0).sum(dim=1))  # 1 - p_y would lose the digits of a small doubt
     guess, doubt = torch.cat(guesses), torch.cat(doubts)
     suspect = (guess != labels[rows]).nonzero()[:, 0]
     order = suspect[doubt[suspect].argsort(descending=True, stable=True)]
