@@ -24,7 +24,7 @@ from ltrec.evaluation.report import Report, Result, selected_on
 from ltrec.models import heads
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.head_figures import score_on_val
-from ltrec.stages import recording
+from ltrec.stages import bank_findings, recording
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -57,6 +57,7 @@ def run(params: Params) -> None:
     artifacts.write_text(layout.evaluation / "table.md", report.markdown())
     _write_plot_data(report, layout.plots)
     _draw(settings.plots, layout.plots, layout.plots / "images")
+    bank_findings.write(layout, Path(params.prepare.source.root), report.names, report.groups)
     vega.provide(project.state_dir())
     _record(params, report, layout)
     console.show(report)
@@ -181,7 +182,7 @@ def _record(params: Params, report: Report, layout: Layout) -> None:
         run.params({"evaluate": params.evaluate.model_dump(mode="json")})
         run.tags({"champion": report.champion} | _foundations(report))
         run.metrics(_present(report.metrics(report.champion)))
-        for file in ("metrics.json", "per_class.csv", "table.md"):
+        for file in ("metrics.json", "per_class.csv", "table.md", *bank_findings.TABLES):
             run.file(layout.evaluation / file)
         for image in sorted((layout.plots / "images").glob("*")):
             run.file(image, "plots")

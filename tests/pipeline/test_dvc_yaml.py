@@ -137,6 +137,8 @@ VARIANTS = tuple(stage for stage in STAGES if stage.startswith("rebalance"))
         ("ltrec/rebalancing/head_training.py", ("featurize", *VARIANTS)),
         ("ltrec/evaluation/metrics.py", ("evaluate",)),
         ("ltrec/evaluation/report.py", ("evaluate",)),
+        ("ltrec/rebalancing/leave_one_out.py", ("evaluate",)),
+        ("ltrec/stages/bank_findings.py", ("evaluate",)),
         ("ltrec/serving/onnx_export.py", ("export",)),
     ],
 )
@@ -152,7 +154,15 @@ PREPARED = {
     "represent": ["train.cache.txt", "train.digest.txt", "val.digest.txt"],
     "featurize": ["train.cache.txt", "train.digest.txt", "val.digest.txt", "test.digest.txt"],
     "rebalance": ["train.cache.txt", "train.digest.txt"],
-    "evaluate": ["train.txt", "val.txt", "test.txt", "classes.txt", "val.digest.txt", "test.digest.txt"],
+    "evaluate": [
+        "train.txt",
+        "val.txt",
+        "test.txt",
+        "classes.txt",
+        "train.digest.txt",
+        "val.digest.txt",
+        "test.digest.txt",
+    ],
     "export": ["classes.txt", "train.digest.txt", "val.digest.txt"],
 }
 

@@ -63,6 +63,7 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
     recorder = Recorder()
     monkeypatch.setattr(evaluate.recording, "stage_run", recorder.stage_run)
     monkeypatch.setattr(evaluate.vega, "provide", lambda folder: None)  # noqa: ARG005
+    monkeypatch.setattr(evaluate.bank_findings, "write", lambda *given: None)  # noqa: ARG005 - see test_bank_findings.py
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr(evaluate, "_draw", lambda *given: None)  # noqa: ARG005 - it takes a second
     artifacts.write_text(LAYOUT.classes, "ant\nbee\ncat\n")
