@@ -127,7 +127,7 @@ def _split(found: Survey) -> list[_Line]:
     floor = _floor(found)
     reasons = {"val": "what is chosen is chosen on these", "test": "what is reported is measured on these"}
     return [
-        _Line("  split:", "taken from train by content: more images move only what `least` must replace"),
+        _Line("  split:", "taken from train by content; more images move few"),
         *(
             _Line(
                 f"    {split}: {{share: {_SHARES[split]}, least: {floor}}}",
