@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ltrec import artifacts
 from ltrec.console import printable
-from ltrec.data.images.decoding import UnreadableImageError, decode_rgb
+from ltrec.data.images.decoding import decode_rgb
+from ltrec.data.images.formats import UnreadableImageError
 from ltrec.errors import shortened
 
 if TYPE_CHECKING:
