@@ -5,7 +5,7 @@ fitted on its features. The images are a subset of CIFAR-10's JPEG copies, so th
 need a quarter of an hour: 250 training images of the largest class and 2 of the rarest, two views of each, 20 of every
 class to choose on and 50 to test on.
 
-Beside `represent` and `featurize`, without the interpreter's start and imports, stand bare forward passes of as many images
+Beside `represent` and `featurize`, without the interpreter's start and imports, stand bare forward passes of as many
 images that lie decoded in memory: half of them before, half after, since other work may come and go on the machine.
 Each figure is written as soon as it is there, and what is there is not measured again: a run that was killed goes on.
 """
