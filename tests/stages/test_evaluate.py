@@ -280,7 +280,8 @@ def test_tracking_gets_every_variant_and_the_parent(recorder: Recorder) -> None:
     assert recorder.of("file", "rebalance", "joint") == ["per_class.csv"]
     assert recorder.of("history", "represent") == [("represent", 1)]
     assert {"champion": "crt", "selected_on": "val", "test_set": "the images"} in recorder.of("tags", "evaluate")
-    assert {"metrics.json", "per_class.csv", "table.md", "plots/groups.png"} <= set(recorder.of("file", "evaluate"))
+    wanted = {"metrics.json", "per_class.csv", "table.md", "plots/groups.png", "suspects.csv", "near_duplicates.csv"}
+    assert wanted <= set(recorder.of("file", "evaluate"))
 
 
 def test_folders_of_variants_that_are_named_no_more_go_under_dvc(
