@@ -355,3 +355,18 @@ def test_a_disk_that_takes_nothing_is_one_line(full: bool, tmp_path: Path) -> No
     assert (errors.count("\n"), process.returncode) == (1, 2)
     assert errors.startswith("error: ")
     assert errors.endswith("File too large\n" if full else "Not a directory\n")
+
+
+def test_what_dvc_would_miss_is_said_where_dvc_is_used(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(
+        "seed: 0\nprepare: {source: {kind: folder, root: data}}\nrepresent: {backbone: {name: cifar_resnet8}}\n"
+        "featurize: {}\nrebalance: {joint: {method: joint}}\n"
+    )
+    assert ltrec("params", "check", cwd=tmp_path).stderr.startswith("params.yaml: ok")
+    (tmp_path / "dvc.yaml").touch()
+    warning, ok = ltrec("params", "check", cwd=tmp_path).stderr.splitlines()
+    assert "wants to find evaluate, evaluate.shots, export in it" in warning
+    assert ok.startswith("params.yaml: ok")
+    with (tmp_path / "params.yaml").open("a") as file:
+        file.write("evaluate: {shots: {}}\nexport: {}\n")
+    assert ltrec("params", "check", cwd=tmp_path).stderr.startswith("params.yaml: ok")

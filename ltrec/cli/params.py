@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,10 +29,17 @@ def check(
 ) -> None:
     """Check params.yaml without running anything."""
     from ltrec import console
+    from ltrec.config.params import missing_for_dvc
 
     params = load_params(context)
+    file = context.find_root().obj
     if resolved:
         content = params.model_dump(mode="json")
         content["represent"]["image"] = params.represent.preprocessing().settings()
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
-    console.say(f"{context.find_root().obj}: ok, {len(params.rebalance)} variants: {', '.join(params.rebalance)}")
+    if Path("dvc.yaml").is_file() and (missing := missing_for_dvc(file)):
+        console.warn(
+            f"{file}: `dvc repro` wants to find {', '.join(missing)} in it, also where the defaults are meant"
+            " (`export: {}`); `ltrec run` does not"
+        )
+    console.say(f"{file}: ok, {len(params.rebalance)} variants: {', '.join(params.rebalance)}")

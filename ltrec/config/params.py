@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from ltrec import pipeline
 from ltrec.compute.device import DeterminismName, DeviceName
 from ltrec.config import config_errors, yaml_source
 from ltrec.config.evaluate import EvaluateSettings
@@ -89,6 +90,16 @@ def parse(text: str, name: str = "params.yaml") -> Params:
     return _checked(yaml_source.parse(text, name))
 
 
+def missing_for_dvc(path: Path) -> list[str]:
+    """Return what a valid file leaves to the defaults and DVC wants to find in it, as dotted paths.
+
+    DVC knows no defaults: it stops where the file lacks a parameter that `dvc.yaml` names.
+    """
+    content = json.loads(yaml_source.read(path).content)
+    named = {name for stage in pipeline.stages().values() for name in stage.params if "$" not in name}
+    return [name for name in sorted({*named, "prepare.source.root"}) if not _has(content, name)]
+
+
 @functools.cache
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of `params.yaml`, for editors."""
@@ -113,6 +124,14 @@ def _checked(source: yaml_source.Source) -> Params:
         return Params.model_validate_json(source.content)
     except ValidationError as error:
         raise config_errors.refusal(error, source, json_schema()) from None
+
+
+def _has(content: Any, name: str) -> bool:
+    for key in name.split("."):
+        if not isinstance(content, dict) or key not in content:
+            return False
+        content = content[key]
+    return True
 
 
 def _tagged_unions(node: object) -> Iterator[dict[str, Any]]:

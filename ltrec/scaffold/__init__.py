@@ -38,4 +38,5 @@ def begin(recipe: str, options: Mapping[str, str], file: Path) -> None:
     if root.is_dir():
         git_and_dvc.link_cache(root)
     named = ", ".join(map(str, (file, *written)))
-    console.say(f"init: {named} and {project_files.PLOTS}/ written; now `dvc repro`, or `ltrec run` without DVC")
+    first = "" if root.is_dir() else f" get the data, as the first lines of {file} say, then"
+    console.say(f"init: {named} and {project_files.PLOTS}/ written; now{first} `dvc repro`, or `ltrec run` without DVC")
