@@ -2,7 +2,7 @@
 
 EfficientNet-Lite0 stays as it was trained on ImageNet (`represent.epochs: 0`), at 224 px; the joint classifier is
 fitted on its features. The images are a subset of CIFAR-10's JPEG copies, so that two cores that have other work, too,
-need a quarter of an hour: 1,000 training images of the largest class and 10 of the rarest, two views of each, 20 of every
+need a quarter of an hour: 1,000 training images of the largest class, 10 of the rarest, two views of each, 20 of every
 class to choose on and 50 to test on.
 
 Beside `represent` and `featurize`, without the interpreter's start and imports, stand bare forward passes of as many
@@ -58,9 +58,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="to work in; a killed run goes on from there")
     parser.add_argument("--backbone", default=_BACKBONE, metavar="NAME", help=f"default: {_BACKBONE}")
     parser.add_argument("--images", type=Path, default=_ARCHIVE, metavar="ARCHIVE", help="of CIFAR-10 as image files")
-    parser.add_argument(
-        "--most", type=int, default=1000, metavar="N", help="images of the largest class (default: 1000)"
-    )
+    parser.add_argument("--most", type=int, default=1000, metavar="N", help="of the largest class (default: 1000)")
     parser.add_argument("--test", type=int, default=50, metavar="N", help="test images of each class (default: 50)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the JSON there, too")
     options = parser.parse_args()

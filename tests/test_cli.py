@@ -54,7 +54,8 @@ def test_stage_command_module_section_and_dvc_stage_share_a_name() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     pipeline = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
     assert [name for name in commands if name in STAGES] == STAGES
-    assert sorted(module.name for module in pkgutil.iter_modules(stages.__path__)) == sorted([*STAGES, "recording"])
+    parts_of_stages = ["bank_findings", "recording"]
+    assert sorted(module.name for module in pkgutil.iter_modules(stages.__path__)) == sorted(STAGES + parts_of_stages)
     assert [
         name for name in Params.model_fields if name not in {"seed", "device", "deterministic", "tracking"}
     ] == STAGES
@@ -70,7 +71,7 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert ltrec("--version", cwd=tmp_path).stdout == f"ltrec {__version__}\n"
     text = ltrec("--help", cwd=tmp_path)
     assert text.returncode == 0
-    for command in [*STAGES, "predict", "sync", "init", "checkpoint", "data", "features", "params"]:
+    for command in [*STAGES, "predict", "run", "version", "sync", "init", "checkpoint", "data", "features", "params"]:
         assert re.search(rf"^  {command} +\w[^…]*\.$", text.stdout, re.MULTILINE), f"{command} has a help line"
     assert "..." not in text.stdout.partition("Commands:")[2], "no help line is cut"
 
