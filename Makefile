@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
-NO_GIT := Written by make: there was no Git repository
 # A file's tests share what they set up, so that a file stays with one process.
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -37,10 +36,13 @@ repro: scm $(INSTALLED)
 # A ZIP holds no Git repository, and without one DVC stops unless it is told so.
 scm:
 	@if git rev-parse --git-dir >/dev/null 2>&1; then \
-		! grep -qs "$(NO_GIT)" .dvc/config.local || rm .dvc/config.local; \
-	elif ! test -e .dvc/config.local; then \
+		if grep -qs no_scm .dvc/config.local; then \
+			echo "there is a Git repository now: DVC goes with it"; \
+			sed -i.before '/no_scm/d' .dvc/config.local && rm .dvc/config.local.before; \
+		fi; \
+	elif ! grep -qs no_scm .dvc/config.local; then \
 		echo "no Git repository here: DVC goes without (git init brings dvc exp and comparing commits back)"; \
-		printf '# $(NO_GIT)\n[core]\n    no_scm = true\n' > .dvc/config.local; \
+		printf '[core]\n    no_scm = true\n' >> .dvc/config.local; \
 	fi
 
 lint: $(INSTALLED)

@@ -6,6 +6,7 @@ In a checkout the file stands beside the package, in an installed wheel it lies 
 from __future__ import annotations
 
 import functools
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +84,16 @@ def write_digests() -> None:
 
 
 def files_below(part: Path) -> list[Path]:
-    """Return a file itself, or all files below a folder, in the order of their paths."""
-    return sorted(file for file in part.rglob("*") if file.is_file()) if part.is_dir() else [part]
+    """Return a file itself, or all files below a folder, links followed, in the order of their paths."""
+    if not part.is_dir():
+        return [part]
+    found, seen = list[Path](), set[str]()
+    for folder, folders, names in os.walk(part, followlinks=True):
+        # A link to a folder above it would lead round and round.
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in seen]  # noqa: PTH118
+        seen |= {os.path.realpath(os.path.join(folder, name)) for name in folders}  # noqa: PTH118
+        found += [Path(folder, name) for name in names]
+    return sorted(file for file in found if file.is_file())
 
 
 @functools.cache
@@ -96,9 +105,11 @@ def _code_digest(names: tuple[str, ...], method: str | None, package: Path) -> s
 
 
 def _modules(part: str, method: str | None, package: Path) -> list[Path]:
-    """Return the modules that a dependency on code stands for; without a method, one on its module is on the folder."""
+    """Return the files that a dependency on code stands for; without a method, one on its module is on the folder."""
     path = package.parent / (part.partition("/$")[0] if method is None else part.replace(_METHOD, method))
-    return [path] if path.is_file() else list(path.rglob("*.py"))
+    if path.is_file():
+        return [path]
+    return [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
 
 
 @functools.cache

@@ -12,14 +12,15 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltrec import artifacts, console, pipeline, project
+from ltrec.config.params import load
+from ltrec.errors import UserError
 from ltrec.process import STARTED_BY_RUN
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ltrec.config.params import Params
 
 _GRACE = 5.0  # seconds that an interrupted stage has to end by itself
@@ -45,9 +46,13 @@ def run(params: Params, params_file: Path, *, force: bool = False) -> int:
         params: The parameters, as `params_file` has them.
         params_file: Their file.
         force: Whether to run all stages.
+
+    Raises:
+        UserError: Another run is at work here, or a step's parameters were changed while it ran.
     """
-    memory = _Memory(project.state_dir() / "run.json")
-    with project.lock(project.state_dir() / "run.lock", patience=0):
+    folder = Path(".ltrec")
+    memory = _Memory(folder / "run.json")
+    with project.lock(folder / "run.lock", patience=0):
         for step in steps(params):
             if not force and memory.is_up_to_date(step):
                 console.say(f"run: {step.name} is up to date")
@@ -55,6 +60,8 @@ def run(params: Params, params_file: Path, *, force: bool = False) -> int:
             console.say(f"run: {step.name}")
             if code := _finish(step, params_file):
                 return code
+            if step.params not in (other.params for other in steps(load(params_file)) if other.name == step.name):
+                raise UserError(f"has changed while {step.name} ran; run it again", where=str(params_file))
             memory.remember(step)
     return 0
 
@@ -153,7 +160,7 @@ class _Memory:
 
         The photographs, of which there may be many, go by size and time of change.
         """
-        path = project.root() / name
+        path = Path(name)
         if not path.exists():
             return None
         by_content = name.startswith("artifacts/")

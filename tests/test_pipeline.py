@@ -47,7 +47,9 @@ def test_the_code_digest_is_of_what_a_stage_depends_on(tmp_path: Path) -> None:
     assert changed(lambda: (package / "represent.py").rename(package / "train.py")) == [True, False, True]
     assert changed(lambda: (package / "methods/crt.py").write_text("1")) == [False, True, True]
     assert changed(lambda: (package / "cli.py").write_text("1")) == [False, False, False]
-    assert changed((package / "parts/notes.txt").touch) == [False, False, False]
+    assert changed((package / "parts/notes.txt").touch) == [True, False, True], "as DVC sees a folder"
+    (package / "parts/__pycache__").mkdir()
+    assert changed((package / "parts/__pycache__/one.pyc").touch) == [False, False, False]
 
 
 def test_editing_a_help_text_leaves_the_digest_of_the_training(tmp_path: Path) -> None:

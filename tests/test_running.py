@@ -10,6 +10,7 @@ import pytest
 
 from ltrec import pipeline, running
 from ltrec.config import params
+from ltrec.errors import UserError
 
 if TYPE_CHECKING:
     from ltrec.config.params import Params
@@ -29,7 +30,9 @@ class Runs:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.names: list[str] = []
         self.fails: str | None = None
+        self.current = (1, 1)
         monkeypatch.setattr(running, "_finish", self._finish)
+        monkeypatch.setattr(running, "load", lambda _: settings(*self.current))
 
     def _finish(self, step: Step, _params_file: Path) -> int:
         self.names.append(step.name)
@@ -44,6 +47,7 @@ class Runs:
     def of(self, epochs: int = 1, head: int = 1, *, force: bool = False) -> tuple[int, list[str]]:
         """Return the exit code of `ltrec run`, and the stages that ran."""
         self.names.clear()
+        self.current = (epochs, head)
         return running.run(settings(epochs, head), Path("params.yaml"), force=force), list(self.names)
 
 
@@ -147,3 +151,23 @@ def test_ctrl_c_waits_for_the_stage_and_then_ends_it(ends_by_itself: bool, monke
         running._finish(running.steps(settings())[0], Path("params.yaml"))
     assert stage.waits == 2
     assert stage.told
+
+
+def test_parameters_that_change_while_a_step_runs_are_not_taken_for_its_own(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "load", lambda _: settings(epochs=3))
+    with pytest.raises(UserError, match=r"params\.yaml: has changed while represent ran; run it again"):
+        runs.of(epochs=1)
+    monkeypatch.setattr(running, "load", lambda _: settings(epochs=1))
+    assert runs.of(epochs=1) == (0, ALL[1:])
+
+
+def test_images_behind_links_are_seen(runs: Runs, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Path("data/owl").symlink_to(elsewhere)
+    Path("data/owl/round").symlink_to(tmp_path / "data")
+    runs.of()
+    (elsewhere / "0.jpg").write_text("an owl")
+    assert runs.of() == (0, ["prepare"])

@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from ltrec.errors import UserError
+
 if TYPE_CHECKING:
     from torch import nn
+
+_MOST_OF_TOP, _MOST_OF_PART = 0.5, 0.96  # AlexNet's linear layers, one part, hold 95 %
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,30 @@ class Depths:
 
 
 def depths(backbone: nn.Module) -> Depths:
-    """Return the parts of a backbone."""
+    """Return the parts of a backbone.
+
+    Raises:
+        UserError: Nearly all of it would be one part, or its top: it is built in a way that is not understood here.
+    """
     parameters = [name for name, _ in backbone.named_parameters()]
     if blocks := _repeated_blocks(backbone):
-        return _around(blocks, parameters)
-    return Depths(_with_layers_joined(_named_parts(backbone, parameters), parameters), [])
+        found = _around(blocks, parameters)
+    else:
+        found = Depths(_with_layers_joined(_named_parts(backbone, parameters), parameters), [])
+    _require_told_apart(found, backbone)
+    return found
+
+
+def _require_told_apart(found: Depths, backbone: nn.Module) -> None:
+    sizes = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
+    for part, most in [(found.top, _MOST_OF_TOP), *((part, _MOST_OF_PART) for part in found.parts)]:
+        share = sum(size for name, size in sizes.items() if within(name, part)) / max(sum(sizes.values()), 1)
+        if share > most and len(sizes) > len(part):
+            raise UserError(
+                f"the depth of this backbone's parts cannot be told: {part[-1]} and what goes with it hold {share:.0%}"
+                " of its parameters; allowed for it: freeze: {by: name}, and no layer_decay",
+                where="params.yaml: represent",
+            )
 
 
 def within(name: str, parts: list[str]) -> bool:

@@ -119,7 +119,7 @@ class TimmBackbone(Pretrainable):
             UserError: They are another network's.
         """
         architecture = _timm().models.model_entrypoint(self._timms_name)
-        # By this name each of timm's modules has what reads all files that were ever published for it.
+        # By this name most of timm's modules have what reads files of other makes; a few families want more than that.
         translate = getattr(sys.modules[architecture.__module__], "checkpoint_filter_fn", None)
         try:
             return tensors if translate is None else translate(dict(tensors), body)

@@ -26,9 +26,8 @@ def begin(recipe: str, options: Mapping[str, str], file: Path) -> None:
     own = recipe == recipes.OWN_IMAGES
     text = own_images.chosen(options) if own else recipes.find(recipe).text(options)
     checked = params.parse(text, "init")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8", newline="\n")
-    if file != project_files.PARAMS or project_files.PIPELINE.exists():
+    if file != project_files.PARAMS or (project_files.PIPELINE.exists() and git_and_dvc.begun()):
+        _write(file, text)
         console.say(f"init: {file} written; `ltrec params check` checks it")
         return
     root = Path(checked.prepare.source.root)
@@ -37,6 +36,12 @@ def begin(recipe: str, options: Mapping[str, str], file: Path) -> None:
     project_files.write_templates()
     if root.is_dir():
         git_and_dvc.link_cache(root)
+    _write(file, text)  # last, so that what failed before may be tried again
     named = ", ".join(map(str, (file, *written)))
     first = "" if root.is_dir() else f" get the data, as the first lines of {file} say, then"
     console.say(f"init: {named} and {project_files.PLOTS}/ written; now{first} `dvc repro`, or `ltrec run` without DVC")
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8", newline="\n")

@@ -25,6 +25,11 @@ _LINKS = {
 _SETTINGS = {"core.analytics": "false", "core.autostage": "false", "plots.html_template": f"plots/{PAGE}"}
 
 
+def begun() -> bool:
+    """Return whether DVC is initialised in the current folder."""
+    return (_DVC / "config").is_file()
+
+
 def begin() -> None:
     """Initialise Git and DVC in the current folder where they are not, and say so.
 
@@ -35,8 +40,8 @@ def begin() -> None:
     if folder is None and shutil.which("git"):
         _run("git", "init", "--quiet")
         folder = str(Path.cwd())
-        console.say("init: a Git repository begun here")
-    if _DVC.is_dir() and (_DVC / "config").is_file():
+        console.say("init: a Git repository begun here; commit once before `dvc exp`")
+    if begun():
         return
     if folder is None:
         console.say("init: there is no Git: DVC does without, and without `dvc exp` and comparisons of commits")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +19,8 @@ from ltrec.scaffold.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from ltrec.artifacts import Split
     from ltrec.scaffold.survey import Survey
@@ -70,13 +74,27 @@ def chosen(options: Mapping[str, str]) -> str:
     epochs = options.get("epochs")
     if epochs is not None and not re.fullmatch("[0-9]{1,5}", epochs):
         raise UserError(f"must be a whole number of epochs from 0 on, got {epochs}", where="--epochs")
-    found = survey(options.get("data", "data"))
+    found = survey(_root(options.get("data", "data")))
     console.say(
         f"init: {len(found.classes)} classes, {found.images:,} images, {min(found.counts):,} to {max(found.counts):,} a"
         f" class, half of them with a short side of {found.short_side} px or less"
     )
     wishes = Wishes(options.get("backbone"), options.get("weights"), None if epochs is None else int(epochs))
     return params_text(found, wishes)
+
+
+def _root(data: str) -> str:
+    """Return a folder of images as the project names it: relative to it, where it lies inside.
+
+    Raises:
+        UserError: It is the project's folder, or holds it.
+    """
+    here, there = Path.cwd(), Path(os.path.abspath(data))  # noqa: PTH100 - links stay as they are
+    if here.resolve().is_relative_to(there.resolve()):
+        raise UserError(
+            f"the project would lie among its own images; begin in the folder above them, got {data}", where="--data"
+        )
+    return there.relative_to(here).as_posix() if there.is_relative_to(here) else data
 
 
 def params_text(found: Survey, wishes: Wishes) -> str:
@@ -109,8 +127,10 @@ def params_text(found: Survey, wishes: Wishes) -> str:
 
 
 def carved(count: int, found: Survey) -> int:
-    """Return about how many of a class's images go into val and test."""
+    """Return about how many of a class's images go into val and test: none of a class that is too small to give."""
     shares = [share for split, share in _SHARES.items() if split not in found.given]
+    if count <= len(shares) * _floor(found):
+        return 0
     return sum(max(math.floor(share * count), _floor(found)) for share in shares)
 
 
@@ -170,7 +190,8 @@ def _small_images(found: Survey, wishes: Wishes) -> list[_Line]:
     """Return the training of a small network from nothing: networks of photographs see little in small images."""
     size = 16 if found.short_side <= 16 else 32 if found.short_side <= 48 else 64
     batch = _batch(found.images)
-    epochs = wishes.epochs or min(200, max(30, math.ceil(_UPDATES * batch / found.images)))
+    fitting = min(200, max(30, math.ceil(_UPDATES * batch / found.images)))
+    epochs = fitting if wishes.epochs is None else wishes.epochs
     return [
         _Line("  backbone: {name: cifar_resnet20}", "small images: a small network, from nothing"),
         _Line(f"  image: {{size: {size}, resize: {size}, interpolation: bicubic}}"),
@@ -184,7 +205,7 @@ def _small_images(found: Survey, wishes: Wishes) -> list[_Line]:
 def _weights(name: str, wished: str | None) -> str:
     """Return the weights to begin with, as YAML: a published network's own, if no others are wished for."""
     if wished is not None:
-        return _scalar(wished)
+        return "null" if wished == "null" else _scalar(wished)
     if name.startswith("timm/"):
         return "pretrained"
     return "null" if name.startswith(("cifar_", "resnet10", "resnext101_32x4d", "resnext152")) else "DEFAULT"
@@ -192,7 +213,7 @@ def _weights(name: str, wished: str | None) -> str:
 
 def _scalar(text: str) -> str:
     """Return a text as YAML, in quotes where it needs them."""
-    plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", text) and text not in {"null", "true", "false"}
+    plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", text) and text.lower() not in {"null", "true", "false"}
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
@@ -204,10 +225,19 @@ def _shots(found: Survey) -> _Line:
     """Return the thresholds of the shot groups: the usual ones, or thirds of the classes where a group has none."""
     trained = np.array([count - carved(count, found) for count in found.counts])
     usual = ShotSettings()
-    if len(trained) < 3 or len(set(shot_groups(trained, usual.many_above, usual.few_below))) == 3:
+    if _three_groups(trained, usual.many_above, usual.few_below):
         return _Line(f"  shots: {{many_above: {usual.many_above}, few_below: {usual.few_below}}}", "the usual ones")
     few_below, many_above = (max(1, math.ceil(cut)) for cut in np.quantile(trained, [1 / 3, 2 / 3]))
+    if not _three_groups(trained, many_above, few_below):
+        return _Line(
+            f"  shots: {{many_above: {usual.many_above}, few_below: {usual.few_below}}}",
+            "the usual ones; the classes are too few or too even for three groups",
+        )
     return _Line(
         f"  shots: {{many_above: {many_above}, few_below: {few_below}}}",
         f"thirds: with {usual.many_above} and {usual.few_below} a group would be empty",
     )
+
+
+def _three_groups(trained: NDArray[np.int64], many_above: int, few_below: int) -> bool:
+    return len(set(shot_groups(trained, many_above, few_below))) == 3

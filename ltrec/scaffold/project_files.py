@@ -74,7 +74,8 @@ def require_free(params: Path) -> None:
 def files(data: Path) -> list[NewFile]:
     """Return the files of a project whose images lie in `data`, relative to the project or absolute."""
     inside = not data.is_absolute() and ".." not in data.parts
-    ignored = [*([f"/{data.as_posix()}"] if inside else []), *_IGNORED_BY_GIT]
+    pattern = re.sub(r"([\\*?\[ ])", r"\\\1", data.as_posix())
+    ignored = [*([f"/{pattern}"] if inside else []), *_IGNORED_BY_GIT]
     return [
         NewFile(PIPELINE, pipeline_text()),
         NewFile(Path(".gitignore"), "".join(f"{line}\n" for line in ignored), lines_count=True),

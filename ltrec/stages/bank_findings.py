@@ -12,6 +12,7 @@ import torch
 from ltrec import artifacts, console
 from ltrec.artifacts import SPLITS
 from ltrec.data.image_lists import read_list
+from ltrec.data.images.repair import kept_truncated
 from ltrec.evaluation.contact_sheet import draw_pairs
 from ltrec.evaluation.near_duplicates import find_near_duplicates
 from ltrec.rebalancing.feature_bank import FeatureBank
@@ -72,7 +73,7 @@ def write(layout: Layout, root: Path, names: Sequence[str], groups: NDArray[np.s
         shown = [
             _pictured(rank, pair, images, root, names) for rank, pair in enumerate(pairs[:_MOST_PICTURES], start=1)
         ]
-        draw_pairs(shown, pictures)
+        draw_pairs(shown, pictures, truncated={root / path for path in kept_truncated(layout.stats)})
         _warn_of(pairs, images, pictures)
 
 
@@ -80,9 +81,11 @@ def _read(layout: Layout, classes: int) -> _Images:
     paths: list[str] = []
     splits: list[str] = []
     labels, features, seen = [], [], set[str]()
+    network = FeatureBank.open(layout.features("test")).header.get("representation")
+    of_one_network = {} if network is None else {"representation": network}  # None: of imported features
     for split in SPLITS:
         listed, file = read_list(layout.split_list(split), classes, unknown=split != "train"), layout.features(split)
-        bank = FeatureBank.open(file, images=layout.split_digest(split))
+        bank = FeatureBank.open(file, images=layout.split_digest(split), **of_one_network)
         bank.require_images_of(listed, layout.split_list(split), where=str(file))
         # Val may be the test images on purpose, and no image is a duplicate of itself.
         kept = (listed.labels != artifacts.UNKNOWN) & np.array([path not in seen for path in listed.paths])
@@ -91,7 +94,8 @@ def _read(layout: Layout, classes: int) -> _Images:
         paths += known.paths
         splits += [split] * len(known)
         labels.append(bank.labels[torch.from_numpy(kept)])
-        features.append(bank.plain[torch.from_numpy(kept)])
+        # As it lies in the file, where all are kept: banks may be large.
+        features.append(bank.plain if kept.all() else bank.plain[torch.from_numpy(kept)])
     return _Images(tuple(paths), tuple(splits), torch.cat(labels), torch.cat(features))
 
 

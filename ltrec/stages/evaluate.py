@@ -196,20 +196,30 @@ def _foundations(report: Report) -> dict[str, str]:
 def _warn_of_another_test_set(report: Report, file: Path) -> None:
     """Say that the figures do not compare with those of the commit, which `dvc metrics diff` shows beside them.
 
-    Where there is no commit of them, they are compared with the file's as it is.
+    Where there is no commit of them, they are compared with those of the last evaluation, which `.ltrec/` remembers:
+    DVC removes the file before the stage runs.
     """
-    before, where = project.committed(file), f"the last commit's {file}"
-    if before is None and file.is_file():
-        before, where = file.read_text(encoding="utf-8"), f"the last {file}"
-    try:
-        earlier = None if before is None else json.loads(before).get("test_set")
-    except (ValueError, AttributeError):
-        return
+    memory = project.state_dir() / "evaluate" / "test_set.txt"
+    committed = project.committed(file)
+    if committed is not None:
+        earlier, where = _test_set(committed), f"the last commit's {file}"
+    else:
+        earlier, where = memory.read_text(encoding="utf-8").strip() if memory.is_file() else None, "the last evaluation"
     if earlier and earlier != report.test_set:
         console.warn(
             f"evaluate: {where} stands on other test images, or other labels of them: its figures and these are not"
             " comparable"
         )
+    artifacts.write_text(memory, f"{report.test_set}\n")
+
+
+def _test_set(metrics: str) -> str | None:
+    """Return what a `metrics.json` says of its test images; None where it says nothing."""
+    try:
+        found = json.loads(metrics).get("test_set")
+    except (ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _present(figures: Mapping[str, float | None]) -> dict[str, float]:

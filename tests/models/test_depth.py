@@ -7,6 +7,7 @@ import timm
 import torch
 from torch import nn
 
+from ltrec.errors import UserError
 from ltrec.models.backbones import CifarResNetBackbone, TorchvisionBackbone
 from ltrec.models.depth import Depths, depths
 
@@ -86,3 +87,17 @@ def test_every_parameter_is_in_one_part_and_depth_falls_along_the_network(name: 
 def test_a_network_of_single_layers_has_a_part_for_each() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     assert depths(plain) == Depths([["0"], ["2"], ["4"]], [])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "edgenext_xx_small",  # only its first stage is a stack of equal blocks: the rest would be the top
+        "cspresnet50",  # its stages are no sequences of PyTorch's: all would be one part
+    ],
+)
+def test_what_is_built_otherwise_is_refused(name: str) -> None:
+    with torch.device("meta"):
+        network = timm.create_model(name, num_classes=0)
+    with pytest.raises(UserError, match=r"represent: the depth of .* hold \d+% of its parameters; allowed .*by: name"):
+        depths(network)

@@ -161,3 +161,31 @@ def test_an_unknown_backbone_writes_nothing(tmp_path: Path) -> None:
     assert "represent.backbone" in done.stderr.splitlines()[-1]
     assert "resnet50" in done.stderr.splitlines()[-1]
     assert [file.name for file in tmp_path.iterdir()] == ["data"]
+
+
+def test_the_project_does_not_lie_among_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "photos", "heron", 2)
+    write(tmp_path / "photos", "owl", 2)
+    monkeypatch.chdir(tmp_path / "photos")
+    for data in (".", "..", str(tmp_path / "photos")):
+        with pytest.raises(UserError, match="--data: the project would lie among its own images"):
+            chosen({"data": data})
+    monkeypatch.chdir(tmp_path)
+    assert "root: photos}" in chosen({"data": str(tmp_path / "photos")}), "relative, where it lies inside"
+
+
+def test_what_the_user_says_is_taken_literally() -> None:
+    small = found(50, 20, short_side=20)
+    assert parsed(small, Wishes(epochs=0)).represent.epochs == 0
+    assert parsed(found(50, 20), Wishes("timm/resnet18.a1_in1k", "null")).represent.backbone.weights is None
+    for name in ("True", "null", "007", "a: b"):
+        named = Survey(name, ("a", "b"), (9, 9), frozenset({"train"}), 480)
+        assert parsed(named).prepare.source.root == name
+
+
+def test_classes_too_small_to_give_count_whole() -> None:
+    assert carved(1, found(500, 1, 1)) == 0
+    shots = parsed(found(*[500], *[1] * 30)).evaluate.shots
+    assert (shots.many_above, shots.few_below) == (100, 20)
+    even = params_text(found(*[30] * 10), NOTHING)
+    assert "too few or too even for three groups" in even

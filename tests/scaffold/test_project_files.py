@@ -82,3 +82,8 @@ def test_parameters_or_another_pipeline_are_in_the_way() -> None:
     Path("params.yaml").touch()
     with pytest.raises(UserError, match=r"params\.yaml: exists and stays as it is; move it away"):
         project_files.require_free(Path("params.yaml"))
+
+
+def test_odd_names_are_ignored_as_they_are() -> None:
+    (gitignore,) = (file for file in project_files.files(Path("ph [1]*")) if file.path.name == ".gitignore")
+    assert gitignore.text.splitlines()[0] == r"/ph\ \[1]\*"

@@ -16,6 +16,7 @@ from ltrec.data.downloads.digits import write_digits
 from ltrec.data.image_lists import ImageList, list_text, read_classes, read_list
 from ltrec.errors import UserError
 from ltrec.rebalancing import feature_bank
+from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.stages import bank_findings, evaluate, featurize, prepare, rebalance, represent
 from tests.stages.conftest import inside
 
@@ -125,6 +126,17 @@ def test_val_that_is_the_test_images_has_no_duplicates() -> None:
 def test_a_bank_of_other_images_is_refused() -> None:
     artifacts.write_text(LAYOUT.split_list("train"), "train/0.png 1\n")
     with pytest.raises(UserError, match=r"train\.safetensors: holds features of other images .*`ltrec featurize`"):
+        write()
+
+
+def test_banks_of_two_networks_are_refused() -> None:
+    # An interrupted `ltrec featurize` leaves the old bank of test beside the new one of train.
+    for split, network in (("train", "new"), ("val", "old"), ("test", "old")):
+        bank = FeatureBank.open(LAYOUT.features(split))
+        header = bank.header | {"representation": network}
+        with feature_bank.writing(LAYOUT.features(split), bank.labels.numpy(), views=1, dim=4, header=header) as file:
+            file[0] = bank.plain.numpy()
+    with pytest.raises(UserError, match=r"train\.safetensors: belongs to another network .*`ltrec featurize`"):
         write()
 
 

@@ -327,7 +327,7 @@ def test_figures_on_another_test_set_are_said_not_to_compare(
 
     assert "comparable" not in on("first")
     assert "comparable" not in on("first")
-    assert on("second").count("the last artifacts/evaluate/metrics.json stands on other test images") == 1
+    assert on("second").count("the last evaluation stands on other test images") == 1
     committed = json.dumps({"test_set": "first"})
     monkeypatch.setattr(evaluate.project, "committed", lambda file: committed if file.name == "metrics.json" else None)
     assert "comparable" not in on("first")
