@@ -117,8 +117,9 @@ def params_text(found: Survey, wishes: Wishes) -> str:
         ],
         [
             _Line("rebalance:"), _Line("  joint: {method: joint}", "what the others are compared with"),
-            _Line("  ncm: {method: ncm}"), _Line("  crt: {method: crt}"), _Line("  tau_norm: {method: tau_norm}"),
-            _Line("  lws: {method: lws, weight_decay: 0.0}"),
+            _Line("  ncm: {method: ncm}"), _Line("  crt: {method: crt, epochs: 10, lr: 0.1}"),
+            _Line("  tau_norm: {method: tau_norm}"),
+            _Line("  lws: {method: lws, epochs: 5, lr: 0.1, weight_decay: 0.0}"),
         ],
         [_Line("evaluate:"), _shots(found)],
         [_Line("export:"), _Line("  variant: champion", "the best on val")],

@@ -189,3 +189,11 @@ def test_classes_too_small_to_give_count_whole() -> None:
     assert (shots.many_above, shots.few_below) == (100, 20)
     even = params_text(found(*[30] * 10), NOTHING)
     assert "too few or too even for three groups" in even
+
+
+def test_an_experiment_finds_the_learning_rates_to_set() -> None:
+    # `dvc exp run -S rebalance.crt.lr=…` overrides what is there, and refuses what is not.
+    text = params_text(found(400, 90, 30, 16), NOTHING)
+    rebalance = parsed(found(400, 90, 30, 16)).rebalance
+    for name in ("crt", "lws"):
+        assert f"  {name}: {{method: {name}, epochs: {rebalance[name].epochs}, lr: 0.1" in text  # type: ignore[union-attr]
