@@ -87,11 +87,11 @@ def files_below(part: Path) -> list[Path]:
     """Return a file itself, or all files below a folder, links followed, in the order of their paths."""
     if not part.is_dir():
         return [part]
-    found, seen = list[Path](), set[str]()
+    found, seen = list[Path](), {part.resolve()}
     for folder, folders, names in os.walk(part, followlinks=True):
         # A link to a folder above it would lead round and round.
-        folders[:] = [name for name in folders if os.path.realpath(os.path.join(folder, name)) not in seen]  # noqa: PTH118
-        seen |= {os.path.realpath(os.path.join(folder, name)) for name in folders}  # noqa: PTH118
+        folders[:] = [name for name in sorted(folders) if Path(folder, name).resolve() not in seen]
+        seen |= {Path(folder, name).resolve() for name in folders}
         found += [Path(folder, name) for name in names]
     return sorted(file for file in found if file.is_file())
 
@@ -107,9 +107,7 @@ def _code_digest(names: tuple[str, ...], method: str | None, package: Path) -> s
 def _modules(part: str, method: str | None, package: Path) -> list[Path]:
     """Return the files that a dependency on code stands for; without a method, one on its module is on the folder."""
     path = package.parent / (part.partition("/$")[0] if method is None else part.replace(_METHOD, method))
-    if path.is_file():
-        return [path]
-    return [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    return [file for file in files_below(path) if file.is_file() and "__pycache__" not in file.parts]
 
 
 @functools.cache

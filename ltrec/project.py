@@ -57,7 +57,7 @@ def git_state() -> GitState:
 
 def committed(file: Path) -> str | None:
     """Return the text that a file has in the commit that is checked out; None where it has none, or there is no Git."""
-    return _git(Path.cwd(), "show", f"HEAD:./{file.as_posix()}")
+    return git(Path.cwd(), "show", f"HEAD:./{file.as_posix()}")
 
 
 @contextlib.contextmanager
@@ -112,12 +112,13 @@ def _holder(path: Path) -> str:
 
 @functools.cache
 def _git_state(folder: Path) -> GitState:
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    commit = git(folder, "rev-parse", "HEAD")
+    changes = git(folder, "status", "--porcelain", "--untracked-files=no")
     return GitState(commit or None, None if changes is None else bool(changes))
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def git(folder: Path, *arguments: str) -> str | None:
+    """Return what Git answers in a folder; None where there is no Git or no repository, or where it refuses."""
     try:
         result = subprocess.run(  # noqa: S603 - fixed arguments
             ["git", *arguments],  # noqa: S607 - the user's own git

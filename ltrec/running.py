@@ -104,16 +104,8 @@ def _value(content: Any, path: str) -> Any:
 
 def _finish(step: Step, params_file: Path) -> int:
     """Run a step to its end and return its exit code; Ctrl-C ends it as if it ran alone."""
-    arguments = [
-        sys.executable,
-        "-P",
-        "-m",
-        "ltrec",
-        *console.verbosity_options(),
-        "--params",
-        str(params_file),
-        *step.command,
-    ]
+    options = [*console.verbosity_options(), "--params", str(params_file)]
+    arguments = [sys.executable, "-P", "-m", "ltrec", *options, *step.command]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), STARTED_BY_RUN: "1"}
     with subprocess.Popen(arguments, env=environment) as process:  # noqa: S603 - our own module
         try:

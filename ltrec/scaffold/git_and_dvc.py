@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ltrec import console
+from ltrec import console, project
 from ltrec.errors import UserError, one_line
 from ltrec.scaffold.project_files import PAGE
 
@@ -36,7 +36,7 @@ def begin() -> None:
     Raises:
         UserError: Git or DVC refuse; what they say is in the message.
     """
-    folder = _git("rev-parse", "--show-toplevel")
+    folder = project.git(Path.cwd(), "rev-parse", "--show-toplevel")
     if folder is None and shutil.which("git"):
         _run("git", "init", "--quiet")
         folder = str(Path.cwd())
@@ -80,15 +80,6 @@ def _can(kind: str, data: Path) -> bool:
                 fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
         return True
     return False
-
-
-def _git(*arguments: str) -> str | None:
-    """Return what Git answers; None where there is no Git, or no repository."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _dvc(*arguments: str, code: int | None = 0) -> str:

@@ -8,13 +8,17 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from ltrec import console
 from ltrec.data.shot_groups import ShotSettings, shot_groups
 from ltrec.errors import UserError
+from ltrec.models import timm_names
+from ltrec.models.backbones import BackboneSettings, TorchvisionBackbone
+from ltrec.models.timm_backbones import TimmBackbone
 from ltrec.scaffold.survey import survey
 
 if TYPE_CHECKING:
@@ -207,9 +211,13 @@ def _weights(name: str, wished: str | None) -> str:
     """Return the weights to begin with, as YAML: a published network's own, if no others are wished for."""
     if wished is not None:
         return "null" if wished == "null" else _scalar(wished)
-    if name.startswith("timm/"):
-        return "pretrained"
-    return "null" if name.startswith(("cifar_", "resnet10", "resnext101_32x4d", "resnext152")) else "DEFAULT"
+    try:
+        backbone = TypeAdapter[Any](BackboneSettings).validate_python({"name": name})
+    except ValidationError:  # which is explained where the parameters are checked
+        return "null"
+    if isinstance(backbone, TimmBackbone):
+        return "pretrained" if timm_names.has_weights(name) else "null"
+    return "DEFAULT" if isinstance(backbone, TorchvisionBackbone) else "null"
 
 
 def _scalar(text: str) -> str:

@@ -50,7 +50,7 @@ def test_below_a_repository_and_without_git(
     alone = tmp_path / "alone"
     alone.mkdir()
     monkeypatch.chdir(alone)
-    monkeypatch.setattr(git_and_dvc, "_git", lambda *_: None)
+    monkeypatch.setattr(git_and_dvc.project, "git", lambda *_: None)
     monkeypatch.setattr(git_and_dvc.shutil, "which", lambda _: None)
     capfd.readouterr()
     git_and_dvc.begin()

@@ -62,6 +62,8 @@ def test_small_images_train_a_small_network() -> None:
     ("backbone", "weights", "expected"),
     [
         ("resnet50", None, "DEFAULT"),
+        ("resnet101", None, "DEFAULT"),
+        ("resnext101_32x4d", None, None),
         ("cifar_resnet32", None, None),
         ("resnet10", None, None),
         ("timm/convnext_tiny.fb_in1k", None, "pretrained"),

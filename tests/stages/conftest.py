@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ltrec.artifacts import Layout
 from ltrec.config.params import Params
 
 if TYPE_CHECKING:
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 # 15, 9 and 4 remain for training.
 COUNTS = {"red": 20, "green": 14, "blue": 9}
 METHODS = ("joint", "ncm", "crt", "tau_norm", "lws", "learnable_tau")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "artifacts")
 
 
 def build_params(**sections: dict[str, Any]) -> Params:

@@ -25,16 +25,6 @@ from ltrec.stages import prepare as stage
 Stats = dict[str, Any]
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "artifacts")
-
-
 def write_images(root: Path, **counts: int) -> None:
     """So many distinct images in each folder; `__` in a name stands for `/`."""
     for name, count in counts.items():

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ltrec.artifacts import Layout
 from ltrec.config.prepare import PrepareSettings
 from ltrec.data.image_lists import read_classes
 from ltrec.data.images import formats
@@ -18,15 +17,7 @@ from tests.stages.test_prepare import prepare, write_images
 if TYPE_CHECKING:
     from pathlib import Path
 
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(tmp_path / "artifacts")
+    from ltrec.artifacts import Layout
 
 
 def phone_photographs(folder: Path, count: int, *, damaged: bool) -> None:
