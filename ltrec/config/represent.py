@@ -17,7 +17,7 @@ from ltrec.training.losses import LossSettings
 from ltrec.training.losses.base import refuse_double_correction
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
-from ltrec.training.samplers import InstanceBalanced, SamplerSettings
+from ltrec.training.samplers import ClassBalanced, InstanceBalanced, SamplerSettings
 
 
 class EmaSettings(Settings):
@@ -26,6 +26,14 @@ class EmaSettings(Settings):
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Share of the average that an update leaves, less in the first ones: it rises as (1 + n)/(10 + n) after n updates.
     The average looks back over about 1 / (1 − decay) updates."""
+
+
+class BatchNormSettings(Settings):
+    """Draws that batch norm's running means and variances are taken from anew, once the training is over."""
+
+    sampler: SamplerSettings = ClassBalanced()
+    epochs: PositiveInt = 1
+    """Passes of as many draws as there are training images; the statistics are the mean over all of their batches."""
 
 
 class RepresentSettings(Settings):
@@ -56,6 +64,9 @@ class RepresentSettings(Settings):
     """α of the Beta(α, α) that says how much of each image another of its batch replaces, target alike; null: none."""
     ema: EmaSettings | None = None
     """Average the weights over the updates and keep the average; null: keep the last weights."""
+    batch_norm: BatchNormSettings | None = None
+    """Take batch norm's statistics anew when the training is over, on draws of another balance: other features for all
+    classifiers, joint included. null: keep those of the training."""
     workers: Count | None = None
     """Processes that decode; null: none where little is decoded, else one a core."""
     precision: PrecisionSetting = "auto"

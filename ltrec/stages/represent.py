@@ -146,10 +146,20 @@ def _represent(
             )  # fmt: skip
             plain = DeviceLoader((root, val.paths), network.geometry, device, size, workers=workers, world=world)
             session = _session(settings, network, train.labels, batch_size, seed, computed, world)
+            if settings.optimizer.sam_rho is not None:
+                console.say(
+                    "represent: with sam_rho each update computes two gradients, and an epoch takes twice as long"
+                )
+            shown = LabelledLoader(augmented, train.labels, device)
             history = session.run(
-                LabelledLoader(augmented, train.labels, device), LabelledLoader(plain, val.labels, device),
+                shown, LabelledLoader(plain, val.labels, device),
                 resume=resume, on_rows=lambda rows: record.history(rows, "represent"),
             )  # fmt: skip
+            if settings.batch_norm is not None:
+                epochs = settings.batch_norm.epochs
+                session.reestimate(
+                    shown, settings.batch_norm.sampler.build(train.labels, seed=seed, epochs=epochs), epochs
+                )
         if resume is None:
             return
         artifacts.write_csv(layout.history, history)
@@ -232,7 +242,8 @@ def _session(
         gradient_scaler=precision.scaler(computed, device),
         average=None if settings.ema is None else moving_average(network, settings.ema.decay),
         epochs=epochs, batch_size=batch_size, steps=steps, seed=seed,
-        frozen_in=frozen_in, clip_norm=settings.clip_norm, mixup=settings.mixup, world=world,
+        frozen_in=frozen_in, clip_norm=settings.clip_norm, sam_rho=settings.optimizer.sam_rho,
+        constrain=settings.optimizer.constraint(network.head), mixup=settings.mixup, world=world,
         compute=ComputeConfig(
             computed, settings.compile, settings.micro_batches, auto_split=settings.accumulate == "auto"
         ),

@@ -13,6 +13,7 @@ from ltrec.compute.distributed import SINGLE_PROCESS
 from ltrec.compute.precision import autocast
 from ltrec.errors import UserError
 from ltrec.training.mixing import mixed_batches
+from ltrec.training.sharpness import climbed
 from ltrec.training.step import ComputeConfig, Gradients, compiler_explained
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def train(
     on_epoch: Callable[[EpochReport], None],
     freeze: Callable[[int], bool] | None = None,
     clip_norm: float | None = None,
+    sam_rho: float | None = None,
+    constrain: Callable[[], None] | None = None,
     mixup: float | None = None,
     average: AveragedModel | None = None,
     compute: ComputeConfig | None = None,
@@ -83,6 +86,8 @@ def train(
         freeze: Called before each epoch, to freeze what does not train in it; returns whether that is something else
             than before. None: what trains stays the same.
         clip_norm: The largest norm that the gradient of all parameters together may have; None: any.
+        sam_rho: ρ of sharpness-aware minimisation, which computes each update's gradient twice; None: without it.
+        constrain: Called after each update, to bring weights back to where they are allowed to be.
         mixup: α of mixup, with which images and targets are mixed; None: they are not.
         average: A moving average of the network, updated after each update.
         compute: How the training computes.
@@ -113,6 +118,10 @@ def train(
                     fits = True
                 optimizer.zero_grad(set_to_none=True)
                 tally.add(*gradients.accumulate(images, targets), len(images))
+                if sam_rho is not None:
+                    with climbed(network, sam_rho):
+                        optimizer.zero_grad(set_to_none=True)
+                        gradients.accumulate(images, targets)
                 with profiling.span("optimizer"):
                     if clip_norm is not None:
                         gradients.scaler.unscale_(optimizer)
@@ -120,6 +129,8 @@ def train(
                     gradients.scaler.step(optimizer)
                     gradients.scaler.update()
                     schedule.step()
+                    if constrain is not None:
+                        constrain()
                     if average is not None:
                         average.update_parameters(network)
                 updates += 1

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from ltrec.errors import UserError
 from ltrec.settings import Count, PositiveInt, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
     from torch.nn import Parameter
     from torch.optim import Optimizer
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 LearningRate = Annotated[float, Field(gt=0, le=1e38)]
 WeightDecay = Annotated[float, Field(ge=0, le=1e38)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
+MaxNorm = Annotated[float, Field(gt=0, le=1e38)]
 
 
 class SgdRecipe(Settings):
@@ -36,12 +40,30 @@ class _Rates(Settings):
 
     head_lr: LearningRate | None = None
     """The classifier's own learning rate; null: the backbone's."""
+    head_weight_decay: WeightDecay | None = None
+    """The classifier's own weight decay; null: the backbone's."""
+    head_max_norm: MaxNorm | None = None
+    """Largest norm of a class's weights w_j in the classifier; longer ones are cut to it after each update (MaxNorm,
+    Alshammari et al. 2022). null: any."""
+    sam_rho: Annotated[float, Field(gt=0, le=100)] | None = None
+    """ρ of sharpness-aware minimisation (Foret et al. 2021): the gradient is taken where the loss is worst within ρ of
+    the weights. Each update computes two gradients, one after another, and takes twice as long. null: plain updates."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Layer-wise decay: the learning rate is multiplied by it once for each part from the backbone's last down to the
     parameter's, parts as in `freeze: {by: depth}`; a top norm has the whole rate. null: all parts have the same."""
     decay_all: bool = True
     """Let weight decay shrink all parameters; false, as transformers are trained: not biases, norms, scales, tokens and
     embeddings."""
+
+    def constraint(self, head: nn.Module) -> Callable[[], None] | None:
+        """Return what brings a head's weights (C, D) back to where they may be after an update; None: nothing does.
+
+        Raises:
+            UserError: The head has no lengths to limit.
+        """
+        if self.head_max_norm is None:
+            return None
+        return row_limit(head, self.head_max_norm, where="params.yaml: represent.optimizer.head_max_norm")
 
 
 class Sgd(_Rates, SgdRecipe):
@@ -97,7 +119,7 @@ OptimizerSettings = Annotated[Sgd | AdamW, Field(discriminator="name")]
 
 
 def groups(backbone: nn.Module, head: nn.Module, lr: float, rates: _Rates) -> list[dict[str, Any]]:
-    """Return an optimizer's parameter groups, those of the backbone from its top down, then a head with its own rate.
+    """Return an optimizer's parameter groups, the backbone's from its top down, then a head with rates of its own.
 
     A parameter at depth d has the learning rate lr·layer_decay^d (Clark et al. 2020; Bao et al. 2022), the head that of
     depth 0. Parameters that require no gradient are left out: weight decay would move them, too.
@@ -106,10 +128,10 @@ def groups(backbone: nn.Module, head: nn.Module, lr: float, rates: _Rates) -> li
 
     depth_of = (lambda _: 0) if rates.layer_decay is None else depths(backbone).of
     decay = rates.layer_decay or 1.0
-    # By a group's place: whether it is a head with its own rate, the depth, and whether weights are spared the decay.
+    # By a group's place: whether it is a head with rates of its own, the depth, whether weights are spared the decay.
     members: dict[tuple[bool, int, bool], list[Parameter]] = {}
     for module in (backbone, head):
-        own = module is head and rates.head_lr is not None
+        own = module is head and (rates.head_lr is not None or rates.head_weight_decay is not None)
         spared = set[int]() if rates.decay_all else _no_matrices(module)
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
@@ -118,8 +140,35 @@ def groups(backbone: nn.Module, head: nn.Module, lr: float, rates: _Rates) -> li
     found = []
     for (own, depth, is_spared), parameters in sorted(members.items(), key=lambda member: member[0]):
         rate = rates.head_lr if own and rates.head_lr is not None else lr * decay**depth
-        found.append({"params": parameters, "lr": rate} | ({"weight_decay": 0.0} if is_spared else {}))
+        weight_decay = 0.0 if is_spared else rates.head_weight_decay if own else None
+        found.append(
+            {"params": parameters, "lr": rate} | ({} if weight_decay is None else {"weight_decay": weight_decay})
+        )
     return found
+
+
+def row_limit(head: nn.Module, most: float, *, where: str) -> Callable[[], None]:
+    """Return what cuts each row of a head's trained weights (C, D) to a norm of at most `most`, in place.
+
+    Raises:
+        UserError: The head has no such weights, or their lengths play no part in its logits.
+    """
+    import torch
+
+    from ltrec.models.heads import LinearHead
+
+    if not isinstance(head, LinearHead):
+        kind = getattr(head, "kind", type(head).__name__)
+        raise UserError(
+            f"limits the lengths of w_j, and a head of the kind {kind} learns none; allowed: null", where=where
+        )
+    weight = head.weight
+
+    def cut() -> None:
+        with torch.no_grad():
+            weight.renorm_(2, 0, most)
+
+    return cut
 
 
 def _no_matrices(module: nn.Module) -> set[int]:

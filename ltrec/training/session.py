@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ltrec import console, profiling
 from ltrec.compute.device import require_finite
 from ltrec.training import loop
+from ltrec.training.statistics import reestimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,8 @@ class Session:
     frozen_in: Callable[[int], list[str]] | None
     """Gives the parts of the backbone that are frozen in an epoch; None: none ever is."""
     clip_norm: float | None
+    sam_rho: float | None
+    constrain: Callable[[], None] | None
     mixup: float | None
     compute: ComputeConfig
     world: World
@@ -88,10 +91,21 @@ class Session:
                 self.network, self.loss, lambda epoch: train.epoch(self.sampler.epoch(epoch), (self.seed, epoch)),
                 self.optimizer, self.schedule,
                 epochs=range(len(history), self.epochs), batch_size=self.batch_size, seed=self.seed, on_epoch=on_epoch,
-                freeze=self._freeze, clip_norm=self.clip_norm, mixup=self.mixup, average=self.average,
-                compute=self.compute, gradient_scaler=self.gradient_scaler, world=self.world,
+                freeze=self._freeze, clip_norm=self.clip_norm, sam_rho=self.sam_rho, constrain=self.constrain,
+                mixup=self.mixup, average=self.average, compute=self.compute, gradient_scaler=self.gradient_scaler,
+                world=self.world,
             )  # fmt: skip
         return history
+
+    def reestimate(self, train: LabelledLoader, sampler: Sampler, epochs: int) -> None:
+        """Take the kept network's batch-norm statistics anew, over epochs of other draws of the training images."""
+        drawn = (
+            batch
+            for epoch in range(epochs)
+            for batch in train.epoch(sampler.epoch(epoch), (self.seed, self.epochs + epoch))
+        )
+        reestimate(self.kept, drawn, precision=self.compute.precision)
+        self.world.share_buffers(self.kept)
 
     def _freeze(self, epoch: int) -> bool:
         return self.frozen_in is not None and self.network.freeze(self.frozen_in(epoch))

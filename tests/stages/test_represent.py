@@ -464,3 +464,26 @@ def test_crops_are_taken_from_copies_where_prepare_makes_them(params: Build) -> 
         Path("data", path).unlink()
     represent.run(params(**sections))
     assert written() != originals
+
+
+def test_statistics_on_balanced_draws_are_all_that_they_change(params: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    represent.run(params())
+    plain = network.load(LAYOUT.model).state_dict()
+    forget()
+    balanced = params(represent={"batch_norm": {}})
+    interrupted(monkeypatch, balanced, epochs=3)
+    represent.run(balanced)
+    resumed = network.load(LAYOUT.model).state_dict()
+    changed = {name.rpartition(".")[2] for name in plain if not torch.equal(plain[name], resumed[name])}
+    assert {"running_mean", "running_var"} <= changed <= {"running_mean", "running_var", "num_batches_tracked"}
+    forget()
+    represent.run(balanced)
+    whole = network.load(LAYOUT.model).state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_an_optimizer_may_do_besides(params: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    represent.run(params(represent={"optimizer": {"name": "sgd", "sam_rho": 0.05, "head_max_norm": 0.01}}))
+    assert "with sam_rho each update computes two gradients" in capsys.readouterr().err
+    head = network.load(LAYOUT.model).head
+    assert head.weight.norm(dim=1).tolist() == [pytest.approx(0.01, rel=1e-4)] * 3

@@ -144,7 +144,7 @@ class Everything:
         train(
             self.parts["network"], SMOOTHED, batches, self.parts["optimizer"], self.parts["schedule"],
             epochs=epochs, batch_size=BATCH, seed=0, on_epoch=lambda _report: None,
-            clip_norm=0.5, mixup=0.4, average=self.parts["average"],
+            clip_norm=0.5, sam_rho=0.05, mixup=0.4, average=self.parts["average"],
         )  # fmt: skip
         return {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
 
@@ -206,6 +206,28 @@ def test_clipping_by_hand() -> None:
     assert clipped.tolist() == pytest.approx([2 - 0.5 / 2**0.5, 0.5 / 2**0.5], abs=1e-5)
     (within,), _ = trained_constant(clip_norm=1.25)
     assert torch.equal(within, plain)
+
+
+def test_sharpness_aware_minimisation_by_hand() -> None:
+    # Uphill by ρ along (1, −1)/√2 the logits are (2.353553, −0.353553), and softmax − target is (0.937445, −0.937445).
+    (after,), report = trained_constant(sam_rho=0.5)
+    assert after.tolist() == pytest.approx([2 - 0.937445, 0.937445], abs=1e-6)
+    assert report.loss == pytest.approx(2.126928, abs=1e-6), "that of the weights, not of those uphill"
+
+
+def test_what_is_allowed_is_seen_to_after_each_update() -> None:
+    network = Constant()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _step: 1.0)
+    average = moving_average(network, 0.0)
+    train(
+        network, LOSS, lambda _epoch: [(torch.zeros(1, 1), torch.tensor([1]))], optimizer, schedule,
+        epochs=range(2), batch_size=1, seed=0, on_epoch=lambda _report: None,
+        constrain=lambda: network.logits.data.clamp_(max=0.25), average=average,
+    )  # fmt: skip
+    # (2, 0) → (1.119203, 0.880797) → ¼ each, from where class 1 gains ½ and is cut again.
+    assert network.logits.tolist() == pytest.approx([0.25 - 0.5, 0.25])
+    assert average.module.logits.tolist() == network.logits.tolist(), "the average is of weights that are allowed"
 
 
 def test_label_smoothing_by_hand() -> None:

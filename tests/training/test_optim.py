@@ -10,6 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from ltrec.errors import UserError
+from ltrec.models.heads import LinearHead, NearestMeanHead
 from ltrec.training import optim
 from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule, cosine
 
@@ -87,6 +89,30 @@ def test_the_head_has_its_own_learning_rate(settings: Sgd | AdamW) -> None:
     seen = rates(optimizer, schedule, 6)
     assert [top for _, top in seen] == pytest.approx([10 * rate for rate, _ in seen])
     assert seen[0] == pytest.approx([0.005, 0.05])
+
+
+@pytest.mark.parametrize("settings", [Sgd(weight_decay=0.1), AdamW(weight_decay=0.1)])
+def test_the_head_has_its_own_weight_decay(settings: Sgd | AdamW) -> None:
+    body, head = weights(1.0, 2.0), weights(3.0)
+    settings = settings.model_copy(update={"lr": 0.01, "head_weight_decay": 0.5})
+    groups = settings.build(body, head).param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.01, 0.1), (0.01, 0.5)]
+    both = settings.model_copy(update={"head_lr": 0.2, "decay_all": False}).build(nn.Linear(2, 2), nn.Linear(2, 3))
+    seen = [(tuple(group["params"][0].shape), group["lr"], group["weight_decay"]) for group in both.param_groups]
+    assert seen == [((2, 2), 0.01, 0.1), ((2,), 0.01, 0.0), ((3, 2), 0.2, 0.5), ((3,), 0.2, 0.0)]
+
+
+def test_the_heads_weights_are_cut_to_their_largest_norm() -> None:
+    head = LinearHead(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), torch.tensor([7.0, 7.0]))
+    assert Sgd().constraint(head) is None
+    cut = Sgd(head_max_norm=1.0).constraint(head)
+    assert cut is not None
+    cut()
+    assert head.weight.detach().tolist() == [pytest.approx([0.6, 0.8], abs=1e-6), pytest.approx([0.3, 0.4])]
+    assert head.bias is not None
+    assert head.bias.tolist() == [7, 7]
+    with pytest.raises(UserError, match=r"head_max_norm: .* of the kind nearest_mean learns none; allowed: null"):
+        Sgd(head_max_norm=1.0).constraint(NearestMeanHead(torch.eye(2), torch.zeros(2), "un", "cosine"))
 
 
 @pytest.mark.parametrize("settings", [Sgd(), AdamW()])
