@@ -14,7 +14,7 @@ from ltrec.models.joint_heads import JointHeadSettings, LinearJointHead
 from ltrec.models.preprocessing import ImageSettings, Preprocessing
 from ltrec.settings import Count, PositiveInt, Settings, conflict
 from ltrec.training.losses import LossSettings
-from ltrec.training.losses.base import refuse_double_correction
+from ltrec.training.losses.base import refuse_double_correction, refuse_without_cosines
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
 from ltrec.training.samplers import ClassBalanced, InstanceBalanced, SamplerSettings
@@ -102,6 +102,7 @@ class RepresentSettings(Settings):
         if self.compile == "reduce-overhead" and self.accumulate != 1:
             raise conflict(("compile",), "reduce-overhead needs accumulate: 1; allowed with it: off, default")
         refuse_double_correction(self.loss, self.sampler)
+        refuse_without_cosines(self.loss, self.head.name)
         try:
             if self.epochs:
                 self.schedule.check(self.epochs)

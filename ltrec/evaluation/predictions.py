@@ -75,7 +75,12 @@ def finite_logits(head: Head, features: Tensor, where: str) -> Iterator[tuple[sl
 
 
 def weight_norms(head: Head) -> NDArray[np.float64] | None:
-    """Return ‖w_j‖ of each class, scaled as the head scales its logits, (C,); None for a head without class weights."""
+    """Return ‖w_j‖ of each class, scaled as the head scales its logits, (C,); None for a head without class weights.
+
+    In a head of cosines each w_j counts as if it had length 1.
+    """
+    if head.cosine_scale is not None:
+        return np.full(head.classes, head.cosine_scale)
     weight, scale = getattr(head, "weight", None), getattr(head, "scale", None)
     if weight is None:
         return None

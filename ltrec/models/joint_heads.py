@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
-    from ltrec.models.heads import LinearHead
+    from ltrec.models.heads import CosineHead, LinearHead
 
 
 class LinearJointHead(Settings):
@@ -22,5 +24,18 @@ class LinearJointHead(Settings):
         return LinearHead.drawn(classes, dim)
 
 
-JointHeadSettings = LinearJointHead
-"""The one kind so far; with a second it becomes a union whose discriminator is `name`."""
+class CosineJointHead(Settings):
+    """Logits s·cos θ_j, with θ_j the angle between x and w_j, as LDAM has them (Cao et al. 2019)."""
+
+    name: Literal["cosine"]
+    scale: Annotated[float, Field(gt=0, le=1000)] = 30.0
+    """s: by how much the logits of two classes can differ is twice that."""
+
+    def build(self, classes: int, dim: int) -> CosineHead:
+        """Return a new head from features (N, D) to logits (N, C)."""
+        from ltrec.models.heads import CosineHead
+
+        return CosineHead.drawn(classes, dim, self.scale)
+
+
+JointHeadSettings = Annotated[LinearJointHead | CosineJointHead, Field(discriminator="name")]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ltrec.compute.device import require_finite
+from ltrec.errors import UserError
 from ltrec.settings import PositiveInt
 from ltrec.training.losses import LossSettings
 from ltrec.training.losses.base import refuse_double_correction
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.optim import Optimizer
 
     from ltrec.compute.precision import ProductPrecisionSetting
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.methods.base import Row
     from ltrec.rebalancing.selection import ScoredLogits
+    from ltrec.training.losses.module import LossModule
     from ltrec.training.samplers import Sampler
 
+MaxNorm = Annotated[float, Field(gt=0, le=1e38)]
 
 # A bank up to this size, once rounded, is rounded before the first step and not batch by batch.
 _ROUNDED_BYTES = 1 << 30
@@ -47,6 +50,8 @@ class HeadRecipe(SgdRecipe):
     """The loss that the head is trained with."""
     epochs: PositiveInt = 10
     batch_size: PositiveInt = 128
+    max_norm: MaxNorm | None = None
+    """Longest that a row of W may be (Alshammari et al. 2022): after each update longer ones are scaled down to it."""
 
     @model_validator(mode="after")
     def _prior_is_corrected_once(self) -> Self:
@@ -59,7 +64,7 @@ class HeadRecipe(SgdRecipe):
             partial(self.sampler.build, seed=seed, epochs=self.epochs), self.loss.build,
             epochs=self.epochs, batch_size=self.batch_size, seed=seed,
             lrs=[self.lr, *self.more_lrs], momentum=self.momentum, weight_decay=self.weight_decay,
-            precision=precision,
+            precision=precision, max_norm=self.max_norm,
         )  # fmt: skip
 
 
@@ -76,7 +81,8 @@ class HeadTrainer:
 
     Attributes:
         sampler: Builds the sampler from the training labels, (N,).
-        loss: Builds the loss from the class counts (C,); it gives the sum over the images of logits (B, C) and labels.
+        loss: Builds the loss from the class counts (C,) and the scale of a cosine head, None of another; it is told of
+            each epoch, and gives the sum over the images of logits (B, C) and labels.
         epochs: The number of epochs, each of as many draws as there are training images.
         batch_size: B, the draws of an update.
         seed: The seed of the views drawn.
@@ -84,10 +90,11 @@ class HeadTrainer:
         momentum: SGD's momentum.
         weight_decay: SGD's weight decay.
         precision: The precision of products in training; weights, losses and val's logits are float32.
+        max_norm: The longest that a row of a head's weight may be, after each update; None: any.
     """
 
     sampler: Callable[[NDArray[np.int64]], Sampler]
-    loss: Callable[[NDArray[np.int64]], nn.Module]
+    loss: Callable[[NDArray[np.int64], float | None], LossModule]
     epochs: int
     batch_size: int
     seed: int
@@ -95,6 +102,7 @@ class HeadTrainer:
     momentum: float
     weight_decay: float
     precision: ProductPrecisionSetting = "fp32"
+    max_norm: float | None = None
 
     def fit(self, head: Head, train: FeatureBank, val: FeatureBank) -> tuple[Row, list[Row]]:
         """Train those of the head's parameters that require a gradient, in place; val's plain features choose.
@@ -104,7 +112,8 @@ class HeadTrainer:
             and learning rate.
 
         Raises:
-            UserError: The loss, or a logit on val after an epoch, is no longer finite.
+            UserError: The loss, or a logit on val after an epoch, is no longer finite; no rows of the head train that
+                `max_norm` could bound; or the loss cannot be built.
         """
         import torch
 
@@ -117,11 +126,11 @@ class HeadTrainer:
             train = replace(train, features=train.features.bfloat16())
         labels = train.labels.cpu().numpy()
         sampler = self.sampler(labels)
-        loss = self.loss(np.bincount(labels, minlength=head.classes)).to(device)
+        loss = self.loss(np.bincount(labels, minlength=head.classes), head.cosine_scale).to(device)
         size = min(self.batch_size, len(labels))
         steps = len(labels) // size
         heads = [head, *(copy.deepcopy(head) for _ in self.lrs[1:])]
-        optimizer = self._optimizer(heads)
+        optimizer, bound = self._optimizer(heads), self._bounding(heads)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, self.epochs * steps))
 
         def update(features: Tensor, labels: Tensor) -> Tensor:
@@ -133,11 +142,13 @@ class HeadTrainer:
             losses.sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
+            bound()
             return losses.detach()
 
         best: tuple[ScoredLogits, Row, Head] | None = None
         curve: list[Row] = []
         for epoch in range(self.epochs):
+            loss.start_epoch(epoch, self.epochs)
             losses = self._epoch(train, sampler.epoch(epoch), size, epoch, update)
             for lr, trained, mean_loss in zip(self.lrs, heads, losses, strict=True):
                 now = copy.deepcopy(trained)
@@ -162,6 +173,24 @@ class HeadTrainer:
             for head, lr in zip(heads, self.lrs, strict=True)
         ]
         return torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
+
+    def _bounding(self, heads: Sequence[Head]) -> Callable[[], None]:
+        """Return what scales rows down to `max_norm`."""
+        import torch
+
+        if (longest := self.max_norm) is None:
+            return lambda: None
+        named = [(name, parameter) for head in heads for name, parameter in head.named_parameters()]
+        weights = [each for name, each in named if name.rpartition(".")[2] == "weight" and each.requires_grad]
+        if not weights:
+            raise UserError("max_norm bounds the rows of W, and of this head none train; allowed here: null")
+
+        def bound() -> None:
+            with torch.no_grad():
+                for weight in weights:
+                    weight.renorm_(2, 0, longest)
+
+        return bound
 
     def _epoch(
         self,

@@ -11,7 +11,7 @@ from ltrec.training.optim import LearningRate, WeightDecay
 from ltrec.training.samplers import InstanceBalanced, SamplerSettings
 
 if TYPE_CHECKING:
-    from ltrec.models.heads import LinearHead
+    from ltrec.models.heads import CosineHead, LinearHead
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.methods.base import Row
 
@@ -32,7 +32,7 @@ class ProbeSettings(HeadRecipe):
     precision: ProductPrecisionSetting = "auto"
     """Precision of the products; W and b are float32. auto: bf16 where the processor has it, on a CPU too."""
 
-    def fit(self, head: LinearHead, train: FeatureBank, val: FeatureBank, *, seed: int) -> Row:
+    def fit(self, head: LinearHead | CosineHead, train: FeatureBank, val: FeatureBank, *, seed: int) -> Row:
         """Train a new head in place and return the epoch and the learning rate that val chose.
 
         Raises:
@@ -46,5 +46,5 @@ class ProbeSettings(HeadRecipe):
         factor = square**-0.5 if square else 1.0
         chosen, _ = self.trainer(seed, self.precision).fit(OnScaledFeatures(head, factor), train, val)
         with torch.no_grad():
-            head.weight.mul_(factor)  # W(fx) = (fW)x
+            head.weight.mul_(factor)  # W(fx) = (fW)x; to cosines it makes no difference
         return chosen

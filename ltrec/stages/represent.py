@@ -231,7 +231,10 @@ def _session(
     """Return the training that the settings ask for, with everything built."""
     device, epochs, steps = next(network.parameters()).device, settings.epochs, len(labels) // batch_size
     counts = np.bincount(labels, minlength=network.head.classes)
-    loss = settings.loss.build(counts).to(device)
+    try:
+        loss = settings.loss.build(counts, network.head.cosine_scale).to(device)
+    except UserError as error:
+        raise UserError(error.what, where="params.yaml: represent.loss") from None
     sampler = settings.sampler.build(labels, seed=seed, epochs=epochs)
     # The optimizer has what trains in the last epoch; what is frozen until then gets no gradient, and is left alone.
     frozen_in = _freezing(settings, network, world)

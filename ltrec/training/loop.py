@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ltrec.compute.distributed import World
     from ltrec.compute.precision import Precision
+    from ltrec.training.losses.module import LossModule
     from ltrec.training.mixing import Targets
 
     Batch = tuple[Tensor, Tensor]
@@ -52,7 +53,7 @@ class EpochReport:
 
 def train(
     network: nn.Module,
-    loss: nn.Module,
+    loss: LossModule,
     batches: Callable[[int], Iterable[Batch]],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
@@ -75,11 +76,12 @@ def train(
 
     Args:
         network: Images (b, H, W, 3) → logits (b, C), on its device.
-        loss: Logits (b, C) and targets (b,) → the sum of the images' losses, on that device.
+        loss: Logits (b, C) and targets (b,) → the sum of the images' losses, on that device. It is told of each epoch.
         batches: Gives this rank's part of an epoch's batches: images and labels (b,), on the network's device.
         optimizer: The optimizer of the network's parameters.
         schedule: The learning rate's schedule, stepped after each update.
-        epochs: The epochs still to do; each seeds random layers anew, so that a resume changes nothing.
+        epochs: The epochs still to do, up to the last of the training, whatever was done before; each seeds random
+            layers anew, so that a resume changes nothing.
         batch_size: B, the images of an update on all ranks together.
         seed: The seed of random layers and of mixup.
         on_epoch: Called after each epoch, with the network in training mode.
@@ -103,6 +105,7 @@ def train(
     network.train()
     for epoch in epochs:
         torch.manual_seed((seed * 1_000_003 + epoch) * world.size + world.rank)
+        loss.start_epoch(epoch, epochs.stop)
         if freeze is not None and freeze(epoch):
             fits = False
         plain = batches(epoch)

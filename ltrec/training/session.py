@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
-    from torch import nn
     from torch.optim.swa_utils import AveragedModel
 
     from ltrec.compute.distributed import World
     from ltrec.models.network import Network
     from ltrec.training.labelled_loader import LabelledLoader
+    from ltrec.training.losses.module import LossModule
     from ltrec.training.resume import ResumeFolder
     from ltrec.training.samplers import Sampler
     from ltrec.training.step import ComputeConfig
@@ -32,7 +32,7 @@ class Session:
     """What is trained, by what, and how; `loop.train` says what each is."""
 
     network: Network
-    loss: nn.Module
+    loss: LossModule
     sampler: Sampler
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler

@@ -11,6 +11,7 @@ import torch
 
 from ltrec.models import heads
 from ltrec.models.heads import Head, LinearHead, PublishedLwsHead, UnfittedHead
+from ltrec.models.joint_heads import JointHeadSettings
 from ltrec.rebalancing.methods import RebalancerSettings
 from tests.contracts.members import examples
 
@@ -22,10 +23,13 @@ each = pytest.mark.parametrize("kind", list(heads.KINDS))
 
 @pytest.fixture(scope="module")
 def made(banks: Banks) -> dict[str, Head]:
-    """A head of each kind, as a method makes it or an imported checkpoint leaves it."""
+    """A head of each kind, as a training begins with it, a method makes it or an imported checkpoint leaves it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        begun = [settings.build(3, 5) for settings in examples(JointHeadSettings)]  # type: ignore[attr-defined]
     fitted = [settings.build(0).fit(*banks).head for settings in examples(RebalancerSettings)]  # type: ignore[attr-defined]
     imported = PublishedLwsHead(*banks.joint.cloned_parameters(), torch.tensor([0.5, 1.0, 2.0]))
-    return {head.kind: head for head in (*fitted, imported)}
+    return {head.kind: head for head in (*begun, *fitted, imported)}
 
 
 def test_every_head_can_be_loaded_and_comes_from_somewhere(made: dict[str, Head]) -> None:

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from ltrec.errors import UserError
-from ltrec.models.heads import Head, LinearHead, from_state
-from ltrec.models.joint_heads import JointHeadSettings
+from ltrec.models.heads import CosineHead, LinearHead, from_state
+from ltrec.models.joint_heads import CosineJointHead, JointHeadSettings
 from ltrec.rebalancing.methods import RebalancerSettings
+from ltrec.rebalancing.methods.crt import CrtSettings
+from ltrec.rebalancing.methods.joint import JointSettings
+from ltrec.rebalancing.probe import ProbeSettings
 from tests.contracts.members import examples, through_yaml
+from tests.scores import balanced_accuracy
 
 if TYPE_CHECKING:
     from tests.conftest import Banks
@@ -36,37 +39,38 @@ def test_it_is_new_and_can_be_kept(settings: Any) -> None:
     assert torch.equal(again(features), head.eval()(features))
 
 
-class Cosine(Head):
-    """s·cos(w_j, x): a joint head of another kind."""
+def cosine(banks: Banks, bias: torch.Tensor | None = None) -> CosineHead:
+    return CosineHead(banks.joint.weight.detach().clone(), bias, 8.0)
 
-    kind = "cosine_of_a_test"
 
-    def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__(*weight.shape)
-        self.weight = torch.nn.Parameter(weight)
-
-    def scores(self, features: torch.Tensor) -> torch.Tensor:
-        return 8 * F.linear(F.normalize(features), F.normalize(self.weight))
+@each
+def test_a_probe_can_fit_it(settings: Any, banks: Banks) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = settings.build(3, 5)
+    ProbeSettings(epochs=5, batch_size=8).fit(head, banks.train, banks.val, seed=0)
+    assert balanced_accuracy(head(banks.val.plain), banks.val.labels) > 0.5
 
 
 @pytest.mark.parametrize("settings", examples(RebalancerSettings), ids=lambda settings: settings.method)
 def test_each_method_takes_another_joint_head_or_says_that_it_cannot(settings: Any, banks: Banks) -> None:
-    joint = Cosine(banks.joint.weight.detach().clone())
+    joint = cosine(banks)
     before = joint.weight.detach().clone()
     try:
         head = settings.build(0).fit(banks.train, banks.val, joint).head
     except UserError as error:
-        assert "linear joint head, and this one is cosine_of_a_test; allowed" in str(error)  # noqa: PT017
+        assert "linear joint head, and this one is cosine; allowed" in str(error)  # noqa: PT017
     else:
         assert (head.classes, head.dim) == (3, 5)
     assert torch.equal(joint.weight, before)
 
 
 def test_the_joint_method_and_a_classifier_that_begins_with_it_keep_its_kind(banks: Banks) -> None:
-    joint = Cosine(banks.joint.weight.detach().clone())
-    by_name = {settings.method: settings for settings in examples(RebalancerSettings)}  # type: ignore[attr-defined]
-    plain = by_name["joint"].build(0).fit(banks.train, banks.val, joint).head
+    joint = cosine(banks, torch.tensor([0.5, 0.0, -0.5]))
+    plain = JointSettings(method="joint").build(0).fit(banks.train, banks.val, joint).head
     assert torch.equal(plain(banks.val.plain), joint(banks.val.plain))
-    goes_on = by_name["crt"].model_copy(update={"init": "joint"}).build(0).fit(banks.train, banks.val, joint).head
-    assert isinstance(goes_on, Cosine)
-    assert isinstance(by_name["crt"].build(0).fit(banks.train, banks.val, joint).head, LinearHead)
+    head = CosineJointHead(name="cosine", scale=8)
+    goes_on = CrtSettings(method="crt", init="joint", head=head).build(0).fit(banks.train, banks.val, joint).head
+    assert isinstance(goes_on, CosineHead)
+    assert goes_on.bias is not None, "it has all that joint has"
+    assert isinstance(CrtSettings(method="crt").build(0).fit(banks.train, banks.val, joint).head, LinearHead)

@@ -8,7 +8,7 @@ import torch
 
 from ltrec.errors import UserError
 from ltrec.evaluation.predictions import predict, predictions_from_logits, weight_norms
-from ltrec.models.heads import LinearHead, NearestMeanHead, ScaledHead
+from ltrec.models.heads import CosineHead, LinearHead, NearestMeanHead, ScaledHead
 
 WEIGHT = torch.tensor([[3.0, 0, 2], [0, 2, 0], [0, 0, 1]])
 
@@ -43,4 +43,6 @@ def test_norms_are_scaled_as_logits_are() -> None:
     # LWS: |s_j|·‖w_j‖.
     scaled = ScaledHead(WEIGHT, None, torch.tensor([1.0, -2.0, 3.0]))
     assert weight_norms(scaled) == pytest.approx([13**0.5, 4.0, 3.0])
+    # Only the direction of a cosine head's rows counts.
+    assert weight_norms(CosineHead(WEIGHT, None, 30.0)) == pytest.approx([30.0] * 3)
     assert weight_norms(NearestMeanHead(WEIGHT, torch.zeros(3), "un", "euclidean")) is None

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from ltrec import artifacts
 from ltrec.errors import UserError
 from ltrec.models import heads
-from ltrec.models.heads import Head, LinearHead, NearestMeanHead, PublishedLwsHead, ScaledHead, base
+from ltrec.models.heads import CosineHead, Head, LinearHead, NearestMeanHead, PublishedLwsHead, ScaledHead, base
 from ltrec.models.heads.linear import ScaledLogits, tau_normalised
 from ltrec.models.heads.nearest_mean import Distance, Transform, transformed
 
@@ -35,6 +35,8 @@ def of_every_kind() -> list[Head]:
         ScaledHead(WEIGHT, None, torch.ones(3)),
         PublishedLwsHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0])),
         ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0]), scale_bias=False),
+        CosineHead(WEIGHT, BIAS, 16.0),
+        CosineHead(WEIGHT, None, 0.5),
         *(NearestMeanHead(WEIGHT, CENTER, transform, distance) for transform in TRANSFORMS for distance in DISTANCES),
     ]
 
@@ -72,6 +74,26 @@ def test_only_the_scales_of_a_scaled_head_learn() -> None:
     learnt = [name for name, parameter in ScaledHead(WEIGHT, BIAS, torch.ones(3)).named_parameters()
               if parameter.requires_grad]  # fmt: skip
     assert learnt == ["scale"]
+
+
+def test_scaled_cosines_by_hand() -> None:
+    # x = (1, 2) and w = (1, 0), (0, 2), (3, 4): 1/√5, 2/√5, (3 + 8)/(5√5), each times 10.
+    cosines = torch.tensor([[4.472136, 8.944272, 9.838699]])
+    assert_close(CosineHead(WEIGHT, None, 10.0)(FEATURES[:1]), cosines, atol=1e-5, rtol=0)
+    assert_close(CosineHead(WEIGHT, BIAS, 10.0)(FEATURES[:1]), cosines + BIAS, atol=1e-5, rtol=0)
+    assert torch.equal(CosineHead(WEIGHT, None, 10.0)(FEATURES[2:]), torch.zeros(1, 3)), "no features, no angle"
+
+
+def test_lengths_make_no_difference_to_cosines() -> None:
+    assert_close(CosineHead(3 * WEIGHT, BIAS, 10.0)(7 * FEATURES), CosineHead(WEIGHT, BIAS, 10.0)(FEATURES))
+
+
+def test_cosine_heads_begin_with_rows_of_length_1_and_no_bias() -> None:
+    head = CosineHead.drawn(50, 8, 30.0)
+    assert_close(head.weight.norm(dim=1), torch.ones(50))
+    assert head.bias is None
+    # Directions come from everywhere: with 50 of them the mean is short, 1/√50 on average.
+    assert float(head.weight.detach().mean(dim=0).norm()) < 0.5
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -168,6 +190,9 @@ def test_truncated_and_missing_heads_are_the_users_to_mend(tmp_path: Path) -> No
         ({"weight": BIAS, "temperature": torch.ones(())}, {"head": "linear", "options": {}}, r"weight must be \(C,"),
         ({"weight": WEIGHT, "bias": BIAS[:2], "temperature": torch.ones(())}, {"head": "linear", "options": {}},
          "no linear head"),
+        ({"weight": WEIGHT, "temperature": torch.ones(())}, {"head": "cosine", "options": {}}, "no cosine head"),
+        ({"weight": WEIGHT, "temperature": torch.ones(())}, {"head": "cosine", "options": {"scale": "30"}},
+         "no cosine head"),
         ({"weight": WEIGHT}, {"head": ["linear"], "options": {}}, "no head of a known kind"),
         ({"weight": WEIGHT, "temperature": torch.ones(())}, {"head": "scaled", "options": []}, "no scaled head"),
         ({"means": WEIGHT[None], "center": CENTER, "temperature": torch.ones(())},

@@ -12,6 +12,7 @@ from ltrec.models.heads import LinearHead
 from ltrec.rebalancing import head_training, selection
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
+from ltrec.rebalancing.methods.lws import LwsSettings
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.samplers import InstanceBalanced
 from tests.scores import balanced_accuracy
@@ -189,6 +190,50 @@ def test_the_last_update_of_an_epoch_is_seen(banks: Banks) -> None:
         UserError, match=r"^the largest logit on val is (nan|inf) at epoch 1, step 1; a lower lr than 1e\+38"
     ):
         fit(head(), banks._replace(train=far), wild)
+
+
+def test_rows_are_no_longer_than_max_norm(banks: Banks) -> None:
+    free, bounded, several = head(), head(), head()
+    fit(free, banks, trainer())
+    assert (free.weight.norm(dim=1) > 0.3).all(), "else there is nothing to bound"
+    fit(bounded, banks, trainer(max_norm=0.3))
+    # torch leaves a ten-millionth of room below.
+    torch.testing.assert_close(bounded.weight.norm(dim=1), torch.full((3,), 0.3), atol=1e-4, rtol=0)
+    assert (bounded.weight.norm(dim=1) <= 0.3).all()
+    fit(several, banks, trainer(max_norm=0.3, more_lrs=[5.0]))
+    assert (several.weight.norm(dim=1) <= 0.3).all()
+    wide = head()
+    fit(wide, banks, trainer(max_norm=100.0))
+    assert torch.equal(wide.weight, free.weight), "what is short enough stays as it is"
+
+
+def test_one_bounded_step_by_hand() -> None:
+    # As above, but the step leads to rows of ∓0.05, in length 0.05: cut to 0.02.
+    bank = FeatureBank(torch.tensor([[[2.0], [4.0]]]), torch.tensor([0, 1]), {})
+    given = LinearHead(torch.zeros(2, 1), torch.zeros(2))
+    trainer(epochs=1, batch_size=2, lr=0.1, weight_decay=0.0, sampler=InstanceBalanced(), max_norm=0.02).fit(
+        given, bank, bank
+    )
+    torch.testing.assert_close(given.weight.detach(), torch.tensor([[-0.02], [0.02]]), atol=1e-6, rtol=0)
+
+
+def test_rows_that_do_not_train_cannot_be_bounded(banks: Banks) -> None:
+    settings = LwsSettings(method="lws", max_norm=1.0)
+    with pytest.raises(
+        UserError, match="max_norm bounds the rows of W, and of this head none train; allowed here: nul"
+    ):
+        settings.build(0).fit(*banks)
+
+
+def test_class_weights_count_from_their_start(banks: Banks) -> None:
+    def rows(**weights: object) -> list[Row]:
+        loss = {"name": "cross_entropy"} | ({"class_weights": weights} if weights else {})
+        return fit(head(), banks, trainer(sampler=InstanceBalanced(), epochs=4, loss=loss))[1]
+
+    plain, late, always = rows(), rows(start=0.5), rows(start=0.0)
+    assert late[:2] == plain[:2]
+    assert late[2] != plain[2]
+    assert always[0] != plain[0]
 
 
 def test_logits_on_val_are_held_in_blocks_or_not_at_all(banks: Banks, monkeypatch: pytest.MonkeyPatch) -> None:

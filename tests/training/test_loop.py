@@ -14,6 +14,7 @@ from ltrec.errors import UserError
 from ltrec.training import loop as training
 from ltrec.training import step as stepping
 from ltrec.training.loop import EpochReport, moving_average, train, validate
+from ltrec.training.losses.class_weights import ClassWeights
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.mixing import MixedTargets
 from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ltrec.compute.precision import Precision
+    from ltrec.training.losses.module import LossModule
 
     Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -58,6 +60,7 @@ class Run:
     def __init__(self, state: dict[str, Any] | None = None, network: nn.Module | None = None, **options: Any) -> None:
         torch.manual_seed(0)
         self.network = network or Small()
+        self.loss = options.pop("loss", LOSS)
         self.options = options
         self.optimizer = Sgd(lr=0.2).build(self.network, nn.Identity())
         self.schedule = CosineSchedule().build(self.optimizer, epochs=1, steps=EPOCHS * 3)
@@ -75,7 +78,7 @@ class Run:
             on_epoch()
 
         train(
-            self.network, LOSS, batches, self.optimizer, self.schedule,
+            self.network, self.loss, batches, self.optimizer, self.schedule,
             epochs=range(self.done, EPOCHS), batch_size=BATCH, seed=seed, on_epoch=finished, **self.options,
         )  # fmt: skip
         return self.state()
@@ -122,6 +125,33 @@ def test_a_resume_ends_with_the_bits_of_an_uninterrupted_run(after: int) -> None
     resumed = Run(saved[-1])
     assert same(resumed.train(), expected)
     assert interrupted.reports + resumed.reports == whole.reports
+
+
+@pytest.mark.parametrize("after", [1, 3, 4])
+def test_a_resume_weighs_classes_as_an_uninterrupted_run(after: int) -> None:
+    # Weights count from epoch 3 of 6 on: resumed before, there and after.
+    def loss() -> LossModule:
+        weights = ClassWeights(beta=0.9, start=0.5)
+        return CrossEntropy(class_weights=weights).build(np.array([30, 4, 2]))
+
+    whole, interrupted = Run(loss=loss()), Run(loss=loss())
+    expected = whole.train()
+    saved: list[dict[str, Any]] = []
+
+    def interrupt() -> None:
+        saved.append(interrupted.state())
+        if interrupted.done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train(interrupt)
+    resumed = Run(saved[-1], loss=loss())
+    assert same(resumed.train(), expected)
+    assert interrupted.reports + resumed.reports == whole.reports
+    plain = Run()
+    plain.train()
+    assert plain.reports[:3] == whole.reports[:3]
+    assert plain.reports[3].loss != whole.reports[3].loss
 
 
 class Everything:

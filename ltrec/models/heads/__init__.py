@@ -9,6 +9,7 @@ import torch
 from ltrec import artifacts
 from ltrec.errors import UserError, one_line
 from ltrec.models.heads.base import Head, logits_in_blocks, logits_of, predictions_of
+from ltrec.models.heads.cosine import CosineHead
 from ltrec.models.heads.linear import LinearHead, PublishedLwsHead, ScaledHead
 from ltrec.models.heads.nearest_mean import NearestMeanHead
 from ltrec.models.heads.unfitted import UnfittedHead
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "Head", "LinearHead", "NearestMeanHead", "PublishedLwsHead", "ScaledHead", "UnfittedHead",
+    "CosineHead", "Head", "LinearHead", "NearestMeanHead", "PublishedLwsHead", "ScaledHead", "UnfittedHead",
     "from_state", "load", "logits_in_blocks", "logits_of", "predictions_of", "save",
 ]  # fmt: skip
 
-KINDS: dict[str, type[Head]] = {head.kind: head for head in (LinearHead, PublishedLwsHead, ScaledHead, NearestMeanHead)}
+KINDS: dict[str, type[Head]] = {
+    head.kind: head for head in (LinearHead, PublishedLwsHead, ScaledHead, CosineHead, NearestMeanHead)
+}
 """Every head that gives logits, by the name that its header has."""
 _MATRICES = {"weight", "means"}  # (C, D)
 

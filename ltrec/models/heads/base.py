@@ -29,6 +29,8 @@ class Head(nn.Module):
     """
 
     kind: str
+    cosine_scale: float | None = None
+    """s of logits s·cos θ_j, which some losses ask for; None: the logits are no cosines."""
     temperature: Tensor
 
     def __init__(self, classes: int, dim: int) -> None:

@@ -99,7 +99,7 @@ class OnScaledFeatures(Head):
 
     def __init__(self, head: Head, factor: float) -> None:
         super().__init__(head.classes, head.dim)
-        self.head, self.factor = head, factor
+        self.head, self.factor, self.cosine_scale = head, factor, head.cosine_scale
 
     def scores(self, features: Tensor) -> Tensor:
         return self.head.scores(features * self.factor)

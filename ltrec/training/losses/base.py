@@ -9,6 +9,7 @@ import numpy as np
 
 from ltrec.errors import UserError
 from ltrec.settings import Settings, conflict
+from ltrec.training.losses.class_weights import ClassWeights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,23 +20,41 @@ if TYPE_CHECKING:
 
     Constants = dict[str, NDArray[np.float64]]
 
+_OF_COSINES = "takes its margins from cosines, and the head that it trains has none; allowed"
+
 
 class Loss(Settings, ABC):
     """A loss's settings, and its formula in two hooks: `constants` and `per_image`."""
 
     name: str
+    class_weights: ClassWeights | None = None
+    """Weights of the classes by their effective number of images; null: each image counts the same."""
     corrects_prior: ClassVar[bool] = False
     """Whether the loss itself makes up for uneven class counts, as balanced draws do."""
+    of_cosines: ClassVar[bool] = False
+    """Whether the logits must be cosines times a scale, which `per_image` then takes as `scale`."""
 
-    def build(self, class_counts: NDArray[np.int64]) -> LossModule:
-        """Return the module that computes this loss for training images counted by class, (C,).
+    def build(self, class_counts: NDArray[np.int64], cosine_scale: float | None = None) -> LossModule:
+        """Return the module that computes this loss.
+
+        Args:
+            class_counts: The training images of each class, (C,).
+            cosine_scale: s of a head whose logits are s·cos θ_j; None: they are no cosines.
 
         Raises:
-            UserError: A class has no training image, and the formula needs one.
+            UserError: A class has no training image, and the loss needs one; or the logits must be cosines.
         """
         from ltrec.training.losses.module import LossModule
 
-        return LossModule(self.per_image, self.constants(class_counts))
+        constants = self.constants(class_counts)
+        if self.of_cosines:
+            if cosine_scale is None:
+                raise UserError(f"{self.name} {_OF_COSINES}: a cosine head, or another loss")
+            constants |= {"scale": np.asarray(cosine_scale)}
+        if self.class_weights is None:
+            return LossModule(self.per_image, constants)
+        require_images(class_counts, "class_weights divide by how many there are")
+        return LossModule(self.per_image, constants, self.class_weights.weights(class_counts), self.class_weights.start)
 
     def constants(self, class_counts: NDArray[np.int64]) -> Constants:  # noqa: ARG002 - for those that need it
         """Return what the formula takes from the class counts (C,), by the names of `per_image`'s arguments."""
@@ -46,28 +65,59 @@ class Loss(Settings, ABC):
         """Return the loss of each image, (B,), for float32 logits (B, C) and labels (B,)."""
 
 
+def require_images(class_counts: NDArray[np.int64], why: str) -> None:
+    """Refuse class counts (C,) of which one is 0.
+
+    Raises:
+        UserError: A class has no image.
+    """
+    if not class_counts.all():
+        raise UserError(f"class {int(np.argmin(class_counts))} has no training image, and {why}")
+
+
 def log_prior(class_counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the log of the class prior, log(n_j / Σ n_i) for class counts n, (C,).
 
     Raises:
         UserError: A class has no image.
     """
-    if not class_counts.all():
-        raise UserError(f"class {int(np.argmin(class_counts))} has no training image, and the loss takes its logarithm")
+    require_images(class_counts, "the loss takes its logarithm")
     return np.asarray(np.log(class_counts / class_counts.sum()))
 
 
 def refuse_double_correction(loss: Loss, sampler: SamplerSettings) -> None:
-    """Refuse settings whose loss and draws both make up for uneven class counts, unless the loss says `twice: true`.
+    """Refuse settings whose loss and draws both make up for uneven class counts, unless they say `twice: true`.
 
     The published code of Ren et al. 2020 made this mistake; its classifiers then prefer the rare classes.
 
     Raises:
         PydanticCustomError: Both do.
     """
-    if loss.corrects_prior and not getattr(loss, "twice", False) and sampler.name != "instance_balanced":
+    if sampler.name == "instance_balanced":
+        return
+    if loss.corrects_prior and not getattr(loss, "twice", False):
         raise conflict(
             ("loss",),
             f"{loss.name} makes up for uneven classes, and so does the sampler {sampler.name}; allowed: sampler"
             " instance_balanced, another loss, or twice: true",
         )
+    if loss.class_weights is not None and not loss.class_weights.twice:
+        raise conflict(
+            ("loss", "class_weights"),
+            f"they make up for uneven classes, and so does the sampler {sampler.name}; allowed: sampler"
+            " instance_balanced, null, or twice: true in them",
+        )
+
+
+def refuse_without_cosines(loss: Loss, head: str) -> None:
+    """Refuse a loss of cosines where the head's logits are none.
+
+    Args:
+        loss: The loss.
+        head: The name of the head that it trains.
+
+    Raises:
+        PydanticCustomError: They are none.
+    """
+    if loss.of_cosines and head != "cosine":
+        raise conflict(("loss",), f"{loss.name} {_OF_COSINES}: head: {{name: cosine}}, or another loss")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ltrec.models.heads import LinearHead
+from ltrec.errors import UserError
+from ltrec.models.heads import CosineHead, LinearHead
+from ltrec.models.joint_heads import CosineJointHead, JointHeadSettings, LinearJointHead
 from ltrec.rebalancing.methods.crt import CrtSettings
 from ltrec.training import samplers
 from tests.scores import balanced_accuracy
@@ -56,6 +58,28 @@ def test_a_joint_head_without_bias_stays_without(banks: Banks) -> None:
     head = SETTINGS.model_copy(update={"init": "joint"}).build(0).fit(banks.train, banks.val, joint).head
     assert isinstance(head, LinearHead)
     assert head.bias is None
+
+
+def test_a_cosine_head_is_found_as_well(banks: Banks) -> None:
+    head = CosineJointHead(name="cosine", scale=8.0)
+    fitted = SETTINGS.model_copy(update={"head": head}).build(0).fit(*banks).head
+    assert isinstance(fitted, CosineHead)
+    assert fitted.cosine_scale == 8.0
+    assert balanced_accuracy(fitted(banks.val.plain), banks.val.labels) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (LinearJointHead(), "which is cosine with scale 8.0, and head asks for linear; allowed: init: random"),
+        (CosineJointHead(name="cosine"), "cosine with scale 8.0, and head asks for cosine with scale 30.0"),
+    ],
+)
+def test_it_goes_on_only_with_a_head_of_its_kind(banks: Banks, head: JointHeadSettings, message: str) -> None:
+    joint = CosineHead(banks.joint.weight.detach().clone(), None, 8.0)
+    settings = SETTINGS.model_copy(update={"head": head, "init": "joint"})
+    with pytest.raises(UserError, match=message):
+        settings.build(0).fit(banks.train, banks.val, joint)
 
 
 @pytest.mark.parametrize("sampler", [samplers.InstanceBalanced(), samplers.SquareRoot(), samplers.Power(q=0.3),

@@ -41,10 +41,11 @@ def test_without_tau_or_with_even_classes_it_is_cross_entropy() -> None:
     torch.testing.assert_close(adjusted(counts=np.array([5, 5]), tau=2.0), plain)
 
 
+@pytest.mark.parametrize("loss", ["logit_adjusted", "balanced_softmax", "vector_scaling", "ldam"])
 @pytest.mark.parametrize("sampler", ["class_balanced", "square_root", "progressively_balanced"])
-def test_balanced_draws_would_correct_twice(sampler: str) -> None:
-    given: dict[str, Any] = {"loss": {"name": "logit_adjusted"}, "sampler": {"name": sampler}}
-    with pytest.raises(ValidationError, match=f"logit_adjusted makes up .* sampler {sampler}; allowed: .*twice: true"):
+def test_balanced_draws_would_correct_twice(sampler: str, loss: str) -> None:
+    given: dict[str, Any] = {"loss": {"name": loss}, "sampler": {"name": sampler}}
+    with pytest.raises(ValidationError, match=f"{loss} makes up .* sampler {sampler}; allowed: .*twice: true"):
         HeadTrainingSettings.model_validate(given)
     given["loss"]["twice"] = True
     HeadTrainingSettings.model_validate(given)
