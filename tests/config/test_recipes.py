@@ -95,7 +95,7 @@ def test_its_network_takes_a_step(recipe: Recipe, choice: dict[str, str]) -> Non
         done: list[float] = []
         training.train(
             built,
-            settings.loss.build(np.ones(classes, dtype=np.int64)),
+            settings.loss.build(np.ones(classes, dtype=np.int64), head.cosine_scale),
             lambda _epoch: [(images, torch.tensor([0, classes - 1]))],
             optimizer,
             settings.schedule.build(optimizer, epochs=settings.epochs, steps=1),

@@ -220,7 +220,7 @@ def test_one_bounded_step_by_hand() -> None:
 def test_rows_that_do_not_train_cannot_be_bounded(banks: Banks) -> None:
     settings = LwsSettings(method="lws", max_norm=1.0)
     with pytest.raises(
-        UserError, match="max_norm bounds the rows of W, and of this head none train; allowed here: nul"
+        UserError, match="max_norm bounds the rows of W, and of this head none train; allowed here: null"
     ):
         settings.build(0).fit(*banks)
 

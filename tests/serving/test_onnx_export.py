@@ -124,7 +124,16 @@ def exported(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
-    ["linear", "without_bias", "scaled", "scaled_but_for_the_bias", "nearest_un", "nearest_l2n_cosine", "nearest_cl2n"],
+    [
+        "linear",
+        "without_bias",
+        "scaled",
+        "scaled_but_for_the_bias",
+        "cosine",
+        "nearest_un",
+        "nearest_l2n_cosine",
+        "nearest_cl2n",
+    ],
 )
 def test_every_head_gives_pytorchs_logits(kind: str, tmp_path: Path) -> None:
     network = make_network(kind)

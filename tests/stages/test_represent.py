@@ -148,6 +148,11 @@ EVERYTHING: dict[str, Any] = {
         },
         {"precision": "fp16", "optimizer": {"name": "sgd", "lr": 0.05}},
         {
+            "head": {"name": "cosine", "scale": 16.0},
+            "loss": {"name": "ldam", "class_weights": {"start": 0.5}},
+            "sampler": {"name": "instance_balanced"},
+        },
+        {
             "optimizer": {"name": "adamw", "lr": 0.01, "layer_decay": 0.5, "decay_all": False},
             "freeze": {"by": "depth", "trained": 1, "unfreeze_every": 1},
         },
@@ -156,7 +161,7 @@ EVERYTHING: dict[str, Any] = {
             "freeze": {"by": "depth", "trained": 0, "unfreeze_every": 2},
         },
     ],
-    ids=["adamw, step", "sgd, cosine", "fp16", "adamw, unfreezing", "sgd, unfreezing"],
+    ids=["adamw, step", "sgd, cosine", "fp16", "ldam-drw", "adamw, unfreezing", "sgd, unfreezing"],
 )
 @pytest.mark.parametrize("after", [1, 3])
 def test_interrupted_with_every_option_it_ends_with_the_same_bytes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from ltrec.rebalancing.head_training import HeadTrainingSettings
 from ltrec.training.losses.class_weights import ClassWeights
 from ltrec.training.losses.cross_entropy import CrossEntropy
-from ltrec.training.losses.module import LossModule
+
+if TYPE_CHECKING:
+    from ltrec.training.losses.module import LossModule
 
 COUNTS = np.array([3, 1])
 LOGITS, LABELS = torch.tensor([[2.0, 0.0]]), torch.tensor([1])
@@ -80,7 +82,7 @@ def test_before_any_epoch_it_is_as_in_the_first() -> None:
 @pytest.mark.parametrize("name", ["cross_entropy", "focal", "label_aware_smoothing"])
 def test_balanced_draws_would_correct_twice(name: str) -> None:
     given: dict[str, Any] = {"loss": {"name": name, "class_weights": {}}, "sampler": {"name": "class_balanced"}}
-    with pytest.raises(ValidationError, match="so does the sampler class_balanced; allowed: .*twice: true in them"):
+    with pytest.raises(ValidationError, match=r"so does the sampler class_balanced; allowed: .*twice: true in them"):
         HeadTrainingSettings.model_validate(given)
     given["loss"]["class_weights"]["twice"] = True
     HeadTrainingSettings.model_validate(given)

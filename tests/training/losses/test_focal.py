@@ -32,5 +32,5 @@ def test_beyond_doubt_the_gradient_is_0(gamma: float) -> None:
     loss = Focal(name="focal", gamma=gamma).build(COUNTS)(logits, torch.tensor([0, 0]))
     loss.backward()
     assert logits.grad is not None
-    assert float(loss) == pytest.approx(0, abs=1e-6)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
     assert logits.grad.abs().max() < 1e-6

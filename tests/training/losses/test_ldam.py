@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,9 @@ from ltrec.errors import UserError
 from ltrec.rebalancing.methods.crt import CrtSettings
 from ltrec.rebalancing.methods.lws import LwsSettings
 from ltrec.training.losses.ldam import Ldam
-from tests.conftest import Banks
+
+if TYPE_CHECKING:
+    from tests.conftest import Banks
 
 COUNTS = np.array([81, 16, 1])
 
@@ -64,5 +66,5 @@ def test_a_linear_head_is_refused_before_anything_is_trained() -> None:
 
 def test_and_so_is_a_head_of_scales(banks: Banks) -> None:
     settings = LwsSettings.model_validate(GIVEN | {"method": "lws"})
-    with pytest.raises(UserError, match="ldam takes its margins from cosines, .*; allowed: a cosine head, or another"):
+    with pytest.raises(UserError, match=r"ldam takes its margins from cosines, .*; allowed: a cosine head, or another"):
         settings.build(0).fit(*banks)
