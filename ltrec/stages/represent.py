@@ -142,7 +142,7 @@ def _represent(
             size, workers = settings.batch_size, settings.workers
             augmented = training_loader(
                 (root, train.paths), network.geometry, device, size,
-                augment=settings.augment.build(), workers=workers, world=world,
+                augment=settings.augment.build(image.mean, image.std), workers=workers, world=world,
             )  # fmt: skip
             plain = DeviceLoader((root, val.paths), network.geometry, device, size, workers=workers, world=world)
             session = _session(settings, network, train.labels, batch_size, seed, computed, world)
