@@ -141,7 +141,7 @@ def _represent(
                 network = networks.synchronised(network)
             size, workers = settings.batch_size, settings.workers
             augmented = training_loader(
-                (root, train.paths), network.geometry, device, size,
+                (root, train.paths), network.geometry, device, batch_size,
                 augment=settings.augment.build(image.mean, image.std), workers=workers, world=world,
             )  # fmt: skip
             plain = DeviceLoader((root, val.paths), network.geometry, device, size, workers=workers, world=world)
@@ -222,7 +222,9 @@ def _session(
     device, epochs, steps = next(network.parameters()).device, settings.epochs, len(labels) // batch_size
     counts = np.bincount(labels, minlength=network.head.classes)
     loss = settings.loss.build(counts).to(device)
-    sampler = settings.sampler.build(labels, seed=seed, epochs=epochs)
+    sampler, mix = settings.sampler.build(labels, seed=seed, epochs=epochs), settings.mix
+    if mix is not None:
+        sampler = mix.draws(sampler, labels, batch_size=batch_size, seed=seed, epochs=epochs)
     # The optimizer has what trains in the last epoch; what is frozen until then gets no gradient, and is left alone.
     frozen_in = _freezing(settings, network, world)
     optimizer = settings.optimizer.build(network.backbone, network.head)
@@ -232,7 +234,8 @@ def _session(
         gradient_scaler=precision.scaler(computed, device),
         average=None if settings.ema is None else moving_average(network, settings.ema.decay),
         epochs=epochs, batch_size=batch_size, steps=steps, seed=seed,
-        frozen_in=frozen_in, clip_norm=settings.clip_norm, mixup=settings.mixup, world=world,
+        frozen_in=frozen_in, clip_norm=settings.clip_norm, world=world,
+        mix=None if mix is None else mix.build(epochs),
         compute=ComputeConfig(
             computed, settings.compile, settings.micro_batches, auto_split=settings.accumulate == "auto"
         ),

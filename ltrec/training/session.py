@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ltrec.compute.distributed import World
     from ltrec.models.network import Network
     from ltrec.training.labelled_loader import LabelledLoader
+    from ltrec.training.mixing import Mix
     from ltrec.training.resume import ResumeFolder
     from ltrec.training.samplers import Sampler
     from ltrec.training.step import ComputeConfig
@@ -45,7 +46,7 @@ class Session:
     frozen_in: Callable[[int], list[str]] | None
     """Gives the parts of the backbone that are frozen in an epoch; None: none ever is."""
     clip_norm: float | None
-    mixup: float | None
+    mix: Mix | None
     compute: ComputeConfig
     world: World
 
@@ -88,7 +89,7 @@ class Session:
                 self.network, self.loss, lambda epoch: train.epoch(self.sampler.epoch(epoch), (self.seed, epoch)),
                 self.optimizer, self.schedule,
                 epochs=range(len(history), self.epochs), batch_size=self.batch_size, seed=self.seed, on_epoch=on_epoch,
-                freeze=self._freeze, clip_norm=self.clip_norm, mixup=self.mixup, average=self.average,
+                freeze=self._freeze, clip_norm=self.clip_norm, mix=self.mix, average=self.average,
                 compute=self.compute, gradient_scaler=self.gradient_scaler, world=self.world,
             )  # fmt: skip
         return history

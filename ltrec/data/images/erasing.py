@@ -113,7 +113,7 @@ class Rectangle:
         import torch
 
         size = images.shape[1]
-        came, areas, aspects, place, seeds = draws.split([1, _TRIES, _TRIES, 2, 1], dim=1)
+        came, areas, aspects, place, seeds = torch.split(draws, [1, _TRIES, _TRIES, 2, 1], dim=1)
         least, most = self._area
         pixels = size**2 * (least + areas * (most - least))
         low, high = (math.log(end) for end in self._aspect)
