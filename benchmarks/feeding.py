@@ -28,6 +28,8 @@ from ltrec.data.images.cache import Cache, CacheSettings
 from ltrec.data.images.dataset import ImageDataset
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import DeviceLoader
+from ltrec.data.images.erasing import Cutout
+from ltrec.data.images.policies import AutoAugment
 from ltrec.models import network as networks
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.training.loop import train
@@ -42,6 +44,10 @@ GEOMETRY = Geometry(size=224, resize=256)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AUGMENT = AugmentSettings(jitter=0.4).build()
 SIZES = {"300x200": ((300, 200), 48), "500x375": ((500, 375), 48), "4000x3000": ((4000, 3000), 4)}
+RESIDENT = {
+    "resident": AugmentSettings(crop=PadCrop()),
+    "resident_strong": AugmentSettings(crop=PadCrop(), policy=AutoAugment(policy="cifar10"), erase=Cutout(size=16)),
+}
 ROUNDS = 7
 
 
@@ -51,7 +57,8 @@ def main() -> None:
         found = {name: of_size(Path(scratch, name), *size) for name, size in SIZES.items()}
         found["device_part"] = of_device_part()
         torch.set_num_threads(2)
-        found["resident"] = of_resident(Path(scratch, "cifar"))
+        for name, settings in RESIDENT.items():
+            found[name] = of_resident(Path(scratch, name), settings)
     show(found)
     RESULTS.write_text(json.dumps({"machine": machine(), **found}, indent=2) + "\n", encoding="utf-8")
 
@@ -120,10 +127,10 @@ def of_device_part() -> dict[str, Any]:
     return {"milliseconds_an_image": spread([1e3 * seconds for seconds in spent["cpu"]])}
 
 
-def of_resident(folder: Path) -> dict[str, Any]:
-    """A CIFAR ResNet-32 fed from memory against the same steps on one resident batch."""
+def of_resident(folder: Path, settings: AugmentSettings) -> dict[str, Any]:
+    """A CIFAR ResNet-32 fed from memory with augmented images against the same steps on one resident batch."""
     names, batch = write(folder, 512, (32, 32)), 128
-    geometry, augment = Geometry(size=32, resize=32), AugmentSettings(crop=PadCrop()).build()
+    geometry, augment = Geometry(size=32, resize=32), settings.build(MEAN, STD)
     loader = DeviceLoader((folder, names), geometry, torch.device("cpu"), batch, augment=augment)
     labels = torch.arange(len(names)) % 10
     order = np.random.default_rng(0).permutation(len(names))
@@ -152,6 +159,7 @@ def of_resident(folder: Path) -> dict[str, Any]:
     return {
         "seconds_a_step": seconds,
         "feed_to_step": round(seconds["feed"]["median"] / bare, 4),
+        "milliseconds_an_image": round(1e3 * seconds["feed"]["median"] / batch, 4),
         "bare_to_fed": round(bare / seconds["fed_steps"]["median"], 3),
     }
 
@@ -180,7 +188,8 @@ def show(found: dict[str, Any]) -> None:
             ratio = found[size]["to_reference"][name]
             print(f"{size:<12}{name:<18}{of['median']:>10.1f} images/CPU s {ratio:>7.2f} x the reference")
     print(f"device part on this CPU: {found['device_part']['milliseconds_an_image']['median']:.2f} ms an image")
-    print(f"resident CIFAR-sized set: feeding takes {found['resident']['feed_to_step']:.1%} of a step")
+    for name in RESIDENT:
+        print(f"{name} CIFAR-sized set: feeding takes {found[name]['feed_to_step']:.1%} of a step")
 
 
 if __name__ == "__main__":

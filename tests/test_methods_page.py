@@ -1,4 +1,4 @@
-"""docs/methods.md has a card for each sampler, loss and method."""
+"""docs/methods.md has a card for each sampler, loss, augmentation, mix and method."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from ltrec.config import params
+from ltrec.data.images.erasing import EraseSettings
+from ltrec.data.images.policies import PolicySettings
 from ltrec.rebalancing.methods import RebalancerSettings
 from ltrec.rebalancing.probe import ProbeSettings
 from ltrec.training.losses import LossSettings
+from ltrec.training.mix_settings import MixSettings
 from ltrec.training.optim import AdamW
 from ltrec.training.samplers import SamplerSettings
 from tests.contracts.members import examples
@@ -25,6 +28,9 @@ SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.
     [
         ("Sampling", SamplerSettings, "name"),
         ("Losses", LossSettings, "name"),
+        ("Augmentation", PolicySettings, "name"),
+        ("Augmentation", EraseSettings, "name"),
+        ("Mixing", MixSettings, "name"),
         ("Classifiers", RebalancerSettings, "method"),
     ],
 )

@@ -16,6 +16,7 @@ from ltrec.settings import Count, PositiveInt, Settings, conflict
 from ltrec.training.losses import LossSettings
 from ltrec.training.losses.base import refuse_double_correction, refuse_without_cosines
 from ltrec.training.losses.cross_entropy import CrossEntropy
+from ltrec.training.mix_settings import MixSettings
 from ltrec.training.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
 from ltrec.training.samplers import ClassBalanced, InstanceBalanced, SamplerSettings
 
@@ -60,8 +61,8 @@ class RepresentSettings(Settings):
     """Take batch norm's statistics over the GPUs of all processes; false: each over its own part of the batch."""
     clip_norm: Annotated[float, Field(gt=0, le=1e38)] | None = None
     """Largest norm of an update's gradient; null: not clipped."""
-    mixup: Annotated[float, Field(ge=0.01, le=100)] | None = None
-    """α of the Beta(α, α) that says how much of each image another of its batch replaces, target alike; null: none."""
+    mix: MixSettings | None = None
+    """What training images and their targets are mixed with others by; null: nothing."""
     ema: EmaSettings | None = None
     """Average the weights over the updates and keep the average; null: keep the last weights."""
     batch_norm: BatchNormSettings | None = None
@@ -103,6 +104,8 @@ class RepresentSettings(Settings):
             raise conflict(("compile",), "reduce-overhead needs accumulate: 1; allowed with it: off, default")
         refuse_double_correction(self.loss, self.sampler)
         refuse_without_cosines(self.loss, self.head.name)
+        if self.epochs and self.mix is not None:
+            self.mix.check(self.epochs)
         try:
             if self.epochs:
                 self.schedule.check(self.epochs)

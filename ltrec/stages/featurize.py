@@ -57,7 +57,8 @@ def run(params: Params, *, profile: bool = False) -> None:
             where="params.yaml: featurize.batch_size", instead="a smaller one may fit",
         ):  # fmt: skip
             network = networks.on_device(network, device)
-            augment, classes = params.represent.augment.build(), len(read_classes(layout.classes))
+            augment = params.represent.augment.build(network.mean, network.std)
+            classes = len(read_classes(layout.classes))
             for split in SPLITS:
                 listed = compact(read_list(layout.split_list(split), classes, unknown=split != "train"))
                 loaders = view_loaders(

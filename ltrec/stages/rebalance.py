@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ltrec.compute.precision import Precision
     from ltrec.config.params import Params
-    from ltrec.data.images.augmentation import Augment
+    from ltrec.data.images.augmentation import AugmentSettings
     from ltrec.models.heads import Head
     from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 
@@ -63,7 +63,7 @@ def run(params: Params, variant: str) -> None:
                 if isinstance(settings, HeadTrainingSettings) and settings.images:
                     fit = _fit_on_images(
                         rebalancer, train, val, joint,
-                        variant=variant, root=Path(params.prepare.source.root), augment=represent.augment.build(),
+                        variant=variant, root=Path(params.prepare.source.root), augment=represent.augment,
                         workers=represent.workers, epochs=settings.epochs,
                         batch_size=min(settings.batch_size, len(train.labels)),
                         computed=precision.resolve(
@@ -100,7 +100,7 @@ def _fit_on_images(
     *,
     variant: str,
     root: Path,
-    augment: Augment,
+    augment: AugmentSettings,
     workers: int | None,
     epochs: int,
     batch_size: int,
@@ -121,8 +121,8 @@ def _fit_on_images(
         console.progress(f"rebalance {variant}: images", epochs * shown) as advance,
     ):  # fmt: skip
         network = on_device(load(layout.model), device)
-        files = root, _paths(layout, train, joint.classes)
-        loader = training_loader(files, network.geometry, device, batch_size, augment=augment, workers=workers)
+        files, views = (root, _paths(layout, train, joint.classes)), augment.build(network.mean, network.std)
+        loader = training_loader(files, network.geometry, device, batch_size, augment=views, workers=workers)
         images = ImageFeatures.of(train, network, loader, precision=computed, on_images=advance)
         return rebalancer.fit(images, val.to(device), joint)
 

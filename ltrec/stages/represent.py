@@ -141,8 +141,8 @@ def _represent(
                 network = networks.synchronised(network)
             size, workers = settings.batch_size, settings.workers
             augmented = training_loader(
-                (root, train.paths), network.geometry, device, size,
-                augment=settings.augment.build(), workers=workers, world=world,
+                (root, train.paths), network.geometry, device, batch_size,
+                augment=settings.augment.build(image.mean, image.std), workers=workers, world=world,
             )  # fmt: skip
             plain = DeviceLoader((root, val.paths), network.geometry, device, size, workers=workers, world=world)
             session = _session(settings, network, train.labels, batch_size, seed, computed, world)
@@ -235,7 +235,9 @@ def _session(
         loss = settings.loss.build(counts, network.head.cosine_scale).to(device)
     except UserError as error:
         raise UserError(error.what, where="params.yaml: represent.loss") from None
-    sampler = settings.sampler.build(labels, seed=seed, epochs=epochs)
+    sampler, mix = settings.sampler.build(labels, seed=seed, epochs=epochs), settings.mix
+    if mix is not None:
+        sampler = mix.draws(sampler, labels, batch_size=batch_size, seed=seed, epochs=epochs)
     # The optimizer has what trains in the last epoch; what is frozen until then gets no gradient, and is left alone.
     frozen_in = _freezing(settings, network, world)
     optimizer = settings.optimizer.build(network.backbone, network.head)
@@ -246,7 +248,7 @@ def _session(
         average=None if settings.ema is None else moving_average(network, settings.ema.decay),
         epochs=epochs, batch_size=batch_size, steps=steps, seed=seed,
         frozen_in=frozen_in, clip_norm=settings.clip_norm, sam_rho=settings.optimizer.sam_rho,
-        constrain=settings.optimizer.constraint(network.head), mixup=settings.mixup, world=world,
+        constrain=settings.optimizer.constraint(network.head), mix=None if mix is None else mix.build(epochs), world=world,
         compute=ComputeConfig(
             computed, settings.compile, settings.micro_batches, auto_split=settings.accumulate == "auto"
         ),

@@ -12,7 +12,6 @@ from ltrec.compute.device import require_finite
 from ltrec.compute.distributed import SINGLE_PROCESS
 from ltrec.compute.precision import autocast
 from ltrec.errors import UserError
-from ltrec.training.mixing import mixed_batches
 from ltrec.training.sharpness import climbed
 from ltrec.training.step import ComputeConfig, Gradients, compiler_explained
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from ltrec.compute.distributed import World
     from ltrec.compute.precision import Precision
     from ltrec.training.losses.module import LossModule
-    from ltrec.training.mixing import Targets
+    from ltrec.training.mixing import Mix, Targets
 
     Batch = tuple[Tensor, Tensor]
 
@@ -66,7 +65,7 @@ def train(
     clip_norm: float | None = None,
     sam_rho: float | None = None,
     constrain: Callable[[], None] | None = None,
-    mixup: float | None = None,
+    mix: Mix | None = None,
     average: AveragedModel | None = None,
     compute: ComputeConfig | None = None,
     gradient_scaler: torch.amp.GradScaler | None = None,
@@ -83,14 +82,14 @@ def train(
         epochs: The epochs still to do, up to the last of the training, whatever was done before; each seeds random
             layers anew, so that a resume changes nothing.
         batch_size: B, the images of an update on all ranks together.
-        seed: The seed of random layers and of mixup.
+        seed: The seed of random layers and of the mix.
         on_epoch: Called after each epoch, with the network in training mode.
         freeze: Called before each epoch, to freeze what does not train in it; returns whether that is something else
             than before. None: what trains stays the same.
         clip_norm: The largest norm that the gradient of all parameters together may have; None: any.
         sam_rho: ρ of sharpness-aware minimisation, which computes each update's gradient twice; None: without it.
         constrain: Called after each update, to bring weights back to where they are allowed to be.
-        mixup: α of mixup, with which images and targets are mixed; None: they are not.
+        mix: Mixes an epoch's images and targets with others; None: they stay as they are.
         average: A moving average of the network, updated after each update.
         compute: How the training computes.
         gradient_scaler: The scaler of fp16's gradients in a training that is resumed; None: a new one.
@@ -110,7 +109,7 @@ def train(
             fits = False
         plain = batches(epoch)
         shown: Iterable[tuple[Tensor, Targets]] = (
-            plain if mixup is None else mixed_batches(plain, mixup, (seed, epoch, world.rank))
+            plain if mix is None else mix.batches(plain, epoch, (seed, epoch, world.rank))
         )
         lr = float(optimizer.param_groups[0]["lr"])
         tally = _Tally(device, world, epoch, lr)

@@ -156,6 +156,35 @@ class CycleSampler(_ClassSampler):
         self._position = int(state["position"])
 
 
+class PairedSampler(Sampler):
+    """Draws of two samplers: a batch's worth of the first, one of the second, and so on; full batches alone.
+
+    One loader then decodes both, and each update takes two batches.
+
+    Args:
+        first: Draws the one.
+        second: Draws the other.
+        batch_size: Images in a batch.
+    """
+
+    def __init__(self, first: Sampler, second: Sampler, batch_size: int) -> None:
+        super().__init__(first.labels, first.seed)
+        self._parts, self._batch_size = (first, second), batch_size
+
+    def epoch(self, epoch: int) -> Indices:
+        """Return the image indices of an epoch counted from 0, (2 · ⌊N / B⌋ · B,)."""
+        full = len(self.labels) // self._batch_size * self._batch_size
+        turns = [part.epoch(epoch)[:full].reshape(-1, self._batch_size) for part in self._parts]
+        return np.stack(turns, axis=1).ravel()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for part, of_part in zip(self._parts, state["parts"], strict=True):
+            part.load_state_dict(of_part)
+
+
 def power_probabilities(counts: Indices, q: float) -> Probabilities:
     """Return p_j ∝ n_j^q (eq. 1) for counts n (C,), (C,): q = 1 instance-balanced, 0 class-balanced, ½ square-root."""
     weights: Probabilities = np.power(counts.astype(np.float64), q)

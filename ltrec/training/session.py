@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ltrec.models.network import Network
     from ltrec.training.labelled_loader import LabelledLoader
     from ltrec.training.losses.module import LossModule
+    from ltrec.training.mixing import Mix
     from ltrec.training.resume import ResumeFolder
     from ltrec.training.samplers import Sampler
     from ltrec.training.step import ComputeConfig
@@ -48,7 +49,7 @@ class Session:
     clip_norm: float | None
     sam_rho: float | None
     constrain: Callable[[], None] | None
-    mixup: float | None
+    mix: Mix | None
     compute: ComputeConfig
     world: World
 
@@ -92,7 +93,7 @@ class Session:
                 self.optimizer, self.schedule,
                 epochs=range(len(history), self.epochs), batch_size=self.batch_size, seed=self.seed, on_epoch=on_epoch,
                 freeze=self._freeze, clip_norm=self.clip_norm, sam_rho=self.sam_rho, constrain=self.constrain,
-                mixup=self.mixup, average=self.average, compute=self.compute, gradient_scaler=self.gradient_scaler,
+                mix=self.mix, average=self.average, compute=self.compute, gradient_scaler=self.gradient_scaler,
                 world=self.world,
             )  # fmt: skip
         return history

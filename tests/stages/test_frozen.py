@@ -86,7 +86,7 @@ def test_what_only_a_training_reads_is_left_unread(params: Build, weights: Path)
     represent.run(frozen(params, weights))
     plain = network.load(LAYOUT.model).state_dict()
     training = {
-        "ema": {"decay": 0.9}, "mixup": 0.4, "freeze": {"by": "name", "modules": ["nothing like it"]},
+        "ema": {"decay": 0.9}, "mix": {"name": "cmo"}, "freeze": {"by": "name", "modules": ["nothing like it"]},
         "schedule": {"name": "cosine", "warmup_epochs": 3}, "batch_size": 4000,
     }  # fmt: skip
     represent.run(frozen(params, weights, **training))

@@ -25,6 +25,7 @@ from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.models.preprocessing import Preprocessing
 from ltrec.stages import featurize, recording, represent
 from ltrec.training import loop as training
+from ltrec.training.mixing import PastedFromOthers
 from ltrec.training.resume import ResumeFolder
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ EVERYTHING: dict[str, Any] = {
     "freeze": {"by": "name", "modules": ["conv1", "bn1"]},
     "clip_norm": 1.0,
     "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
-    "mixup": 0.4,
+    "mix": {"name": "cmo", "foreground": {"name": "square_root"}, "plain_epochs": 1},
     "ema": {"decay": 0.9},
 }
 
@@ -189,7 +190,8 @@ def test_every_option_reaches_the_training(params: Build, monkeypatch: pytest.Mo
     adamw = {"name": "adamw", "lr": 0.01, "head_lr": 0.02, "betas": (0.8, 0.9)}
     schedule = {"name": "step", "milestones": [2], "gamma": 0.1, "warmup_epochs": 1}
     represent.run(params(represent=EVERYTHING | {"optimizer": adamw, "schedule": schedule}))
-    assert (given["clip_norm"], given["mixup"]) == (1.0, 0.4)
+    assert given["clip_norm"] == 1.0
+    assert isinstance(given["mix"], PastedFromOthers)
     # Targets (0.95, 0.05) and logits (1, 0): 0.95·0.313262 + 0.05·1.313262.
     assert float(given["loss"](torch.tensor([[1.0, 0.0]]), torch.tensor([0]))) == pytest.approx(0.363262, abs=1e-6)
     assert isinstance(given["optimizer"], torch.optim.AdamW)

@@ -16,7 +16,7 @@ from ltrec.training import step as stepping
 from ltrec.training.loop import EpochReport, moving_average, train, validate
 from ltrec.training.losses.class_weights import ClassWeights
 from ltrec.training.losses.cross_entropy import CrossEntropy
-from ltrec.training.mixing import MixedTargets
+from ltrec.training.mixing import Blended, MixedTargets
 from ltrec.training.optim import AdamW, CosineSchedule, Sgd, StepSchedule
 from ltrec.training.step import ComputeConfig, Gradients
 from tests.scores import balanced_accuracy
@@ -174,7 +174,7 @@ class Everything:
         train(
             self.parts["network"], SMOOTHED, batches, self.parts["optimizer"], self.parts["schedule"],
             epochs=epochs, batch_size=BATCH, seed=0, on_epoch=lambda _report: None,
-            clip_norm=0.5, sam_rho=0.05, mixup=0.4, average=self.parts["average"],
+            clip_norm=0.5, sam_rho=0.05, mix=Blended(0.4), average=self.parts["average"],
         )  # fmt: skip
         return {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
+from ltrec.compute.device import sent
+from ltrec.data.images.erasing import EraseSettings
+from ltrec.data.images.policies import PolicySettings
 from ltrec.settings import Count, NonNegativeFloat, Settings
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ class Step(Protocol):
 
     draws: int
     """How many random numbers it takes for an image."""
+    on_host: bool
+    """Whether it wants them in the host's memory: to read them from a GPU's, the host would wait for the GPU."""
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Return changed images (B, H, W, 3) in 0…255, given such images and draws (B, `draws`), uniform in 0…1."""
@@ -61,11 +66,11 @@ class Augment:
 
         Args:
             squares: uint8 (B, H, W, 3), on any device.
-            draws: Float (B, `draws`), uniform in 0…1, on that device; nothing else is random.
+            draws: Float (B, `draws`), uniform in 0…1, in the host's memory; nothing else is random.
         """
-        start = 0
+        start, there = 0, sent(draws, squares.device)
         for step in self._steps:
-            squares = step(squares, draws[:, start : start + step.draws])
+            squares = step(squares, (draws if step.on_host else there)[:, start : start + step.draws])
             start += step.draws
         return squares
 
@@ -143,13 +148,29 @@ class AugmentSettings(Settings):
     """Mirror half of the images; wrong for digits and text."""
     jitter: NonNegativeFloat = 0.0
     """Strength of random changes in brightness, contrast and saturation; the paper's ImageNet-LT recipe has 0.4."""
+    policy: PolicySettings | None = None
+    """Random operations on shape and colour after crop and flip, an image's own draw; null: none."""
+    erase: EraseSettings | None = None
+    """What is wiped out of an image when all else is done; null: nothing."""
 
-    def build(self) -> Augment:
+    def build(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Augment:
+        """Return the views.
+
+        Args:
+            mean: The mean of each colour channel, in 0…1, as the network takes it off; what `erase` fills with.
+            std: The standard deviation of each, likewise.
+        """
         steps = self.crop.on_device()
         if self.flip:
             steps.append(Flip())
+        if self.policy is not None:
+            steps.append(self.policy.build())
         if self.jitter:
             steps.append(ColorJitter(self.jitter))
+        if self.erase is not None:
+            assert mean is not None, "what is erased takes the images' mean colour"
+            assert std is not None, "and noise their standard deviation"
+            steps.append(self.erase.build(mean, std))
         return Augment(self.crop.on_host(), steps)
 
 
@@ -157,6 +178,7 @@ class Shift:
     """Moves each image by up to `padding` pixels along both axes; the pixels that come in are black."""
 
     draws = 2
+    on_host = False
 
     def __init__(self, padding: int) -> None:
         self.padding = padding
@@ -180,6 +202,7 @@ class Flip:
     """Mirrors half of the images."""
 
     draws = 1
+    on_host = False
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         import torch
@@ -195,6 +218,7 @@ class ColorJitter:
     """
 
     draws = 4
+    on_host = False
 
     def __init__(self, strength: float) -> None:
         self.low, self.high = max(0.0, 1 - strength), 1 + strength

@@ -131,7 +131,7 @@ class DeviceLoader:
                 yield squares, index
             else:
                 draws = torch.from_numpy(step_draws(key, start, stop, self._augment.draws)[rank::ranks])
-                yield self._augment(squares, sent(draws, self._device)), index
+                yield self._augment(squares, draws), index
 
     def _streamed(self, indices: NDArray[np.int64], parts: list[slice], key: tuple[int, ...]) -> Iterator[Batch]:
         assert self._batches is not None, "only what is kept lets the worker processes go"

@@ -18,6 +18,8 @@ from ltrec.data.images.augmentation import AugmentSettings, NoCrop, PadCrop
 from ltrec.data.images.dataset import ImageDataset
 from ltrec.data.images.decoding import Geometry, decode_rgb, square
 from ltrec.data.images.device_loader import DeviceLoader, crop_seeds, step_draws
+from ltrec.data.images.erasing import Cutout
+from ltrec.data.images.policies import TrivialAugment
 from ltrec.errors import UserError
 from tests.data.images.conftest import PATHS
 
@@ -30,9 +32,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:User
 
 GEOMETRY = Geometry(size=12, resize=14)
 CPU = torch.device("cpu")
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 AUGMENTS: dict[str, Augment | None] = {
     "resized": AugmentSettings(jitter=0.3).build(),
     "padded": AugmentSettings(crop=PadCrop(padding=2), jitter=0.3).build(),
+    "policy": AugmentSettings(crop=PadCrop(padding=2), policy=TrivialAugment(), erase=Cutout(size=4)).build(MEAN, STD),
     "plain": AugmentSettings(crop=NoCrop(), flip=False).build(),
     "none": None,
 }
