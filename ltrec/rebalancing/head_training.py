@@ -5,18 +5,17 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from ltrec.compute.device import require_finite
-from ltrec.errors import UserError
 from ltrec.settings import PositiveInt
 from ltrec.training.losses import LossSettings
 from ltrec.training.losses.base import refuse_double_correction
 from ltrec.training.losses.cross_entropy import CrossEntropy
-from ltrec.training.optim import LearningRate, SgdRecipe, cosine
+from ltrec.training.optim import LearningRate, MaxNorm, SgdRecipe, cosine, row_limit
 from ltrec.training.samplers import ClassBalanced, SamplerSettings
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from ltrec.rebalancing.selection import ScoredLogits
     from ltrec.training.losses.module import LossModule
     from ltrec.training.samplers import Sampler
-
-MaxNorm = Annotated[float, Field(gt=0, le=1e38)]
 
 # A bank up to this size, once rounded, is rounded before the first step and not batch by batch.
 _ROUNDED_BYTES = 1 << 30
@@ -130,7 +127,8 @@ class HeadTrainer:
         size = min(self.batch_size, len(labels))
         steps = len(labels) // size
         heads = [head, *(copy.deepcopy(head) for _ in self.lrs[1:])]
-        optimizer, bound = self._optimizer(heads), self._bounding(heads)
+        optimizer = self._optimizer(heads)
+        bound = None if self.max_norm is None else row_limit(heads, self.max_norm)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, self.epochs * steps))
 
         def update(features: Tensor, labels: Tensor) -> Tensor:
@@ -142,7 +140,8 @@ class HeadTrainer:
             losses.sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            bound()
+            if bound is not None:
+                bound()
             return losses.detach()
 
         best: tuple[ScoredLogits, Row, Head] | None = None
@@ -173,24 +172,6 @@ class HeadTrainer:
             for head, lr in zip(heads, self.lrs, strict=True)
         ]
         return torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay, fused=True)
-
-    def _bounding(self, heads: Sequence[Head]) -> Callable[[], None]:
-        """Return what scales rows down to `max_norm`."""
-        import torch
-
-        if (longest := self.max_norm) is None:
-            return lambda: None
-        named = [(name, parameter) for head in heads for name, parameter in head.named_parameters()]
-        weights = [each for name, each in named if name.rpartition(".")[2] == "weight" and each.requires_grad]
-        if not weights:
-            raise UserError("max_norm bounds the rows of W, and of this head none train; allowed here: null")
-
-        def bound() -> None:
-            with torch.no_grad():
-                for weight in weights:
-                    weight.renorm_(2, 0, longest)
-
-        return bound
 
     def _epoch(
         self,

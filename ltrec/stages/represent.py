@@ -248,7 +248,8 @@ def _session(
         average=None if settings.ema is None else moving_average(network, settings.ema.decay),
         epochs=epochs, batch_size=batch_size, steps=steps, seed=seed,
         frozen_in=frozen_in, clip_norm=settings.clip_norm, sam_rho=settings.optimizer.sam_rho,
-        constrain=settings.optimizer.constraint(network.head), mix=None if mix is None else mix.build(epochs), world=world,
+        constrain=settings.optimizer.constraint(network.head), mix=None if mix is None else mix.build(epochs),
+        world=world,
         compute=ComputeConfig(
             computed, settings.compile, settings.micro_batches, auto_split=settings.accumulate == "auto"
         ),

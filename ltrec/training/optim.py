@@ -12,7 +12,7 @@ from ltrec.errors import UserError
 from ltrec.settings import Count, PositiveInt, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import nn
     from torch.nn import Parameter
@@ -56,14 +56,10 @@ class _Rates(Settings):
     embeddings."""
 
     def constraint(self, head: nn.Module) -> Callable[[], None] | None:
-        """Return what brings a head's weights (C, D) back to where they may be after an update; None: nothing does.
-
-        Raises:
-            UserError: The head has no lengths to limit.
-        """
+        """Return what brings a head's weights (C, D) back to where they may be after an update; None: nothing does."""
         if self.head_max_norm is None:
             return None
-        return row_limit(head, self.head_max_norm, where="params.yaml: represent.optimizer.head_max_norm")
+        return row_limit([head], self.head_max_norm)
 
 
 class Sgd(_Rates, SgdRecipe):
@@ -147,26 +143,25 @@ def groups(backbone: nn.Module, head: nn.Module, lr: float, rates: _Rates) -> li
     return found
 
 
-def row_limit(head: nn.Module, most: float, *, where: str) -> Callable[[], None]:
-    """Return what cuts each row of a head's trained weights (C, D) to a norm of at most `most`, in place.
+def row_limit(heads: Sequence[nn.Module], most: float) -> Callable[[], None]:
+    """Return what cuts each row of the heads' trained weights W (C, D) to a norm of at most `most`, in place.
+
+    MaxNorm of Alshammari et al. 2022, equation 6.
 
     Raises:
-        UserError: The head has no such weights, or their lengths play no part in its logits.
+        UserError: The heads train no such weights.
     """
     import torch
 
-    from ltrec.models.heads import LinearHead
-
-    if not isinstance(head, LinearHead):
-        kind = getattr(head, "kind", type(head).__name__)
-        raise UserError(
-            f"limits the lengths of w_j, and a head of the kind {kind} learns none; allowed: null", where=where
-        )
-    weight = head.weight
+    named = [(name, parameter) for head in heads for name, parameter in head.named_parameters()]
+    weights = [each for name, each in named if name.rpartition(".")[2] == "weight" and each.requires_grad]
+    if not weights:
+        raise UserError("max_norm bounds the rows of W, and of this head none train; allowed here: null")
 
     def cut() -> None:
         with torch.no_grad():
-            weight.renorm_(2, 0, most)
+            for weight in weights:
+                weight.renorm_(2, 0, most)
 
     return cut
 
