@@ -12,15 +12,17 @@ from ltrec.models.heads.base import Head
 
 # Cosines of so many images to all exemplars are held at once.
 _IMAGES_AT_ONCE = 256
-# A vote that each class has, so that the logarithm is finite.
-_FLOOR = 0.05
+# A vote that each class has, so that the logarithm is finite; and what keeps copies of one image from dividing by 0.
+_FLOOR, _NEAREST = 0.2, 1e-3
 
 
 class KnnHead(Head):
-    """Lets the k nearest training images vote, by cosine.
+    """Lets the k nearest training images vote, by cosine: logits are log(a_j·v_j + 0.2).
 
-    Logits are log(a_j·v_j + 0.05) with v_j = Σ exp((cos_i − cos_(k+1)) / s) − 1 over the neighbours i of class j. A vote falls to 0 at the (k + 1)th neighbour: who comes in as another one goes changes nothing at once, and a
-    rounding of the cosines remains a rounding of the logits.
+    v_j is the sum of exp(t_i / s) − 1 over the neighbours i of class j, where t_i = (d − d_i) / (d + 0.001) tells how
+    much nearer than the (k + 1)th the neighbour is: d_i = 1 − cos_i, and d is that of the (k + 1)th. A vote falls to 0
+    there: who comes in as another one goes changes nothing at once, and a rounding of the cosines remains a rounding of
+    the logits, so that PyTorch and onnxruntime agree.
 
     Args:
         exemplars: The training images' features, each of length 1, (N, D).
@@ -71,7 +73,7 @@ def nearest(features: Tensor, exemplars: Tensor, labels: Tensor, count: int) -> 
 
 
 def vote(cosines: Tensor, classes: Tensor, class_weights: Tensor, neighbours: int, sharpness: float) -> Tensor:
-    """Return log(a_j·v_j + 0.05), (n, C), as `KnnHead` defines it.
+    """Return log(a_j·v_j + 0.2), (n, C), as `KnnHead` defines it.
 
     Args:
         cosines: Of at least k + 1 exemplars, the nearest first, (n, at least k + 1).
@@ -80,7 +82,8 @@ def vote(cosines: Tensor, classes: Tensor, class_weights: Tensor, neighbours: in
         neighbours: k.
         sharpness: s.
     """
-    above = cosines[:, :neighbours] - cosines[:, neighbours : neighbours + 1]
+    farthest = cosines[:, neighbours : neighbours + 1]
+    nearer = (cosines[:, :neighbours] - farthest) / (1 - farthest + _NEAREST)
     votes = torch.zeros((len(cosines), len(class_weights)), dtype=cosines.dtype, device=cosines.device)
-    votes = votes.scatter_add(1, classes[:, :neighbours], (above / sharpness).exp() - 1)
+    votes = votes.scatter_add(1, classes[:, :neighbours], (nearer / sharpness).exp() - 1)
     return (class_weights * votes + _FLOOR).log()

@@ -36,13 +36,11 @@ class GdaSettings(Settings):
         1.0,
     ]
     """The grid of λ in (1 − λ)·Σ + λ·tr(Σ)/D·I; 1 is the nearest class mean."""
-    pooling: Literal["images", "classes"] = "images"
-    """Whose spread around its class mean counts the same in Σ: each image's, or each class's."""
     views: Literal["plain", "all"] = "plain"
     """Which features are modelled: those of the images as they are tested, or of the augmented views too."""
 
     def build(self, seed: int) -> Gda:  # noqa: ARG002 - nothing is random
-        return Gda(self.shrinkages, self.pooling, self.views)
+        return Gda(self.shrinkages, self.views)
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,6 @@ class Gda(Rebalancer):
     """
 
     shrinkages: Sequence[float]
-    pooling: Literal["images", "classes"]
     views: Literal["plain", "all"]
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
@@ -62,7 +59,7 @@ class Gda(Rebalancer):
 
         views = train.views if self.views == "all" else 1
         counts = class_counts(train.labels, joint.classes, method="gda").double()
-        shares = counts / counts.sum() if self.pooling == "images" else counts.new_full(counts.shape, 1 / len(counts))
+        shares = counts / counts.sum()
         center, means, scatter = moments(train.features[:views].flatten(0, 1), train.labels.repeat(views), shares)
         # What is left of the spread without that of the class means is the spread within classes.
         values, vectors, mean_value = eigenbasis(scatter - means.T @ (shares[:, None] * means))
