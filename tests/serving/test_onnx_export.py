@@ -83,7 +83,7 @@ def make_head(kind: str, features: torch.Tensor) -> heads.Head:
     # Without a bias what all images share must not decide: rows at right angles to it.
     apart = raw - center
     apart -= (apart @ center / center.square().sum())[:, None] * center
-    made = {
+    made: dict[str, heads.Head] = {
         "linear": heads.LinearHead(weight, bias),
         "without_bias": heads.LinearHead(apart, None),
         "scaled": heads.ScaledHead(weight, bias, torch.linspace(1, 1.01, CLASSES)),
@@ -92,8 +92,16 @@ def make_head(kind: str, features: torch.Tensor) -> heads.Head:
         "nearest_l2n_cosine": heads.NearestMeanHead(means("l2n"), center, "l2n", "cosine"),
         "nearest_cl2n": heads.NearestMeanHead(means("cl2n"), center, "cl2n", "euclidean"),
     }
+    made["knn"] = heads.KnnHead(
+        torch.nn.functional.normalize(features[:90], dim=1), torch.from_numpy(LABELS[:90]),
+        torch.linspace(0.5, 2, CLASSES), neighbours=7, sharpness=0.3,
+    )  # fmt: skip
+    made["disalign"] = heads.DisAlignHead(
+        weight, bias, torch.linspace(1, 1.01, CLASSES), torch.linspace(0, 0.1, CLASSES), center, torch.tensor(-1.0)
+    )
     head = made[kind]
-    head.temperature.fill_(0.1)
+    # The other heads' logits are close together.
+    head.temperature.fill_(1 if kind == "knn" else 0.1)
     return head
 
 
@@ -123,7 +131,17 @@ def exported(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
-    ["linear", "without_bias", "scaled", "scaled_but_for_the_bias", "nearest_un", "nearest_l2n_cosine", "nearest_cl2n"],
+    [
+        "linear",
+        "without_bias",
+        "scaled",
+        "scaled_but_for_the_bias",
+        "nearest_un",
+        "nearest_l2n_cosine",
+        "nearest_cl2n",
+        "knn",
+        "disalign",
+    ],
 )
 def test_every_head_gives_pytorchs_logits(kind: str, tmp_path: Path) -> None:
     network = make_network(kind)

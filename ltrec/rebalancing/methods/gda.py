@@ -23,18 +23,7 @@ class GdaSettings(Settings):
     """A Gaussian for each class, all with one shrunk covariance, in closed form; the shrinkage is chosen on val."""
 
     method: Literal["gda"]
-    shrinkages: Annotated[list[_Shrinkage], Field(min_length=1)] = [
-        0.003,
-        0.01,
-        0.03,
-        0.1,
-        0.2,
-        0.3,
-        0.5,
-        0.7,
-        0.9,
-        1.0,
-    ]
+    shrinkages: Annotated[list[_Shrinkage], Field(min_length=1)] = [0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0]
     """The grid of λ in (1 − λ)·Σ + λ·tr(Σ)/D·I; 1 is the nearest class mean."""
     views: Literal["plain", "all"] = "plain"
     """Which features are modelled: those of the images as they are tested, or of the augmented views too."""

@@ -32,8 +32,8 @@ class KnnSettings(Settings):
     neighbours: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 3, 5, 10, 20, 50, 100]
     """The grid of k; a k that is not below the number of training images counts as the largest that is."""
     sharpness: Annotated[list[_Sharpness], Field(min_length=1)] = [0.1, 0.3, 1.0]
-    """The grid of s: a neighbour votes exp(t_i / s) − 1, with t_i from 1, where the image is, to 0 at the (k + 1)th. The
-    smaller s, the more the nearest count."""
+    """The grid of s: a neighbour votes exp(t_i / s) − 1, with t_i from 1, where the image is, to 0 at the (k + 1)th.
+    The smaller s, the more the nearest count."""
     max_mib: PositiveInt = 256
     """The largest head, in MiB: all training images' features are in it, and so in the ONNX file."""
 
