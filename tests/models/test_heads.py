@@ -44,7 +44,7 @@ def of_every_kind() -> list[Head]:
         ScaledHead(WEIGHT, None, torch.ones(3)),
         PublishedLwsHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0])),
         ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0]), scale_bias=False),
-        KnnHead(WEIGHT, torch.tensor([0, 2, 1]), torch.ones(3), neighbours=2, sharpness=0.5),
+        KnnHead(WEIGHT, CENTER, torch.tensor([0, 2, 1]), torch.ones(3), neighbours=2, sharpness=0.5),
         DisAlignHead(WEIGHT, BIAS, BIAS + 1, 2 * BIAS, CENTER, torch.tensor(0.5)),
         *(NearestMeanHead(WEIGHT, CENTER, transform, distance) for transform in TRANSFORMS for distance in DISTANCES),
     ]
@@ -220,11 +220,14 @@ def test_a_head_without_a_place_for_an_offset_says_so() -> None:
 
 
 def test_neighbours_by_hand() -> None:
-    # Cosines of (1, 0) to the exemplars: 1, 0.8, 0; with k = 2 the edge is at distance 1.
+    # Cosines of (1, 0) to the exemplars: 1, 0.8, 0; with k = 2 the edge is at distance 1. Whatever the center.
     exemplars = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-    head = KnnHead(exemplars, torch.tensor([0, 1, 0]), torch.tensor([1.0, 3.0]), neighbours=2, sharpness=0.5)
-    votes = torch.tensor([[1.0, 3.0]]) * (torch.tensor([[1.0, 0.8]]) / 1.001 / 0.5).exp().sub(1)
-    assert_close(head(torch.tensor([[5.0, 0.0]])), (votes + 0.2).log())
+    for center in (torch.zeros(2), CENTER):
+        moved, weights = exemplars - center, torch.tensor([1.0, 3.0])
+        head = KnnHead(moved, center, torch.tensor([0, 1, 0]), weights, neighbours=2, sharpness=0.5)
+        margin = 1e-3 * moved.square().sum(dim=1).mean() / 2
+        votes = weights * (torch.tensor([[1.0, 0.8]]) / (1 + margin) / 0.5).exp().sub(1)
+        assert_close(head(torch.tensor([[5.0, 0.0]])), (votes + 0.2).log())
 
 
 def test_aligned_logits_by_hand() -> None:

@@ -61,7 +61,8 @@ class Knn(Rebalancer):
 
         self._require_room(train.plain)
         counts = class_counts(train.labels, joint.classes, method="knn").float()
-        exemplars, labels = _normalised(train), train.labels.clone()
+        exemplars, center = _centred(train)
+        labels, from_center = train.labels.clone(), exemplars.square().sum(dim=1) / 2
         # Votes keep their size on average, whatever the counts: the floor means the same everywhere.
         weights = len(labels) / (len(counts) * counts)
         ks = list(dict.fromkeys(min(k, len(labels) - 1) for k in self.neighbours))
@@ -69,13 +70,14 @@ class Knn(Rebalancer):
 
         def votes(features: Tensor) -> Iterator[Tensor]:
             """Yield the logits (n, C) of each k and s, which share the search."""
-            cosines, classes = nearest(features, exemplars, labels, max(ks) + 1)
+            distances, indices = nearest(features, exemplars, center, from_center, max(ks) + 1)
+            classes, spread = labels[indices], from_center.mean()
             for k, sharpness in candidates:
-                yield vote(cosines, classes, weights, k, sharpness)
+                yield vote(distances, classes, weights, spread, neighbours=k, sharpness=sharpness)
 
         index, balanced = choose_on_val(votes, len(candidates), val.plain, val.labels)
         k, sharpness = candidates[index]
-        head = KnnHead(exemplars, labels, weights, neighbours=k, sharpness=sharpness).to(exemplars.device)
+        head = KnnHead(exemplars, center, labels, weights, neighbours=k, sharpness=sharpness).to(labels.device)
         temperature, _ = fit_temperature(head_logits(head, val.plain), val.labels)
         head.temperature.fill_(temperature)
         curve: list[Row] = [
@@ -100,12 +102,13 @@ class Knn(Rebalancer):
             )
 
 
-def _normalised(train: FeatureBank) -> Tensor:
-    """Return the plain features, each of length 1, (N, D), on the labels' device."""
+def _centred(train: FeatureBank) -> tuple[Tensor, Tensor]:
+    """Return the plain features, each of length 1, less their mean, (N, D), and that mean, (D,)."""
     import torch
     import torch.nn.functional as F
 
     exemplars = torch.empty(train.plain.shape, device=train.labels.device)
     for rows, block in zip(*(torch.split(of, _IMAGES_AT_ONCE) for of in (exemplars, train.plain)), strict=True):
         rows.copy_(F.normalize(block.to(rows.device), dim=1))
-    return exemplars
+    center = exemplars.mean(dim=0)
+    return exemplars.sub_(center), center

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 def test_the_vote_as_a_slow_loop(banks: Banks) -> None:
     head = KnnSettings(method="knn", neighbours=[6], sharpness=[0.3]).build(0).fit(*banks).head
     train = list(zip(banks.train.plain.double(), banks.train.labels.tolist(), strict=True))
+    unit = torch.nn.functional.normalize(banks.train.plain.double(), dim=1)
+    margin = 0.001 * float((unit - unit.mean(dim=0)).square().sum(dim=1).mean()) / 2
     wanted = []
     for x in banks.val.plain.double():
         distances = sorted((1 - float(x @ other / x.norm() / other.norm()), label) for other, label in train)
         edge = distances[6][0]
         votes = [0.0] * 3
         for distance, label in distances[:6]:
-            votes[label] += math.exp((edge - distance) / (edge + 0.001) / 0.3) - 1
+            votes[label] += math.exp((edge - distance) / (edge + margin) / 0.3) - 1
         # A class of n of the 42 images weighs 42/(3n).
         wanted.append([math.log(14 / n * vote + 0.2) for n, vote in zip((30, 10, 2), votes, strict=True)])
     assert_close(head.scores(banks.val.plain), torch.tensor(wanted), rtol=1e-4, atol=1e-4)
