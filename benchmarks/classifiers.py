@@ -1,9 +1,9 @@
 """Everything after `featurize`, at full size on synthetic features: how far from the bare matrix products?
 
-Six NCM variants, 21 values of τ, LWS for 5 epochs, cRT for 10, joint, and each one's figures on train, val and test,
-through the package's own stages' functions. Beside it the bare products that these need, from memory, in the same
-precision and the same batches, and the textbook's ways of τ's grid and of class means. Peak memory is what the process
-holds beside the memory-mapped banks.
+Six NCM variants, 21 values of τ, 31 of logit adjustment's τ, 9 λ each of the Gaussians and the ridge, LWS for 5 epochs,
+cRT and DisAlign for 10, joint, and each one's figures on train, val and test, through the package's own stages'
+functions. Beside it the bare products that these need, from memory, in the same precision and the same batches, and the
+textbook's ways of τ's grid and of class means. Peak memory is what the process holds beside the memory-mapped banks.
 
     python benchmarks/classifiers.py [--size small|imagenet-lt|inat] [--device cpu|cuda]
 """
@@ -44,9 +44,13 @@ from ltrec.rebalancing.head_figures import head_figures
 from ltrec.rebalancing.image_features import ImageFeatures
 from ltrec.rebalancing.methods import ncm
 from ltrec.rebalancing.methods.crt import CrtSettings
+from ltrec.rebalancing.methods.disalign import DisAlignSettings
+from ltrec.rebalancing.methods.gda import GdaSettings
 from ltrec.rebalancing.methods.joint import JointSettings
+from ltrec.rebalancing.methods.logit_adjustment import LogitAdjustmentSettings
 from ltrec.rebalancing.methods.lws import LwsSettings
 from ltrec.rebalancing.methods.ncm import NcmSettings
+from ltrec.rebalancing.methods.ridge import RidgeSettings
 from ltrec.rebalancing.methods.tau_norm import TauNormSettings
 
 if TYPE_CHECKING:
@@ -116,6 +120,10 @@ METHODS: dict[str, Any] = {
     "tau_norm": TauNormSettings(method="tau_norm"),
     "lws": LwsSettings(method="lws", epochs=5, batch_size=BATCH),
     "crt": CrtSettings(method="crt", epochs=10, batch_size=BATCH),
+    "logit_adjustment": LogitAdjustmentSettings(method="logit_adjustment"),
+    "gda": GdaSettings(method="gda"),
+    "ridge": RidgeSettings(method="ridge"),
+    "disalign": DisAlignSettings(method="disalign", epochs=10, batch_size=BATCH),
 }
 
 
@@ -187,7 +195,26 @@ class Work:
             "crt": seconds(steps, lambda: batch @ moving.T, BATCH)
             + seconds(steps, lambda: gradient.T @ batch, BATCH)
             + forward(METHODS["crt"].epochs * size.val + judged),
+            "logit_adjustment": forward(size.val + judged),
+            "gda": self.closed_form(seconds, block, len(METHODS["gda"].shrinkages), weight) + forward(judged),
+            "ridge": self.closed_form(seconds, block, len(METHODS["ridge"].lambdas), weight) + forward(judged),
+            "disalign": forward(size.train + size.val + judged),
         }
+
+    def closed_form(
+        self, seconds: Callable[..., float], block: torch.Tensor, candidates: int, weight: torch.Tensor
+    ) -> float:
+        """Seconds of a Gram product, an eigendecomposition, val's rotation, and val's logits of each candidate."""
+        size, rows = self.size, len(block)
+        square = block[: size.dim].double()
+        square = square @ square.T
+        rotation = square.float()
+        return (
+            seconds(size.train, lambda: block.T @ block, rows)
+            + seconds(rows, lambda: torch.linalg.eigh(square), rows)
+            + seconds(size.val, lambda: block @ rotation, rows)
+            + seconds(candidates * size.val, lambda: block @ weight.T, rows)
+        )
 
 
 def textbook(work: Work) -> dict[str, Any]:

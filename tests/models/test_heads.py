@@ -11,7 +11,17 @@ from torch.testing import assert_close
 from ltrec import artifacts
 from ltrec.errors import UserError
 from ltrec.models import heads
-from ltrec.models.heads import CosineHead, Head, LinearHead, NearestMeanHead, PublishedLwsHead, ScaledHead, base
+from ltrec.models.heads import (
+    CosineHead,
+    DisAlignHead,
+    Head,
+    KnnHead,
+    LinearHead,
+    NearestMeanHead,
+    PublishedLwsHead,
+    ScaledHead,
+    base,
+)
 from ltrec.models.heads.linear import ScaledLogits, tau_normalised
 from ltrec.models.heads.nearest_mean import Distance, Transform, transformed
 
@@ -37,6 +47,8 @@ def of_every_kind() -> list[Head]:
         ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0]), scale_bias=False),
         CosineHead(WEIGHT, BIAS, 16.0),
         CosineHead(WEIGHT, None, 0.5),
+        KnnHead(WEIGHT, CENTER, torch.tensor([0, 2, 1]), torch.ones(3), neighbours=2, sharpness=0.5),
+        DisAlignHead(WEIGHT, BIAS, BIAS + 1, 2 * BIAS, CENTER, torch.tensor(0.5)),
         *(NearestMeanHead(WEIGHT, CENTER, transform, distance) for transform in TRANSFORMS for distance in DISTANCES),
     ]
 
@@ -214,6 +226,40 @@ def test_a_head_for_another_network_is_refused(tmp_path: Path) -> None:
     heads.save(LinearHead(WEIGHT, BIAS), file, representation=NETWORK)
     with pytest.raises(UserError, match=r"head\.safetensors: belongs to another network than is there now"):
         heads.load(file, representation="another")
+
+
+def test_a_shifted_linear_head_adds_the_offset_before_the_temperature_divides() -> None:
+    offset = torch.tensor([1.0, 0.0, -2.0])
+    for bias in (BIAS, None):
+        head = LinearHead(WEIGHT, bias)
+        head.temperature.fill_(2.0)
+        shifted = head.shifted(offset)
+        assert_close(shifted(FEATURES), head(FEATURES) + offset / 2)
+        shifted.weight.data.zero_()
+        assert head.weight.abs().sum() > 0
+
+
+def test_a_head_without_a_place_for_an_offset_says_so() -> None:
+    head = NearestMeanHead(WEIGHT, CENTER, "un", "cosine")
+    with pytest.raises(UserError, match="offset to the logits of a linear joint head, and this one is nearest_mean"):
+        head.shifted(BIAS)
+
+
+def test_neighbours_by_hand() -> None:
+    # Cosines of (1, 0) to the exemplars: 1, 0.8, 0; with k = 2 the edge is at distance 1. Whatever the center.
+    exemplars = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    for center in (torch.zeros(2), CENTER):
+        moved, weights = exemplars - center, torch.tensor([1.0, 3.0])
+        head = KnnHead(moved, center, torch.tensor([0, 1, 0]), weights, neighbours=2, sharpness=0.5)
+        margin = 1e-3 * moved.square().sum(dim=1).mean() / 2
+        votes = weights * (torch.tensor([[1.0, 0.8]]) / (1 + margin) / 0.5).exp().sub(1)
+        assert_close(head(torch.tensor([[5.0, 0.0]])), (votes + 0.2).log())
+
+
+def test_aligned_logits_by_hand() -> None:
+    # z = (1, 4, 11); σ = ½ for v·x + c = 0: half of each logit is aligned.
+    head = DisAlignHead(WEIGHT, None, torch.tensor([2.0, 1.0, 0.0]), BIAS, torch.tensor([1.0, -1.0]), torch.tensor(1.0))
+    assert_close(head(FEATURES[:1]), torch.tensor([[1.0 + 0.75, 4.0 - 0.5, 5.5]]))
 
 
 def test_some_images_at_a_time_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from ltrec import artifacts
 from ltrec.errors import UserError, one_line
 from ltrec.models.heads.base import Head, logits_in_blocks, logits_of, predictions_of
 from ltrec.models.heads.cosine import CosineHead
+from ltrec.models.heads.disalign import DisAlignHead
+from ltrec.models.heads.knn import KnnHead
 from ltrec.models.heads.linear import LinearHead, PublishedLwsHead, ScaledHead
 from ltrec.models.heads.nearest_mean import NearestMeanHead
 from ltrec.models.heads.unfitted import UnfittedHead
@@ -21,15 +23,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "CosineHead", "Head", "LinearHead", "NearestMeanHead", "PublishedLwsHead", "ScaledHead", "UnfittedHead",
+    "CosineHead", "DisAlignHead", "Head", "KnnHead", "LinearHead", "NearestMeanHead", "PublishedLwsHead", "ScaledHead",
+    "UnfittedHead",
     "from_state", "load", "logits_in_blocks", "logits_of", "predictions_of", "save",
 ]  # fmt: skip
 
 KINDS: dict[str, type[Head]] = {
-    head.kind: head for head in (LinearHead, PublishedLwsHead, ScaledHead, CosineHead, NearestMeanHead)
+    head.kind: head
+    for head in (
+        LinearHead, PublishedLwsHead, ScaledHead, CosineHead, NearestMeanHead, KnnHead, DisAlignHead,
+    )
 }
 """Every head that gives logits, by the name that its header has."""
-_MATRICES = {"weight", "means"}  # (C, D)
+_MATRICES = {"weight": "(C, D)", "means": "(C, D)", "exemplars": "(N, D)"}
 
 
 def save(head: Head, path: Path, *, representation: str) -> None:
@@ -64,9 +70,9 @@ def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, wher
     kind = KINDS.get(str(header.get("head")))
     if kind is None:
         raise UserError(f"is an artifact of ltrec's, but no head of a known kind ({', '.join(KINDS)})", where=where)
-    for name in _MATRICES & tensors.keys():
-        if tensors[name].ndim != 2:
-            raise UserError(f"its {name} must be (C, D), got {tuple(tensors[name].shape)}", where=where)
+    for name, shape in _MATRICES.items():
+        if name in tensors and tensors[name].ndim != 2:
+            raise UserError(f"its {name} must be {shape}, got {tuple(tensors[name].shape)}", where=where)
     # A head without a bias has no such tensor.
     arguments: dict[str, Tensor | None] = {"bias": None} if "weight" in tensors else {}
     arguments |= {name: tensor for name, tensor in tensors.items() if name != "temperature"}

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ltrec.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -50,6 +52,18 @@ class Head(nn.Module):
     def duplicate(self) -> Head:
         """Return a head that gives the same logits, with tensors of its own, for a method to begin with."""
         return copy.deepcopy(self)
+
+    def shifted(self, offset: Tensor) -> Head:
+        """Return a head whose scores are these plus an offset (C,), at the same temperature and with its own tensors.
+
+        Raises:
+            UserError: This kind of head has no place for an offset.
+        """
+        del offset
+        raise UserError(
+            f"the method adds an offset to the logits of a linear joint head, and this one is {self.kind}; allowed with"
+            " it: another method, or represent.head: {name: linear}"
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits (N, C) of features (N, D)."""

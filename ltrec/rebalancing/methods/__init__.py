@@ -7,11 +7,16 @@ from typing import Annotated
 from pydantic import Field
 
 from ltrec.rebalancing.methods.crt import CrtSettings
+from ltrec.rebalancing.methods.disalign import DisAlignSettings
+from ltrec.rebalancing.methods.gda import GdaSettings
 from ltrec.rebalancing.methods.joint import JointSettings
+from ltrec.rebalancing.methods.knn import KnnSettings
 from ltrec.rebalancing.methods.learnable_tau import LearnableTauSettings
+from ltrec.rebalancing.methods.logit_adjustment import LogitAdjustmentSettings
 from ltrec.rebalancing.methods.lws import LwsSettings
 from ltrec.rebalancing.methods.ncm import NcmSettings
 from ltrec.rebalancing.methods.published import PublishedSettings
+from ltrec.rebalancing.methods.ridge import RidgeSettings
 from ltrec.rebalancing.methods.tau_norm import TauNormSettings
 
 RebalancerSettings = Annotated[
@@ -21,6 +26,11 @@ RebalancerSettings = Annotated[
     | TauNormSettings
     | LearnableTauSettings
     | LwsSettings
-    | PublishedSettings,
+    | PublishedSettings
+    | LogitAdjustmentSettings
+    | GdaSettings
+    | RidgeSettings
+    | KnnSettings
+    | DisAlignSettings,
     Field(discriminator="method"),
 ]
