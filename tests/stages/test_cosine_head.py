@@ -42,6 +42,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 def test_all_stages_take_it(params: Build, tmp_path: Path) -> None:
     every = params(represent=params().represent.model_dump() | LDAM_DRW, rebalance=VARIANTS)
     settings = every.model_copy(update={"rebalance": {name: every.rebalance[name] for name in VARIANTS}})
