@@ -111,7 +111,9 @@ def test_the_heads_weights_are_cut_to_their_largest_norm() -> None:
     assert head.weight.detach().tolist() == [pytest.approx([0.6, 0.8], abs=1e-6), pytest.approx([0.3, 0.4])]
     assert head.bias is not None
     assert head.bias.tolist() == [7, 7]
-    with pytest.raises(UserError, match="max_norm bounds the rows of W, and of this head none train; allowed here: null"):
+    with pytest.raises(
+        UserError, match="max_norm bounds the rows of W, and of this head none train; allowed here: null"
+    ):
         Sgd(head_max_norm=1.0).constraint(NearestMeanHead(torch.eye(2), torch.zeros(2), "un", "cosine"))
 
 

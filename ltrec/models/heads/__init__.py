@@ -31,7 +31,13 @@ __all__ = [
 KINDS: dict[str, type[Head]] = {
     head.kind: head
     for head in (
-        LinearHead, PublishedLwsHead, ScaledHead, CosineHead, NearestMeanHead, KnnHead, DisAlignHead,
+        LinearHead,
+        PublishedLwsHead,
+        ScaledHead,
+        CosineHead,
+        NearestMeanHead,
+        KnnHead,
+        DisAlignHead,
     )
 }
 """Every head that gives logits, by the name that its header has."""
