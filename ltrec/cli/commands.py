@@ -186,6 +186,27 @@ def run(
 
 
 @app.command()
+def seeds(
+    context: typer.Context,
+    count: Annotated[
+        int | None, typer.Argument(metavar="[N]", help="How many, from the seed of params.yaml on.", show_default=False)
+    ] = None,
+    *,
+    listed: Annotated[
+        str | None, typer.Option("--seeds", metavar="SEED,…", help="Which, in place of how many.", show_default=False)
+    ] = None,
+) -> None:
+    """Train with several seeds and compare over them.
+
+    What is finished does not run again. The project's own artifacts stay as they are.
+    """
+    params = load_params(context)
+    from ltrec import seeds
+
+    raise typer.Exit(seeds.run(params, seeds.chosen(params.seed, count, listed)))
+
+
+@app.command()
 def version(context: typer.Context) -> None:
     """Write which code is installed, for a project's dvc.yaml."""
     enter_project(context)
