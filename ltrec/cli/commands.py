@@ -1,4 +1,4 @@
-"""The commands without a group: one for each stage, and `init`, `predict` and `sync`."""
+"""The commands without a group: one for each stage, and `init`, `predict`, `run`, `seeds` and `sync`."""
 
 from __future__ import annotations
 

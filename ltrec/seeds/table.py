@@ -123,7 +123,7 @@ class SeedTable:
         over = f"{len(self.seeds)} seeds ({_listed(self.seeds)})"
         parts = [
             f"Per cent of the test images; mean ± half of the 95 % t-interval over {over}",
-            f"− {self.reference}: difference within each seed; p of {_TESTED}: paired t, Holm-adjusted"
+            f"− {self.reference}: difference within each seed; p of {_TESTED}: paired t, Holm-adjusted over the rows"
             if self.differences
             else "",
             f"★ champion: what each seed chose on val ({chosen})",
@@ -151,7 +151,9 @@ class SeedTable:
             tables = [_rendered(titles, rows, options, beside=beside) for titles, rows in self._tables()]
             if all(console.measure(table, options=unbounded).maximum <= options.max_width for table in tables):
                 break
-        yield from tables
+        for table in tables:
+            yield table
+            yield ""
         yield Text(_encodable(self.note, options), style="dim")
 
     def _tables(self) -> list[tuple[list[str], list[list[str]]]]:

@@ -184,7 +184,7 @@ def test_which_seeds() -> None:
         (["0"], ("got 0",)),
         (["2000000000"], ("got 2000000000",)),
         (["-3"], ("-3",)),
-        (["two"], ("'two'", "`ltrec seeds --help`")),
+        (["two"], ("valid integer", "`ltrec seeds --help`")),
         (["--seeds", "4"], ("at least 2 seeds, got 1",)),
         (["--seeds", "0,3,0"], ("named twice: 0",)),
         (["--seeds", "0,-3"], ("--seeds: whole numbers from 0 on", "'-3'")),
