@@ -21,8 +21,11 @@ from ltrec.errors import UserError
 from ltrec.process import STARTED_BY_RUN
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ltrec.config.params import Params
 
+_FOLDER = Path(".ltrec")
 _GRACE = 5.0  # seconds that an interrupted stage has to end by itself
 
 
@@ -39,21 +42,21 @@ class Step:
     outs: tuple[str, ...]
 
 
-def run(params: Params, params_file: Path, *, force: bool = False) -> int:
+def run(params: Params, params_file: Path, *, force: bool = False, without: Collection[str] = ()) -> int:
     """Run the stages that are not up to date, and return 0, or the exit code of the first that fails.
 
     Args:
         params: The parameters, as `params_file` has them.
         params_file: Their file.
         force: Whether to run all stages.
+        without: Names of stages that are left out.
 
     Raises:
         UserError: Another run is at work here, or a step's parameters were changed while it ran.
     """
-    folder = Path(".ltrec")
-    memory = _Memory(folder / "run.json")
-    with project.lock(folder / "run.lock", patience=0):
-        for step in steps(params):
+    memory = _Memory(_FOLDER / "run.json")
+    with project.lock(_FOLDER / "run.lock", patience=0):
+        for step in steps(params, without=without):
             if not force and memory.is_up_to_date(step):
                 console.say(f"run: {step.name} is up to date")
                 continue
@@ -66,11 +69,19 @@ def run(params: Params, params_file: Path, *, force: bool = False) -> int:
     return 0
 
 
-def steps(params: Params) -> list[Step]:
-    """Return the pipeline's steps in order, a step for each variant."""
+def is_up_to_date(params: Params, *, without: Collection[str] = ()) -> bool:
+    """Return whether `run` would find nothing to do in the current folder."""
+    memory = _Memory(_FOLDER / "run.json")
+    return all(memory.is_up_to_date(step) for step in steps(params, without=without))
+
+
+def steps(params: Params, *, without: Collection[str] = ()) -> list[Step]:
+    """Return the pipeline's steps in order, a step for each variant, but for the stages that are left out."""
     content = params.model_dump(mode="json")
     found = []
     for stage in pipeline.stages().values():
+        if stage.name in without:
+            continue
         for variant in content["rebalance"] if stage.for_each_variant else [None]:
             fillings = {"${prepare.source.root}": params.prepare.source.root, "${key}": variant or ""}
             method = params.rebalance[variant].method if variant else None

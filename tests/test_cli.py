@@ -71,7 +71,9 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert ltrec("--version", cwd=tmp_path).stdout == f"ltrec {__version__}\n"
     text = ltrec("--help", cwd=tmp_path)
     assert text.returncode == 0
-    for command in [*STAGES, "predict", "run", "version", "sync", "init", "checkpoint", "data", "features", "params"]:
+    for command in [
+        *STAGES, "predict", "run", "seeds", "version", "sync", "init", "checkpoint", "data", "features", "params",
+    ]:  # fmt: skip
         assert re.search(rf"^  {command} +\w[^…]*\.$", text.stdout, re.MULTILINE), f"{command} has a help line"
     assert "..." not in text.stdout.partition("Commands:")[2], "no help line is cut"
 

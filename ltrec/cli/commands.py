@@ -1,4 +1,4 @@
-"""The commands without a group: one for each stage, and `init`, `predict` and `sync`."""
+"""The commands without a group: one for each stage, and `init`, `predict`, `run`, `seeds` and `sync`."""
 
 from __future__ import annotations
 
@@ -183,6 +183,27 @@ def run(
     from ltrec import running
 
     raise typer.Exit(running.run(params, context.find_root().obj, force=force))
+
+
+@app.command()
+def seeds(
+    context: typer.Context,
+    count: Annotated[
+        int | None, typer.Argument(metavar="[N]", help="How many, from the seed of params.yaml on.", show_default=False)
+    ] = None,
+    *,
+    listed: Annotated[
+        str | None, typer.Option("--seeds", metavar="SEED,…", help="Which, in place of how many.", show_default=False)
+    ] = None,
+) -> None:
+    """Train with several seeds and compare over them.
+
+    What is finished does not run again. The project's own artifacts stay as they are.
+    """
+    params = load_params(context)
+    from ltrec import seeds
+
+    raise typer.Exit(seeds.run(params, seeds.chosen(params.seed, count, listed)))
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """How sure one can be of the figures: bootstrap intervals, and exact tests of each variant against joint.
 
-N test images, C classes, B bootstrap resamples.
+Over the seeds of several trainings: t-intervals, and paired t-tests. N test images, C classes, B bootstrap resamples,
+S seeds.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     Intervals = dict[str, list[float] | None]
 
 _CELLS_AT_ONCE = 1_000_000
+_ALIKE = 1e-12  # what rounding alone makes of equal accuracies, or of equal differences between them
 
 
 def bootstrap(
@@ -125,3 +127,60 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return [float(value) for value in adjusted]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, and how sure it is."""
+
+    mean: float
+    half_width: float
+    """Half the width of the 95 % interval around the mean; 0 where all seeds gave the same."""
+    seeds: int
+
+
+@dataclass(frozen=True)
+class PairedEstimate(Estimate):
+    """A mean difference over seeds."""
+
+    p_value: float | None
+    """The p value of the paired t-test; None where all differences are equal and not 0, so that t has no spread."""
+
+
+def t_interval(values: Sequence[float]) -> Estimate:
+    """Return the mean over S ≥ 2 seeds and its 95 % interval, t(0.975, S − 1) · s / √S (Student 1908).
+
+    It answers "what if training had begun from another seed", with the splits drawn from that seed, too, where they
+    are drawn at all; not "what if other test images had been photographed".
+    """
+    from scipy.stats import t
+
+    assert len(values) > 1, "one seed has no spread"
+    spread = float(np.std(values, ddof=1))
+    if spread <= _ALIKE:
+        spread = 0.0
+    return Estimate(
+        float(np.mean(values)), float(t.ppf(0.975, len(values) - 1)) * spread / len(values) ** 0.5, len(values)
+    )
+
+
+def paired_t(values: Sequence[float], reference: Sequence[float]) -> PairedEstimate:
+    """Return the mean difference between two variants of the same S ≥ 2 seeds, with its interval and two-sided p value.
+
+    Paired, since a seed's split and representation are the same for both: what they share falls out.
+
+    Args:
+        values: A figure of the variant, for each seed.
+        reference: The same of the variant that it is compared with, in the same order.
+    """
+    from scipy.stats import t
+
+    difference = t_interval([value - other for value, other in zip(values, reference, strict=True)])
+    freedom = difference.seeds - 1
+    p_value: float | None = None
+    if difference.half_width:
+        standard_error = difference.half_width / float(t.ppf(0.975, freedom))
+        p_value = float(2 * t.sf(abs(difference.mean) / standard_error, freedom))
+    elif abs(difference.mean) <= _ALIKE:
+        p_value = 1.0
+    return PairedEstimate(difference.mean, difference.half_width, difference.seeds, p_value)

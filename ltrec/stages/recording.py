@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from ltrec.config.params import Params
 
-# What does not decide the comparison is no part of the pipeline's state.
-_INDIFFERENT: dict[str, Any] = {
+INDIFFERENT: dict[str, Any] = {
     "device": True,
     "tracking": True,
     "export": True,
@@ -22,6 +21,7 @@ _INDIFFERENT: dict[str, Any] = {
     "featurize": {"workers", "batch_size"},
     "evaluate": {"plots"},
 }
+"""What does not decide the comparison is no part of the pipeline's state."""
 
 
 def make_ready(params: Params) -> None:
@@ -42,7 +42,7 @@ def stage_run(params: Params, stage: str, variant: str | None = None) -> Abstrac
 
 def _pipeline(params: Params) -> tracking.Pipeline:
     """Return the pipeline's state; its key is a digest of the resolved parameters, the images and ltrec's code."""
-    settings, dataset = params.model_dump(mode="json", exclude=_INDIFFERENT), _dataset()
+    settings, dataset = params.model_dump(mode="json", exclude=INDIFFERENT), _dataset()
     return tracking.Pipeline(
         key=artifacts.digest(settings, dataset, pipeline.code_digest())[:16],
         dataset=dataset,

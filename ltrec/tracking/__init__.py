@@ -1,5 +1,7 @@
 """What goes to MLflow: one parent run for a pipeline state, a child for the representation and for each variant.
 
+The seeds of `ltrec seeds` have a parent run of their own, with a child for each seed.
+
 A run's record lies on disk (`.ltrec/tracking/`), and MLflow is made equal to it: whatever was sent before is not
 sent again, whatever could not be sent is sent later. So a resumed or repeated stage doubles nothing, and trouble
 with the tracking never reaches the training.
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "Run", "make_ready", "stage_run", "sync"]
 
 # The stages that have a run of their own; the others write on the parent.
-_NESTED = {"represent", "rebalance"}
+_NESTED = {"represent", "rebalance", "seed"}
 # Those that take long enough to watch the machine.
 _WATCHED = {"represent", "featurize", "rebalance"}
 _SYNC_PATIENCE = 30.0
@@ -44,6 +46,7 @@ class Pipeline:
         model: The name that the champion is registered under.
         system_metrics: Whether the machine's load is recorded while a stage runs.
         patience: Seconds that a finished stage waits for the server's next answer.
+        kind: What the parent run's name begins with.
     """
 
     key: str
@@ -52,6 +55,7 @@ class Pipeline:
     model: str
     system_metrics: bool
     patience: float
+    kind: str = "pipeline"
 
 
 def make_ready(patience: float) -> None:
@@ -64,7 +68,7 @@ def make_ready(patience: float) -> None:
 def stage_run(pipeline: Pipeline, stage: str, variant: str | None = None) -> Iterator[Run]:
     """Record a stage: yields where its params, metrics, files and tags go.
 
-    `represent` and each variant of `rebalance` have a child run, the other stages write on the parent.
+    `represent`, each variant of `rebalance` and each `seed` have a child run, the other stages write on the parent.
     Entering again continues the same run. Trouble with MLflow ends in one warning, never in an exception.
     """
     with contextlib.suppress(UserError):  # what is wrong with the store, the sending says
@@ -109,7 +113,7 @@ def _unsent_runs() -> set[tuple[str, str]]:
 def _start(pipeline: Pipeline, stage: str, variant: str | None, sender_key: str) -> Record | None:
     """Return the stage's record with the tags of every run, or None after a word about why not."""
     # DVC's name of an experiment tells more than a digest alone.
-    name = f"{os.environ.get('DVC_EXP_NAME') or 'pipeline'} {pipeline.key[:8]}"
+    name = f"{os.environ.get('DVC_EXP_NAME') or pipeline.kind} {pipeline.key[:8]}"
     about = About(
         stage, variant, stage in _NESTED, name, pipeline.experiment, pipeline.model,
         sender=sender_key, sample=pipeline.system_metrics and stage in _WATCHED,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _MIGRATION = 120.0
 _UNHAPPY = {"FAILED", "KILLED"}
 # What these end, the pipeline has ended.
-_FINAL_STAGES = {"evaluate", "export"}
+_FINAL_STAGES = {"evaluate", "export", "seeds"}
 
 
 class Runs:

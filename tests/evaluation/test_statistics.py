@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from ltrec.evaluation import statistics
 from ltrec.evaluation.metrics import FIGURES
 from ltrec.evaluation.predictions import Predictions
-from ltrec.evaluation.statistics import Comparison, bootstrap, compare, holm, mcnemar
+from ltrec.evaluation.statistics import Comparison, bootstrap, compare, holm, mcnemar, paired_t, t_interval
 
 if TYPE_CHECKING:
     from ltrec.evaluation.metrics import Integers
@@ -121,3 +121,39 @@ def test_every_variant_is_compared_with_joint() -> None:
     expected = Comparison(better=3, worse=0, p_value=pytest.approx(0.25), p_holm=pytest.approx(0.5))
     assert compare(right, "joint") == {"crt": expected, "ncm": expected}
     assert compare(right, None) == {}
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    # 1, 2, 3: mean 2, s = 1; t(0.975, 2) = 4.302653 (tables); 4.302653 · 1 / √3 = 2.484138.
+    found = t_interval([0.01, 0.02, 0.03])
+    assert (found.mean, found.half_width, found.seeds) == (
+        pytest.approx(0.02), pytest.approx(0.02484138, rel=1e-6), 3,
+    )  # fmt: skip
+    # Two seeds: s / √2 is half their distance; t(0.975, 1) = 12.706205.
+    assert t_interval([0.5, 0.6]).half_width == pytest.approx(12.706205 * 0.05)
+    # 0.1 + 0.2 is not 0.3 to the last bit, but there is no spread in that.
+    assert t_interval([0.3, 0.1 + 0.2]).half_width == 0.0
+
+
+def test_the_paired_test_is_of_the_differences() -> None:
+    # Differences 0.1, 0.2, 0.3: t = 0.2 / (0.1 / √3) = 3.4641 with 2 degrees of freedom, where the distribution has a
+    # closed form: P(|T| > t) = 1 − t / √(2 + t²) = 1 − 3.4641 / √14 = 0.0741799.
+    found = paired_t([0.6, 0.9, 0.8], [0.5, 0.7, 0.5])
+    assert found.mean == pytest.approx(0.2)
+    assert found.half_width == pytest.approx(0.2484138, rel=1e-6)
+    assert found.p_value == pytest.approx(1 - 12**0.5 / 14**0.5, rel=1e-9)
+    # What all seeds share falls out: unpaired, seeds that differ by 0.4 would hide 0.2.
+    assert paired_t([0.2, 0.6], [0.5, 0.9]).p_value is None, "equal differences have no spread to judge by"
+    assert paired_t([0.2, 0.6], [0.2, 0.6]).p_value == 1.0
+
+
+def test_the_paired_test_against_scipys() -> None:
+    from scipy.stats import ttest_rel
+
+    random = np.random.default_rng(0)
+    one, other = random.random(7), random.random(7)
+    theirs = ttest_rel(one, other)
+    ours = paired_t(one.tolist(), other.tolist())
+    low, high = theirs.confidence_interval(0.95)
+    assert ours.p_value == pytest.approx(theirs.pvalue)
+    assert (ours.mean - ours.half_width, ours.mean + ours.half_width) == pytest.approx((low, high))
