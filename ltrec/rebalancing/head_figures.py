@@ -1,4 +1,4 @@
-"""How well a fitted head does on train and val: what variants are compared by before test is looked at."""
+"""A fitted head on train and val: its calibration, and what variants are compared by before test is looked at."""
 
 from __future__ import annotations
 
@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
+
+
+def calibrate(head: Head, val: FeatureBank) -> float:
+    """Set the head's temperature so that its probabilities fit val, and return it; which class wins stays the same.
+
+    Temperature scaling after Guo et al. 2017, section 4.2, by likelihood over the plain views of val. Beside its N
+    images stands one whose label may be any class: where none of them is mistaken, likelihood alone knows no end, and
+    every probability would be 1. Now none is surer than about 1 − 1/N, as in the rule of succession.
+
+    Raises:
+        UserError: The logits on val are not finite.
+    """
+    labels = val.labels.to(head.temperature.device)
+    logits = head_logits(head, val.plain)
+    head.temperature.mul_(fit_temperature(logits, labels, smoothing=1 / (len(labels) + 1))[0])
+    return float(head.temperature)
 
 
 def head_figures(head: Head, train: FeatureBank, val: FeatureBank) -> dict[str, dict[str, float]]:

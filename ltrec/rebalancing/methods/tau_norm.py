@@ -38,7 +38,7 @@ class TauNorm(Rebalancer):
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
         from ltrec.models.heads.linear import LinearHead, linear_of, tau_normalised
-        from ltrec.rebalancing.selection import choose_on_val, fit_temperature, head_logits
+        from ltrec.rebalancing.selection import choose_on_val
 
         weight = linear_of(joint).weight.detach()
         scales = [weight.norm(dim=1) ** tau for tau in self.taus]
@@ -50,8 +50,5 @@ class TauNorm(Rebalancer):
 
         chosen, balanced = choose_on_val(rescaled, len(scales), val.plain, val.labels)
         tau = self.taus[chosen]
-        head = LinearHead(tau_normalised(weight, tau), None)
-        temperature, _ = fit_temperature(head_logits(head, val.plain), val.labels)
-        head.temperature.fill_(temperature)
         curve: list[Row] = [{"tau": t, "val": value} for t, value in zip(self.taus, balanced, strict=True)]
-        return FitResult(head, {"tau": tau, "temperature": temperature}, curve)
+        return FitResult(LinearHead(tau_normalised(weight, tau), None), {"tau": tau}, curve)
