@@ -14,16 +14,18 @@ from pydantic import ValidationError
 
 from ltrec import artifacts
 from ltrec.evaluation import plot_rows
+from ltrec.evaluation.choice import Choice
 from ltrec.evaluation.figures import PALETTES, TEMPLATES, PlotSettings, fill
 from ltrec.evaluation.metrics import score
 from ltrec.evaluation.predictions import Predictions
 from ltrec.evaluation.report import Report, Result
 from ltrec.evaluation.statistics import bootstrap
+from tests.scores import made_up_calibration
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-STEMS = {"accuracy_by_rank", "groups", "confusion", "weight_norms", "tau_curve"}
+STEMS = {"accuracy_by_rank", "groups", "confusion", "weight_norms", "tau_curve", "reliability", "risk_coverage"}
 FIRST, SECOND = PALETTES["colorblind"][:2]
 
 
@@ -44,12 +46,13 @@ def compared(classes: int, variants: tuple[str, ...] = ("joint", "ncm", "crt"), 
             answers, score(labels, answers, groups), intervals[name], None,
             {"val": {"balanced": 0.6}} | ({"curve": curve, "chosen": {"tau": 1}} if name == variants[-1] else {}),
             None if name == "ncm" else random.random(classes) + 1,
+            made_up_calibration(labels, answers.predicted, classes),
         )
         for name, answers in given.items()
     }  # fmt: skip
     reference = "joint" if "joint" in variants else None
     names = tuple(f"class {label}" for label in range(classes))
-    return Report(names, counts, groups, labels, results, champion, reference)
+    return Report(names, counts, groups, labels, results, Choice(champion, champion), reference)
 
 
 def draw_all(settings: PlotSettings, folder: Path, report: Report) -> dict[str, bytes]:

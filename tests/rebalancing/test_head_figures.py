@@ -31,8 +31,8 @@ def test_figures_by_hand() -> None:
 
 
 def test_the_temperature_that_fits_by_hand() -> None:
-    # Three images of four lie with their own class. Where logits differ by a, a fit says p = 1 / (1 + exp(−a)) = (3 + ½) / 5, with
-    # one image more that may be of either class: a = log(7/3), and the logits' difference is 1.
+    # Three images of four lie with their own class. A fit says p = 1 / (1 + exp(−a)) = (3 + ½) / 5 of it, with
+    # one image more that may be of either class: a = log(7/3) is what the logits differ by, 1 before.
     head = LinearHead(torch.eye(2), None)
     val = FeatureBank(torch.eye(2)[None, [0, 0, 1, 1]], torch.tensor([0, 0, 1, 0]), {})
     assert calibrate(head, val) == pytest.approx(1 / math.log(7 / 3), rel=1e-3)

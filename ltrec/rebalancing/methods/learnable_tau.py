@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row, Tau
 from ltrec.settings import Settings
 
@@ -23,6 +24,8 @@ _IMAGES_AT_ONCE = 4096
 
 class LearnableTauSettings(Settings):
     """w_j / ‖w_j‖^τ without bias; τ is fitted on val by gradient, together with a temperature."""
+
+    complexity: ClassVar = Complexity.COMPUTED
 
     method: Literal["learnable_tau"]
     bounds: tuple[Tau, Tau] = (0.0, 2.0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row
 from ltrec.settings import Settings
 
@@ -26,6 +27,8 @@ _IMAGES_AT_ONCE, _IMAGES_A_BAG = 1024, 256
 
 class NcmSettings(Settings):
     """Nearest class mean; the transform and the distance are chosen on val among those listed."""
+
+    complexity: ClassVar = Complexity.COMPUTED
 
     method: Literal["ncm"]
     transforms: Annotated[list[Literal["un", "l2n", "cl2n"]], Field(min_length=1)] = ["cl2n", "l2n", "un"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row, Tau
 from ltrec.settings import Settings
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 class TauNormSettings(Settings):
     """w_j / ‖w_j‖^τ without bias; τ is chosen on val from the grid."""
+
+    complexity: ClassVar = Complexity.COMPUTED
 
     method: Literal["tau_norm"]
     taus: Annotated[list[Tau], Field(min_length=1)] = [step / 10 for step in range(21)]
