@@ -184,7 +184,7 @@ BAD = [
     (
         "evaluate:",
         "evaluate:\n  prefer: simplest\n  bootstrap: 0",
-        "22:11: evaluate.prefer: ",
+        "21:11: evaluate.prefer: ",
         "simplest needs the standard error of evaluate.bootstrap, got 0; allowed: 1 or more",
     ),
     ("resize: 16", "resize: 8", "9:29: represent.image.resize: ", "must be at least size (16), got 8"),

@@ -31,23 +31,26 @@ def test_figures_by_hand() -> None:
 
 
 def test_the_temperature_that_fits_by_hand() -> None:
-    # Three images of four lie with their own class. A fit says p = 1 / (1 + exp(−a)) = (3 + ½) / 5 of it, with
-    # one image more that may be of either class: a = log(7/3) is what the logits differ by, 1 before.
+    # Three images of four lie with their own class. A fit says p = 1 / (1 + exp(−a)) = (3 + .05) / 4.1 of it, with a
+    # tenth of an image more that may be of either class: a = log(3.05 / 1.05), which was 1 before.
+    expected = 1 / math.log(3.05 / 1.05)
     head = LinearHead(torch.eye(2), None)
     val = FeatureBank(torch.eye(2)[None, [0, 0, 1, 1]], torch.tensor([0, 0, 1, 0]), {})
-    assert calibrate(head, val) == pytest.approx(1 / math.log(7 / 3), rel=1e-3)
-    assert float(head.temperature) == pytest.approx(1 / math.log(7 / 3), rel=1e-3)
+    assert calibrate(head, val) == pytest.approx(expected, rel=1e-3)
+    assert float(head.temperature) == pytest.approx(expected, rel=1e-3)
     # Calibrated again, it stays; a head whose logits are ten times as large comes to the same probabilities.
-    assert calibrate(head, val) == pytest.approx(1 / math.log(7 / 3), rel=1e-3)
+    assert calibrate(head, val) == pytest.approx(expected, rel=1e-3)
     tenfold = LinearHead(10 * torch.eye(2), None)
-    assert calibrate(tenfold, val) == pytest.approx(10 / math.log(7 / 3), rel=1e-3)
+    assert calibrate(tenfold, val) == pytest.approx(10 * expected, rel=1e-3)
 
 
 def test_a_val_without_a_mistake_makes_nobody_certain() -> None:
     head = LinearHead(torch.eye(2), None)
     calibrate(head, VAL)
-    # Of two images and the one of either class, 2½ of 3 are right.
-    assert logits_of(head, VAL.plain).softmax(dim=1).diagonal().tolist() == pytest.approx([5 / 6, 5 / 6], rel=1e-3)
+    # Of two images and the tenth of either class, 2.05 of 2.1 are right.
+    assert logits_of(head, VAL.plain).softmax(dim=1).diagonal().tolist() == pytest.approx(
+        [2.05 / 2.1, 2.05 / 2.1], rel=1e-3
+    )
 
 
 def test_calibration_changes_no_prediction(banks: Banks) -> None:
