@@ -32,6 +32,7 @@ from ltrec.data.images.augmentation import AugmentSettings
 from ltrec.data.images.decoding import Geometry
 from ltrec.data.images.device_loader import DeviceLoader, training_loader
 from ltrec.data.shot_groups import shot_groups
+from ltrec.evaluation.calibration import judge
 from ltrec.evaluation.metrics import score
 from ltrec.evaluation.predictions import Predictions, predict
 from ltrec.evaluation.statistics import bootstrap
@@ -40,7 +41,7 @@ from ltrec.models import network as networks
 from ltrec.models.backbones import BackboneSettings
 from ltrec.rebalancing import feature_bank as features
 from ltrec.rebalancing.feature_bank import FeatureBank
-from ltrec.rebalancing.head_figures import head_figures
+from ltrec.rebalancing.head_figures import calibrate, head_figures
 from ltrec.rebalancing.image_features import ImageFeatures
 from ltrec.rebalancing.methods import ncm
 from ltrec.rebalancing.methods.crt import CrtSettings
@@ -145,9 +146,12 @@ class Work:
         head = METHODS[method].build(0).fit(train, val, self.joint).head.eval()
         self.settle()
         fitted = time.perf_counter()
+        calibrate(head, val)
         head_figures(head, train, val)
-        self.given[method] = predict(head, test.plain, test.labels)
-        figures = score(test.labels.cpu().numpy(), self.given[method], self.groups)
+        self.given[method], certainty = predict(head, test.plain, test.labels)
+        labels = test.labels.cpu().numpy()
+        judge(certainty, self.given[method].predicted == labels, labels)
+        figures = score(labels, self.given[method], self.groups)
         self.balanced[method] = round(float(figures["balanced"] or 0), 4)
         return {"fit": fitted - start, "judge": time.perf_counter() - fitted}
 

@@ -42,8 +42,20 @@ CONFUSION = [
     | LOOKS["crt"]
     for rank in range(12)
 ]  # fmt: skip
+RELIABILITY = [
+    {"variant": variant, "low": str(sure - 0.1), "high": str(sure), "share": "0.5", "confidence": str(sure - 0.05),
+     "accuracy": str(sure - 0.2)} | LOOKS[variant]
+    for variant in LOOKS
+    for sure in (0.6, 0.8)
+]  # fmt: skip
+RISKS = [
+    {"variant": variant, "coverage": str(coverage), "risk": str(coverage / 4)} | LOOKS[variant]
+    for variant in LOOKS
+    for coverage in (0.5, 1.0)
+]
 TABLES = {
     "accuracy_by_rank": RANKS, "weight_norms": RANKS, "groups": GROUPS, "tau_curve": TAUS, "confusion": CONFUSION,
+    "reliability": RELIABILITY, "risk_coverage": RISKS,
 }  # fmt: skip
 
 

@@ -32,7 +32,9 @@ def shown(command: str) -> list[str]:
 
 
 def test_the_table_is_the_committed_one() -> None:
-    assert (ROOT / "artifacts/evaluate/table.md").read_text(encoding="utf-8") in README
+    # The main one, without those that follow.
+    table, *_ = (ROOT / "artifacts/evaluate/table.md").read_text(encoding="utf-8").partition("\n| variant | NLL |")
+    assert table in README
 
 
 def test_the_figures_over_the_seeds_are_the_benchmarks() -> None:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 # A variant names a folder, a DVC stage, a parameter of `dvc exp run -S`, an MLflow run and a table column.
 _VARIANT_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")
-_TAKEN = frozenset({"champion", "class", "label", "selected_on", "shot", "test", "test_set", "train", "val"})
+_TAKEN = frozenset(
+    {"champion", "champion_doubt", "class", "label", "selected_on", "shot", "test", "test_set", "train", "val"}
+)
 
 
 def _variant_name(name: str) -> str:

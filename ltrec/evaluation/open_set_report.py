@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ltrec.artifacts import UNKNOWN
 from ltrec.evaluation.open_set import PUBLISHED_THRESHOLD, SCORES
+from ltrec.evaluation.side_table import markdown_table, terminal_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,22 +78,13 @@ class OpenSetReport:
 
     def markdown(self) -> str:
         """Return the table as GitHub shows it."""
-        lines = [_COLUMNS, ("---", "---", *["---:"] * (len(_COLUMNS) - 2)), *self.rows()]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{self.note}\n"
+        return f"{markdown_table(_COLUMNS, self.rows(), names=2)}\n\n{self.note}\n"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table, in at most 80 columns, and what its figures are."""
-        from rich import box
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        for place, title in enumerate(_COLUMNS):
-            overflow: Literal["ellipsis", "fold"] = "ellipsis" if place else "fold"
-            table.add_column(title, justify="left" if place < 2 else "right", no_wrap=place > 0, overflow=overflow)
-        for row in self.rows():
-            table.add_row(*row, style="bold" if row[0] == self.champion else "")
-        yield table
+        yield terminal_table(_COLUMNS, self.rows(), bold=self.champion, names=2)
         yield Text(self.note, style="dim")
 
 

@@ -24,6 +24,7 @@ HEADERS = {
     "weight_norms": "variant,rank,class,norm,relative,train,shot,smooth,window,place,champion",
 }
 """What a table without rows holds: no variant has a τ curve, or none has class weights."""
+_POINTS = 200  # of a risk–coverage curve
 _FEW_CLASSES = 40  # up to so many classes a line is no running mean
 
 
@@ -35,6 +36,8 @@ def tables(report: Report) -> dict[str, list[Row]]:
         "weight_norms": norm_rows(report),
         "groups": group_rows(report),
         "confusion": confusion_rows(report),
+        "reliability": reliability_rows(report),
+        "risk_coverage": risk_rows(report),
     }
     return {
         name: [
@@ -144,6 +147,30 @@ def confusion_rows(report: Report) -> list[Row]:
             for row, column, images in sorted([*zip(*entries.coords, entries.data, strict=True), *untested])
         ]  # fmt: skip
     return rows
+
+
+def reliability_rows(report: Report) -> list[Row]:
+    """Return a row for each variant and each bin of its largest probability that holds images."""
+    return [
+        {"variant": variant, **of._asdict()} | _look(report, variant)
+        for variant, result in report.results.items()
+        for of in result.calibration.reliability
+    ]
+
+
+def risk_rows(report: Report) -> list[Row]:
+    """Return a row for each variant and coverage: the share of errors among the images accepted.
+
+    Of a long curve the points nearest above evenly spaced coverages are kept, the last one among them.
+    """
+    wanted = np.arange(1, _POINTS + 1) / _POINTS
+    return [
+        {"variant": variant, "coverage": float(coverage), "risk": float(risk)} | _look(report, variant)
+        for variant, result in report.results.items()
+        for curve in [result.calibration.risk_coverage]
+        for points in [np.unique(np.searchsorted(curve.coverage, wanted - 1e-9))]
+        for coverage, risk in zip(curve.coverage[points], curve.risk[points], strict=True)
+    ]
 
 
 def cell(value: float) -> float | str:

@@ -1,4 +1,4 @@
-"""What evaluation reads off a head: its predictions, its logits block by block, and the norms of its class weights.
+"""What evaluation reads off a head: predictions and probabilities, block by block, and the norms of its class weights.
 
 N images, C classes, D features.
 """
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ltrec.errors import UserError
+from ltrec.evaluation.calibration import BINS, Certainty, bin_of, class_balanced
 from ltrec.models.heads import logits_in_blocks
 
 if TYPE_CHECKING:
@@ -35,19 +36,23 @@ class Predictions:
     """Whether the true class is among the five largest logits, (N,)."""
 
 
-def predict(head: Head, features: Tensor, labels: Tensor, *, where: str = "") -> Predictions:
-    """Return a head's predictions on features (N, D) with labels (N,).
+def predict(head: Head, features: Tensor, labels: Tensor, *, where: str = "") -> tuple[Predictions, Certainty]:
+    """Return a head's predictions on features (N, D) with labels (N,), and how sure it is of them.
 
     Raises:
         UserError: A logit is not a finite number; `where` names the head.
     """
-    blocks = [
-        predictions_from_logits(logits, labels[rows].to(logits.device))
-        for rows, logits in finite_logits(head, features, where)
-    ]
-    return Predictions(
-        np.concatenate([block.predicted for block in blocks]), np.concatenate([block.in_top5 for block in blocks])
-    )
+    weights = class_balanced(labels.cpu().numpy())
+    gaps = np.zeros((head.classes, BINS))
+    blocks = []
+    for rows, logits in finite_logits(head, features, where):
+        block_labels = labels[rows].to(logits.device)
+        read = predictions_from_logits(logits, block_labels)
+        certainty = certainty_from_logits(logits, block_labels, weights[rows])
+        gaps += certainty.gaps
+        blocks.append((read.predicted, read.in_top5, certainty.confidence, certainty.log_likelihood))
+    predicted, in_top5, confidence, log_likelihood = map(np.concatenate, zip(*blocks, strict=True))
+    return Predictions(predicted, in_top5), Certainty(confidence, log_likelihood, gaps)
 
 
 def predictions_from_logits(logits: Tensor, labels: Tensor) -> Predictions:
@@ -60,6 +65,38 @@ def predictions_from_logits(logits: Tensor, labels: Tensor) -> Predictions:
     lower_class = torch.arange(logits.shape[1], device=logits.device) < labels
     ahead = (logits > true_logits).sum(dim=1) + ((logits == true_logits) & lower_class).sum(dim=1)
     return Predictions(logits.argmax(dim=1).cpu().numpy(), (ahead < TOP).cpu().numpy())
+
+
+def certainty_from_logits(logits: Tensor, labels: Tensor, weights: NDArray[np.float64]) -> Certainty:
+    """Return how sure finite logits (N, C) are, given the labels and the images' weights (N,).
+
+    At most B − 1 probabilities of an image lie above the first bin. These are sorted into bins one by one; the first
+    bin's sum is what they leave of each class's sum.
+    """
+    largest = logits.amax(dim=1, keepdim=True)
+    terms = (logits - largest).exp()  # of the largest logit 1 exactly: sums in float64 tell confidences near 1 apart
+    totals = terms.sum(dim=1, dtype=torch.float64)
+    images, classes = (terms > (totals * (0.999 / BINS)).to(terms.dtype)[:, None]).nonzero(as_tuple=True)
+    p = (terms[images, classes] / totals[images]).cpu().numpy()
+    p_true = (terms.gather(1, labels[:, None])[:, 0] / totals).cpu().numpy()
+    true_logits = (logits.gather(1, labels[:, None]) - largest)[:, 0].double()
+    all_p = (torch.from_numpy(weights).to(totals.device) / totals).to(terms.dtype) @ terms
+
+    shape = logits.shape[1], BINS
+    gaps = np.zeros(shape)
+    gaps[:, 1:] = _binned(p, classes.cpu().numpy(), weights[images.cpu().numpy()] * p, shape)[:, 1:]
+    gaps[:, 0] = all_p.double().cpu().numpy() - gaps.sum(axis=1)
+    gaps -= _binned(p_true, labels.cpu().numpy(), weights, shape)
+    return Certainty((1 / totals).cpu().numpy(), (true_logits - totals.log()).cpu().numpy(), gaps)
+
+
+def _binned(
+    p: NDArray[np.float64], classes: NDArray[np.int64], values: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Return the sums of values (K,), each of a class and a probability, by class and bin, (C, B)."""
+    return (
+        np.bincount(classes * BINS + bin_of(p), values, shape[0] * BINS).astype(np.float64, copy=False).reshape(shape)
+    )
 
 
 def finite_logits(head: Head, features: Tensor, where: str) -> Iterator[tuple[slice, Tensor]]:

@@ -14,6 +14,7 @@ import numpy as np
 from ltrec.data.shot_groups import GROUPS
 from ltrec.errors import some
 from ltrec.evaluation import metrics
+from ltrec.evaluation.calibration_report import CalibrationReport
 from ltrec.evaluation.plot_rows import cell
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from scipy.sparse import csr_array
 
+    from ltrec.evaluation.calibration import Calibration
+    from ltrec.evaluation.choice import Choice
     from ltrec.evaluation.metrics import Floats, Integers, Names
     from ltrec.evaluation.open_set_report import OpenSetReport
     from ltrec.evaluation.plot_rows import Row
@@ -60,11 +63,16 @@ class Result:
     """The variant's own metrics.json: figures on val, what was chosen, the curve it was chosen from."""
     norms: Floats | None
     """‖w_j‖ of each class, (C,), if the head is linear."""
+    calibration: Calibration
+
+    def metrics(self) -> dict[str, float | None]:
+        """Return all figures on test by name."""
+        return self.figures | self.calibration.figures
 
     def as_json(self) -> dict[str, Any]:
         """Return what `metrics.json` says of the variant."""
         joint = self.comparison
-        return self.figures | {
+        return self.metrics() | {
             "interval": self.intervals,
             "p_value_against_joint": joint and joint.p_value,
             "p_value_holm": joint and joint.p_holm,
@@ -85,7 +93,8 @@ class Report:
     labels: Integers
     """True class of each test image, (N,)."""
     results: dict[str, Result]
-    champion: str
+    choice: Choice
+    """The champion, and how sure it is."""
     reference: str | None
     """The variant that is joint."""
     openset: OpenSetReport | None = None
@@ -93,6 +102,10 @@ class Report:
     selected_on: SelectedOn = "val"
     test_set: str | None = None
     """The digest of the test images and their labels: figures on another one are not comparable."""
+
+    @property
+    def champion(self) -> str:
+        return self.choice.champion
 
     @cached_property
     def order(self) -> Integers:
@@ -118,11 +131,23 @@ class Report:
         content = {name: result.as_json() for name, result in self.results.items()}
         for name, figures in self.openset.figures.items() if self.openset else ():
             content[name]["openset"] = figures
-        return content | {"champion": self.champion, "selected_on": self.selected_on, "test_set": self.test_set}
+        for name, chance in self.choice.best_on_val.items():
+            content[name]["best_on_val"] = chance
+        return content | {
+            "champion": self.champion, "champion_doubt": self.choice.doubt, "selected_on": self.selected_on,
+            "test_set": self.test_set,
+        }  # fmt: skip
 
     def metrics(self, variant: str) -> dict[str, float | None]:
         """Return a variant's figures by name, for comparing runs."""
-        return self.results[variant].figures | (self.openset.metrics(variant) if self.openset else {})
+        figures = self.results[variant].metrics() | {"best_on_val": self.choice.best_on_val.get(variant)}
+        return figures | (self.openset.metrics(variant) if self.openset else {})
+
+    @property
+    def beside(self) -> list[CalibrationReport | OpenSetReport]:
+        """Return the tables that stand below the main one."""
+        calibrations = {name: result.calibration for name, result in self.results.items()}
+        return [CalibrationReport(calibrations, self.champion), *([self.openset] if self.openset else [])]
 
     def per_class_rows(self, variants: Sequence[str] | None = None) -> list[Row]:
         """Return a row for each class in the order of the labels, a column for each variant's accuracy.
@@ -149,7 +174,7 @@ class Report:
         ]
         lines = [["variant", *_TITLES], ["---", *["---:"] * len(_TITLES)], *rows]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return f"{table}\n\n{self.note}\n" + (f"\n{self.openset.markdown()}" if self.openset else "")
+        return f"{table}\n\n{self.note}\n" + "".join(f"\n{other.markdown()}" for other in self.beside)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the final table, in the first layout that fits, and what its figures are."""
@@ -162,9 +187,9 @@ class Report:
                 break
         yield table
         yield Text(_encodable(self.note, options), style="dim")
-        if self.openset is not None:
+        for other in self.beside:
             yield ""
-            yield self.openset
+            yield other
 
     def _table(self, layout: _Layout, options: ConsoleOptions) -> Table:
         from rich import box
@@ -202,7 +227,7 @@ class Report:
             f"{NOT_TESTED}: {len(untested)} of {len(self.names)} classes, {some(untested)}" if untested else "",
             "95 % intervals by bootstrap" if intervals else "",
             f"p against {self.reference}: exact McNemar, Holm-adjusted" if compared else "",
-            f"{_CROWN} champion by balanced accuracy on val",
+            f"{_CROWN} champion {self.choice}",
             "val holds test images: all was selected on test" if self.selected_on == "test" else "",
         ]
         return "; ".join(part for part in parts if part) + "."

@@ -46,7 +46,7 @@ def bootstrap(
     order = np.argsort(labels, kind="stable")
     ordered = {name: reordered(predictions, order) for name, predictions in variants.items()}
     parts: dict[str, list[dict[str, Floats | None]]] = {name: [] for name in variants}
-    for times in _resamples(labels[order], resamples, seed):
+    for times in stratified_resamples(labels[order], resamples, seed):
         for name, predictions in ordered.items():
             parts[name].append(score_samples(times, labels[order], predictions, groups))
     return {name: _intervals(of_variant) for name, of_variant in parts.items()}
@@ -61,7 +61,7 @@ def _intervals(parts: Sequence[dict[str, Floats | None]]) -> Intervals:
     return intervals
 
 
-def _resamples(labels: Integers, resamples: int, seed: int) -> Iterator[Counts]:
+def stratified_resamples(labels: Integers, resamples: int, seed: int) -> Iterator[Counts]:
     """Yield how often each image is drawn, (N, b), for some of the B resamples at a time; labels ascend."""
     count = len(labels)
     _, first, size = np.unique(labels, return_index=True, return_counts=True)

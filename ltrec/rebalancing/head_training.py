@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from pydantic import model_validator
 
 from ltrec.compute.device import require_finite
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.settings import PositiveInt
 from ltrec.training.losses import LossSettings
 from ltrec.training.losses.base import refuse_double_correction
@@ -67,6 +68,8 @@ class HeadRecipe(SgdRecipe):
 
 class HeadTrainingSettings(HeadRecipe):
     """How a rebalancing method trains a head."""
+
+    complexity: ClassVar = Complexity.TRAINED
 
     images: bool = False
     """Compute features anew in each epoch, of augmented images, as the paper did; false: take the feature bank's."""

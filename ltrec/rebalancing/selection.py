@@ -145,7 +145,7 @@ def all_finite(values: Tensor) -> Tensor:
     return torch.stack(values.aminmax()).isfinite().all()
 
 
-def fit_temperature(logits: Tensor | LogitBlocks, labels: Tensor) -> tuple[float, float]:
+def fit_temperature(logits: Tensor | LogitBlocks, labels: Tensor, *, smoothing: float = 0.0) -> tuple[float, float]:
     """Return the temperature T at which logits/T fit the labels best, and the mean negative log-likelihood there.
 
     Temperature scaling after Guo et al. 2017: it changes probabilities, never the class that wins. The negative
@@ -154,6 +154,8 @@ def fit_temperature(logits: Tensor | LogitBlocks, labels: Tensor) -> tuple[float
     Args:
         logits: (N, C).
         labels: (N,).
+        smoothing: ε; each label counts as 1 − ε of itself and ε / C of every class. Above 0 there is a best T even
+            where no image is mistaken.
 
     Raises:
         UserError: The logits are not finite.
@@ -165,7 +167,7 @@ def fit_temperature(logits: Tensor | LogitBlocks, labels: Tensor) -> tuple[float
     low, high = _SHARPNESS
     sharpness = 1.0
     for _ in range(_MOST_STEPS):
-        nll, slope, curvature = _likelihood(logits, labels, sharpness / spread)
+        nll, slope, curvature = _likelihood(logits, labels, sharpness / spread, smoothing)
         slope, curvature = slope / spread, curvature / spread**2
         low, high = (sharpness, high) if slope < 0 else (low, sharpness)
         step = slope / curvature if curvature > 0 else math.copysign(math.inf, slope) if slope else 0.0
@@ -195,10 +197,13 @@ def _spread(logits: Tensor | LogitBlocks) -> float:
     return math.sqrt(max(variance, 0.0)) if math.isfinite(variance) else math.inf
 
 
-def _likelihood(logits: Tensor | LogitBlocks, labels: Tensor, factor: float) -> tuple[float, float, float]:
+def _likelihood(
+    logits: Tensor | LogitBlocks, labels: Tensor, factor: float, smoothing: float = 0.0
+) -> tuple[float, float, float]:
     """Return the mean negative log-likelihood under logits times a factor, and its two derivatives by the factor.
 
-    For logits z of an image and p = softmax(factor·z) they are E_p[z] − z_y and Var_p[z].
+    For logits z of an image and p = softmax(factor·z) they are E_p[z] − z_y and Var_p[z]. Under smoothed labels z_y
+    is (1 − ε)·z_y + ε·mean(z).
     """
     sums = torch.zeros(3, dtype=torch.float64, device=labels.device)
     for z, y in zip(_blocks(logits), torch.split(labels, _IMAGES_AT_ONCE), strict=True):
@@ -207,6 +212,8 @@ def _likelihood(logits: Tensor | LogitBlocks, labels: Tensor, factor: float) -> 
         from_mean = z - mean[:, None]
         variance = torch.linalg.vecdot(p * from_mean, from_mean)
         z_y = z.gather(1, y[:, None])[:, 0]
+        if smoothing:
+            z_y = torch.lerp(z_y, z.mean(dim=1), smoothing)
         nll = torch.logsumexp(z * factor, dim=1) - factor * z_y
         sums += torch.stack([nll.sum(), (mean - z_y).sum(), variance.sum()]).double()
     nll, slope, curvature = (sums / len(labels)).tolist()

@@ -16,6 +16,8 @@ from ltrec.data.image_lists import read_classes, read_list
 from ltrec.data.shot_groups import shot_groups
 from ltrec.errors import UserError
 from ltrec.evaluation import plot_rows, statistics, vega
+from ltrec.evaluation.calibration import judge
+from ltrec.evaluation.choice import choose, resampled_accuracy
 from ltrec.evaluation.metrics import score
 from ltrec.evaluation.open_set import evaluate_open_set, score_images
 from ltrec.evaluation.open_set_report import KnownAndUnknown, OpenSetReport
@@ -30,11 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from ltrec.config.params import Params
-    from ltrec.data.shot_groups import ShotSettings
     from ltrec.evaluation.figures import PlotSettings
     from ltrec.evaluation.open_set import ScoredImages
     from ltrec.models.heads import Head
@@ -42,13 +42,9 @@ if TYPE_CHECKING:
 
 def run(params: Params) -> None:
     """Score every variant, choose the champion on val, write figures, tables and plots."""
-    layout, settings = Layout(), params.evaluate
-    joint = next((name for name, variant in params.rebalance.items() if variant.method == "joint"), None)
+    layout = Layout()
     with fast_float32():
-        report = _compare(
-            layout, list(params.rebalance), joint, resolve(params.device),
-            shots=settings.shots, resamples=settings.bootstrap, seed=params.seed,
-        )  # fmt: skip
+        report = _compare(params, layout)
     if process.in_pipeline():
         _drop_unnamed(layout, params.rebalance)
     _warn_of_another_test_set(report, layout.evaluation_metrics)
@@ -56,7 +52,7 @@ def run(params: Params) -> None:
     artifacts.write_csv(layout.evaluation / "per_class.csv", report.per_class_rows())
     artifacts.write_text(layout.evaluation / "table.md", report.markdown())
     _write_plot_data(report, layout.plots)
-    _draw(settings.plots, layout.plots, layout.plots / "images")
+    _draw(params.evaluate.plots, layout.plots, layout.plots / "images")
     bank_findings.write(layout, Path(params.prepare.source.root), report.names, report.groups)
     vega.provide(project.state_dir())
     _record(params, report, layout)
@@ -64,60 +60,63 @@ def run(params: Params) -> None:
     console.say(f"evaluate: the champion is {report.champion} → {layout.evaluation}")
 
 
-def _compare(
-    layout: Layout,
-    variants: list[str],
-    joint: str | None,
-    device: torch.device,
-    *,
-    shots: ShotSettings,
-    resamples: int,
-    seed: int,
-) -> Report:
+def _compare(params: Params, layout: Layout) -> Report:
     """Score every variant on the known images, each against joint, and tell known from unknown ones if there are."""
+    settings, device = params.evaluate, resolve(params.device)
+    joint = next((name for name, variant in params.rebalance.items() if variant.method == "joint"), None)
     names = read_classes(layout.classes)
     counts = read_list(layout.split_list("train"), len(names)).counts(len(names))
-    groups = shot_groups(counts, shots.many_above, shots.few_below)
+    groups = shot_groups(counts, settings.shots.many_above, settings.shots.few_below)
     test = FeatureBank.open(layout.features("test"), images=layout.split_digest("test"))
     known, representation = test.known(), test.header["representation"]
     labels = _labels(known, len(names), layout.features("test"))
-    # Val is needed to choose thresholds on, where there is something to reject.
-    val = None
-    if known is not test:
-        made_from = {"representation": representation, "images": layout.split_digest("val")}
-        val = FeatureBank.open(layout.features("val"), **made_from)
-
-    fits = {name: artifacts.read_json(layout.head_metrics(name)) for name in variants}
+    val = FeatureBank.open(layout.features("val"), representation=representation, images=layout.split_digest("val"))
+    known_val = val.known()
+    fits = {name: artifacts.read_json(layout.head_metrics(name)) for name in params.rebalance}
     val_scores = {name: score_on_val(fit, layout.head_metrics(name)) for name, fit in fits.items()}
-    champion = max(val_scores, key=val_scores.__getitem__)
-    predictions, norms, rejection = {}, {}, {}
-    for name in variants:
+
+    predictions, certainties, norms, rejection, right_on_val = {}, {}, {}, {}, {}
+    for name in params.rebalance:
         where = str(layout.head(name))
-        head = heads.load(layout.head(name), representation=representation)
-        if head.classes != len(names):
-            raise UserError(f"knows {head.classes} classes, classes.txt has {len(names)}; run `dvc repro`", where=where)
-        head = head.to(device)
-        predictions[name], norms[name] = predict(head, known.plain, known.labels, where=where), weight_norms(head)
-        if val is not None:
+        head = _head(layout, name, representation, len(names)).to(device)
+        predictions[name], certainties[name] = predict(head, known.plain, known.labels, where=where)
+        norms[name] = weight_norms(head)
+        right_on_val[name] = (heads.predictions_of(head, known_val.plain).cpu() == known_val.labels).numpy()
+        if known is not test:
             rejection[name] = evaluate_open_set(*(_scored(head, bank, where) for bank in (test, val)))
 
+    choice = choose(
+        val_scores, {name: variant.complexity for name, variant in params.rebalance.items()},
+        resampled_accuracy(right_on_val, known_val.labels.numpy(), resamples=settings.bootstrap, seed=params.seed),
+        prefer=settings.prefer,
+    )  # fmt: skip
     right = {name: answers.predicted == labels for name, answers in predictions.items()}
     comparisons = statistics.compare(right, joint)
-    intervals = statistics.bootstrap(labels, predictions, groups, resamples=resamples, seed=seed)
+    intervals = statistics.bootstrap(labels, predictions, groups, resamples=settings.bootstrap, seed=params.seed)
     results = {
         name: Result(
-            answers, score(labels, answers, groups), intervals[name], comparisons.get(name), fits[name], norms[name]
+            answers, score(labels, answers, groups), intervals[name], comparisons.get(name), fits[name], norms[name],
+            judge(certainties[name], right[name], labels),
         )
         for name, answers in predictions.items()
-    }
+    }  # fmt: skip
     open_set = None
-    if val is not None:
+    if known is not test:
         images = (KnownAndUnknown.of(bank.labels.numpy()) for bank in (test, val))
-        open_set = OpenSetReport(rejection, champion, *images)
+        open_set = OpenSetReport(rejection, choice.champion, *images)
     lists = (read_list(layout.split_list(split), len(names), unknown=True) for split in ("val", "test"))
     chosen_on = selected_on(*(frozenset(images.paths) for images in lists))
     test_set = layout.split_digest("test").read_text(encoding="utf-8").strip()
-    return Report(names, counts, groups, labels, results, champion, joint, open_set, chosen_on, test_set)
+    return Report(names, counts, groups, labels, results, choice, joint, open_set, chosen_on, test_set)
+
+
+def _head(layout: Layout, variant: str, representation: str, classes: int) -> Head:
+    head = heads.load(layout.head(variant), representation=representation)
+    if head.classes != classes:
+        raise UserError(
+            f"knows {head.classes} classes, classes.txt has {classes}; run `dvc repro`", where=str(layout.head(variant))
+        )
+    return head
 
 
 def _labels(bank: FeatureBank, classes: int, path: Path) -> NDArray[np.int64]:
@@ -181,7 +180,7 @@ def _record(params: Params, report: Report, layout: Layout) -> None:
     with recording.stage_run(params, "evaluate") as run:
         run.params({"evaluate": params.evaluate.model_dump(mode="json")})
         run.tags({"champion": report.champion} | _foundations(report))
-        run.metrics(_present(report.metrics(report.champion)))
+        run.metrics(_present(report.metrics(report.champion) | {"champion_doubt": report.choice.doubt}))
         for file in ("metrics.json", "per_class.csv", "table.md", *bank_findings.TABLES):
             run.file(layout.evaluation / file)
         for image in sorted((layout.plots / "images").glob("*")):

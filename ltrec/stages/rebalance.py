@@ -17,7 +17,7 @@ from ltrec.errors import UserError
 from ltrec.models import heads
 from ltrec.models.network import load, on_device
 from ltrec.rebalancing.feature_bank import FeatureBank
-from ltrec.rebalancing.head_figures import head_figures
+from ltrec.rebalancing.head_figures import calibrate, head_figures
 from ltrec.rebalancing.head_training import HeadTrainingSettings
 from ltrec.rebalancing.image_features import ImageFeatures
 from ltrec.stages import recording
@@ -73,21 +73,21 @@ def run(params: Params, variant: str) -> None:
                 else:
                     fit = rebalancer.fit(train.to(device), val.to(device), joint)
                 head = fit.head.eval()
+                chosen = fit.chosen | {"temperature": calibrate(head, val)}
                 figures = head_figures(head, train, val)
             except UserError as error:
                 raise UserError(error.what, where=error.where or f"params.yaml: rebalance.{variant}") from None
         heads.save(head.cpu(), layout.head(variant), representation=representation)
-        metrics = {"method": settings.method, **figures, "chosen": fit.chosen, "curve": fit.curve}
+        metrics = {"method": settings.method, **figures, "chosen": chosen, "curve": fit.curve}
         artifacts.write_json(layout.head_metrics(variant), metrics)
         record.metrics(
             {f"{split}/{name}": value for split, of_split in figures.items() for name, value in of_split.items()}
         )
-    chosen = "".join(
-        f", {name} {value:.3g}" if isinstance(value, float) else f", {name} {value}"
-        for name, value in fit.chosen.items()
+    named = "".join(
+        f", {name} {value:.3g}" if isinstance(value, float) else f", {name} {value}" for name, value in chosen.items()
     )
     console.say(
-        f"rebalance {variant}: {figures['val']['balanced']:.1%} balanced accuracy on val{chosen}"
+        f"rebalance {variant}: {figures['val']['balanced']:.1%} balanced accuracy on val{named}"
         f" → {layout.head(variant)}"
     )
 

@@ -172,7 +172,7 @@ BAD = [
         ("  crt:", f"  {key}:", f"16:3: rebalance.{shown}: ", "not a name for a variant; allowed: lower-case letters")
         for key, shown in {"c@t": "'c@t'", "a.b": "'a.b'", "${x}": "'${x}'", "CRT": "CRT", '""': "''", "é": "é"}.items()
     ),
-    ("  crt:", "  champion:", "16:3: rebalance.champion: ", "the outputs use it; taken are champion, class, label, "),
+    ("  crt:", "  champion:", "16:3: rebalance.champion: ", "the outputs use it; taken are champion, champion_"),
     # Keys that are no text or that are there already
     ("  crt:", "  1:", "16:3: rebalance: ", "a key must be text, got 1; write it in quotes"),
     ("  crt:", "  true:", "16:3: rebalance: ", "a key must be text, got true; write it in quotes"),
@@ -181,6 +181,12 @@ BAD = [
     ("epochs: 40", "epochs: 40\n  epochs: 50", "12:3: represent.epochs: ", "duplicate key; the first is in line 11"),
     # Rules
     ("few_below: 20", "few_below: 200", "21:39: evaluate.shots: ", "few_below (200) must not exceed many_above (100)"),
+    (
+        "evaluate:",
+        "evaluate:\n  prefer: simplest\n  bootstrap: 0",
+        "21:11: evaluate.prefer: ",
+        "simplest needs the standard error of evaluate.bootstrap, got 0; allowed: 1 or more",
+    ),
     ("resize: 16", "resize: 8", "9:29: represent.image.resize: ", "must be at least size (16), got 8"),
     ("n_max: 120", "n_max: 12", "6:66: prepare.long_tail: ", "n_max (12) is below imbalance_factor (30)"),
     (

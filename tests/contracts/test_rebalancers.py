@@ -11,6 +11,7 @@ import torch
 from pydantic import TypeAdapter
 
 from ltrec.models import heads
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.methods import RebalancerSettings
 from ltrec.training.samplers import SamplerSettings
@@ -47,6 +48,12 @@ def same(first: heads.Head, second: heads.Head) -> bool:
 @each
 def test_yaml_round_trip(settings: Any) -> None:
     assert through_yaml(settings, RebalancerSettings) == settings
+
+
+@each
+def test_it_says_how_complex_it_is(settings: Any) -> None:
+    assert isinstance(settings.complexity, Complexity)
+    assert "complexity" not in settings.model_dump()
 
 
 @each

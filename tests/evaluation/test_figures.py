@@ -14,16 +14,18 @@ from pydantic import ValidationError
 
 from ltrec import artifacts
 from ltrec.evaluation import plot_rows
+from ltrec.evaluation.choice import Choice
 from ltrec.evaluation.figures import PALETTES, TEMPLATES, PlotSettings, fill
 from ltrec.evaluation.metrics import score
 from ltrec.evaluation.predictions import Predictions
 from ltrec.evaluation.report import Report, Result
 from ltrec.evaluation.statistics import bootstrap
+from tests.scores import made_up_calibration
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-STEMS = {"accuracy_by_rank", "groups", "confusion", "weight_norms", "tau_curve"}
+STEMS = {"accuracy_by_rank", "groups", "confusion", "weight_norms", "tau_curve", "reliability", "risk_coverage"}
 FIRST, SECOND = PALETTES["colorblind"][:2]
 
 
@@ -44,12 +46,13 @@ def compared(classes: int, variants: tuple[str, ...] = ("joint", "ncm", "crt"), 
             answers, score(labels, answers, groups), intervals[name], None,
             {"val": {"balanced": 0.6}} | ({"curve": curve, "chosen": {"tau": 1}} if name == variants[-1] else {}),
             None if name == "ncm" else random.random(classes) + 1,
+            made_up_calibration(labels, answers.predicted, classes),
         )
         for name, answers in given.items()
     }  # fmt: skip
     reference = "joint" if "joint" in variants else None
     names = tuple(f"class {label}" for label in range(classes))
-    return Report(names, counts, groups, labels, results, champion, reference)
+    return Report(names, counts, groups, labels, results, Choice(champion, champion), reference)
 
 
 def draw_all(settings: PlotSettings, folder: Path, report: Report) -> dict[str, bytes]:
@@ -283,3 +286,22 @@ def test_names_that_pages_and_spreadsheets_would_run_are_drawn_as_they_are(tmp_p
 def test_unknown_palette_is_refused() -> None:
     with pytest.raises(ValidationError, match="palette"):
         PlotSettings.model_validate({"palette": "rainbow"})
+
+
+def test_reliability_lies_over_the_diagonal_and_large_bins_are_large_points(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"variant": "crt", "low": 0.4, "high": 0.6, "share": share, "confidence": sure, "accuracy": 0.5, "place": 1,
+         "champion": 1}
+        for sure, share in ((0.45, 0.1), (0.9, 0.9))
+    ]  # fmt: skip
+    svg = drawn("reliability", tmp_path, rows)
+    assert svg.count('stroke-dasharray="2,3"') == 1
+    assert len(marks(svg, "point")) == 2
+    assert lines(svg)["crt (champion)"] == (FIRST, 2.8, False)
+    assert {"largest probability, mean of a bin", "accuracy"} <= set(texts(svg))
+
+
+def test_risk_is_shown_in_per_cent_of_the_images_accepted(tmp_path: Path) -> None:
+    svg = drawn("risk_coverage", tmp_path, plot_rows.risk_rows(compared(6)))
+    assert set(lines(svg)) == {"joint", "ncm", "crt (champion)"}
+    assert {"images accepted, the surest first, %", "errors among them, %", "100"} <= set(texts(svg))

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from ltrec.evaluation import plot_rows
+from ltrec.evaluation.choice import Choice
 from ltrec.evaluation.metrics import score
 from ltrec.evaluation.plot_rows import running_mean, running_window
 from ltrec.evaluation.predictions import Predictions
 from ltrec.evaluation.report import Report, Result
 from ltrec.evaluation.statistics import bootstrap
+from tests.scores import made_up_calibration
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 COUNTS = np.array([50, 200, 5])
@@ -31,9 +33,11 @@ def compared(labels: np.ndarray = LABELS, reference: str | None = "joint") -> Re
             given, score(labels, given, GROUPS),
             bootstrap(labels, {name: given}, GROUPS, resamples=20, seed=0)[name], None,
             {"val": {"balanced": 0.625}, "chosen": {"tau": 0.5} if curve else {}, "curve": curve},
-            None if name == "ncm" else np.array([1.0, 2.0, 3.0]),
+            None if name == "ncm" else np.array([1.0, 2.0, 3.0]), made_up_calibration(labels, given.predicted, 3),
         )  # fmt: skip
-    return Report(("cat", "dog", "red | panda"), COUNTS, GROUPS, labels, results, "tau_norm", reference)
+    return Report(
+        ("cat", "dog", "red | panda"), COUNTS, GROUPS, labels, results, Choice("tau_norm", "tau_norm"), reference
+    )
 
 
 @pytest.mark.parametrize(("classes", "window"), [(10, 1), (40, 1), (41, 3), (100, 5), (365, 19), (1000, 51)])
@@ -102,6 +106,29 @@ def test_a_class_without_test_images_has_a_place_and_no_share() -> None:
     assert [(row["actual"], row["predicted"], row["images"], row["share"]) for row in rows] == [
         ("dog", "dog", 2, 1.0), ("cat", "cat", 2, 1.0), ("red | panda", "red | panda", 0, ""),
     ]  # fmt: skip
+
+
+def test_reliability_rows_are_the_bins_that_hold_images() -> None:
+    rows = [row for row in plot_rows.reliability_rows(compared()) if row["variant"] == "joint"]
+    # Confidences .4, .5, .6, .7, .8 and .9 lie in six bins; joint is right on the first, the third and the fourth.
+    assert [(row["confidence"], row["accuracy"], row["share"]) for row in rows] == [
+        (pytest.approx(sure), right, pytest.approx(1 / 6))
+        for sure, right in zip((0.4, 0.5, 0.6, 0.7, 0.8, 0.9), (1, 0, 1, 1, 0, 0), strict=True)
+    ]
+
+
+def test_risk_rows_go_from_the_surest_image_to_all() -> None:
+    rows = [row for row in plot_rows.risk_rows(compared()) if row["variant"] == "joint"]
+    assert [(row["coverage"], row["risk"]) for row in rows] == [
+        (pytest.approx(images / 6), pytest.approx(wrong / images))
+        for images, wrong in zip(range(1, 7), (1, 2, 2, 2, 3, 3), strict=True)
+    ]
+
+
+def test_of_a_long_curve_points_at_even_coverages_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plot_rows, "_POINTS", 3)
+    rows = [row for row in plot_rows.risk_rows(compared()) if row["variant"] == "joint"]
+    assert [row["coverage"] for row in rows] == pytest.approx([2 / 6, 4 / 6, 1])
 
 
 def test_a_variant_has_one_place_in_all_tables() -> None:

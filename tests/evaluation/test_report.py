@@ -11,10 +11,12 @@ import pytest
 from rich.console import Console
 
 from ltrec.data.shot_groups import shot_groups
+from ltrec.evaluation.choice import Choice
 from ltrec.evaluation.metrics import score
 from ltrec.evaluation.predictions import Predictions
 from ltrec.evaluation.report import Report, Result, selected_on
 from ltrec.evaluation.statistics import bootstrap, compare
+from tests.scores import made_up_calibration
 
 LABELS = np.array([0, 0, 1, 1, 2, 2])
 COUNTS = np.array([50, 200, 5])
@@ -37,8 +39,10 @@ def report() -> Report:
             comparisons.get(name),
             {"val": {"balanced": 0.5}, "chosen": {"tau": 0.5} if curve else {}, "curve": curve},
             np.array([1.0, 2.0, 3.0]),
+            made_up_calibration(LABELS, given.predicted, 3),
         )
-    return Report(NAMES, COUNTS, GROUPS, LABELS, results, "tau_norm", "joint")
+    choice = Choice("tau_norm", "tau_norm", {"joint": 0.375, "tau_norm": 0.625})
+    return Report(NAMES, COUNTS, GROUPS, LABELS, results, choice, "joint")
 
 
 def printed(report: Report, width: int, encoding: str = "utf-8") -> str:
@@ -50,7 +54,7 @@ def printed(report: Report, width: int, encoding: str = "utf-8") -> str:
 
 def test_json_holds_every_variant_and_the_champion(report: Report) -> None:
     content = json.loads(json.dumps(report.as_json(), allow_nan=False))
-    assert list(content) == ["joint", "tau_norm", "champion", "selected_on", "test_set"]
+    assert list(content) == ["joint", "tau_norm", "champion", "champion_doubt", "selected_on", "test_set"]
     assert (content["champion"], content["selected_on"]) == ("tau_norm", "val")
     assert content["joint"]["p_value_against_joint"] is None
     assert content["joint"]["discordant"] is None
@@ -58,6 +62,8 @@ def test_json_holds_every_variant_and_the_champion(report: Report) -> None:
     assert content["tau_norm"]["p_value_against_joint"] == pytest.approx(0.5)
     assert content["tau_norm"]["discordant"] == {"better": 2, "worse": 0}
     assert content["joint"]["medium"] == 0.5
+    assert (content["joint"]["best_on_val"], content["champion_doubt"]) == (0.375, 0.375)
+    assert {"nll", "ece", "classwise_ece", "aurc"} <= set(content["joint"])
     assert content["joint"]["interval"]["many"] == [1, 1]
 
 
@@ -84,7 +90,7 @@ def test_a_class_without_test_images_is_said_not_to_be_tested(report: Report) ->
 def test_what_was_selected_on_test_is_marked(report: Report) -> None:
     marked = replace(report, selected_on="test")
     assert marked.as_json()["selected_on"] == "test"
-    assert "val holds test images: all was selected on test." in marked.markdown().splitlines()[-1]
+    assert "val holds test images: all was selected on test." in marked.markdown().splitlines()[5]
     assert "all was selected on test" in " ".join(printed(marked, 80).split())
     assert "selected on test" not in report.markdown() + printed(report, 80)
 
@@ -109,7 +115,15 @@ def test_markdown_escapes_and_says_what_it_shows(report: Report) -> None:
     assert lines[0] == "| variant | many | medium | few | all | balanced | macro F1 | p |"
     assert lines[3].startswith("| tau_norm ★ | 100.0 (100–100) | 100.0 (100–100) |")
     assert lines[3].endswith("| 0.500 |")
-    assert "Holm" in lines[-1]
+    assert "Holm" in lines[5]
+    assert lines[5].endswith("★ champion by balanced accuracy on val (best in 62 % of resamples of val).")
+    assert lines[7] == "| variant | NLL | ECE | class-wise ECE | AURC |"
+
+
+def test_metrics_for_the_tracking(report: Report) -> None:
+    told = report.metrics("joint")
+    assert told["best_on_val"] == 0.375
+    assert told["nll"] == report.results["joint"].calibration.figures["nll"]
 
 
 def test_selected_on_test_if_any_image_is_shared() -> None:

@@ -120,17 +120,20 @@ def test_logits_that_are_not_finite_come_last_and_are_refused_alone(bad: float) 
         fit_temperature(right, labels)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
-def test_derivatives_of_the_likelihood_by_autograd(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_derivatives_of_the_likelihood_by_autograd(
+    factor: float, smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(selection, "_IMAGES_AT_ONCE", 7)  # 30 images: the last block is not full
     logits = torch.randn(30, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     labels = torch.arange(30) % 4
     at = torch.tensor(factor, dtype=torch.float64, requires_grad=True)
-    nll = torch.nn.functional.cross_entropy(at * logits, labels)
+    nll = torch.nn.functional.cross_entropy(at * logits, labels, label_smoothing=smoothing)
     (slope,) = torch.autograd.grad(nll, at, create_graph=True)
     (curvature,) = torch.autograd.grad(slope, at)
     expected = nll.item(), slope.item(), curvature.item()
-    assert selection._likelihood(logits, labels, factor) == pytest.approx(expected, rel=1e-9)
+    assert selection._likelihood(logits, labels, factor, smoothing) == pytest.approx(expected, rel=1e-9)
 
 
 def test_logits_kept_or_computed_anew_are_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:

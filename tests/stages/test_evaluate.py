@@ -77,6 +77,8 @@ def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fi
     )
     with features.writing(LAYOUT.features("test"), LABELS, views=1, dim=3, header=made_from()) as bank:
         bank[0] = FEATURES
+    with features.writing(LAYOUT.features("val"), LABELS, views=1, dim=3, header=made_from()) as bank:
+        bank[0] = FEATURES
     artifacts.write_csv(LAYOUT.history, [{"epoch": 1, "loss": 0.5, "accuracy": 0.8, "val": 0.6, "lr": 0.1}])
     save("joint", heads.LinearHead(WEIGHTS["joint"], None), 0.6)
     save("crt", heads.LinearHead(WEIGHTS["crt"], None), 0.9)
@@ -134,6 +136,45 @@ def test_figures_by_hand() -> None:
     assert low < 0.75 < high
 
 
+def test_calibration_by_hand() -> None:
+    found = run("joint", "crt")["crt"]
+    # Each image has the logits 1, 0, 0 with 1 at the axis it lies on: p = e / (e + 2) = .576 for that, .212 for the
+    # others. 11 of 12 are right; bin 9 of 15, (.533, .6], holds them all, and no order tells them apart.
+    p, rest = math.e / (math.e + 2), 1 / (math.e + 2)
+    assert found["nll"] == pytest.approx(-(11 * math.log(p) + math.log(rest)) / 12)
+    assert found["ece"] == pytest.approx(11 / 12 - p)
+    assert found["aurc"] == pytest.approx(1 / 12)
+    # By class, sums over 12 images of p_j − [y = j]: at bin 9, of the images on its axis, and at bin 4, of the others.
+    gaps = [
+        abs(5 * p - 4) + 7 * rest,  # class 0, on whose axis an image of class 2 lies
+        abs(4 * p - 4) + 8 * rest,
+        abs(3 * p - 3) + abs(9 * rest - 1),
+    ]
+    assert found["classwise_ece"] == pytest.approx(sum(gaps) / 12 / 3)
+    assert "| crt | " in (LAYOUT.evaluation / "table.md").read_text(encoding="utf-8").split("| variant | NLL |")[1]
+
+
+def test_the_champion_is_doubted(recorder: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run("joint", "crt", "ncm", bootstrap=200)
+    # On val crt and ncm are right on the same images, joint on fewer: the two share every resample.
+    assert [found[name]["best_on_val"] for name in ("crt", "ncm")] == pytest.approx([0.5, 0.5], abs=0.01)
+    assert found["champion_doubt"] == pytest.approx(0.5, abs=0.01)
+    assert "(best in 50 % of resamples of val)" in " ".join(capsys.readouterr().out.split())
+    assert recorder.of("metrics", "evaluate")[0]["champion_doubt"] == found["champion_doubt"]
+    assert recorder.of("metrics", "rebalance", "ncm")[0]["best_on_val"] == found["ncm"]["best_on_val"]
+    assert "champion_doubt" not in recorder.of("metrics", "rebalance", "ncm")[0]
+    undoubted = run("joint", "crt", bootstrap=0)
+    assert undoubted["champion_doubt"] is None
+    assert "best_on_val" not in undoubted["crt"]
+
+
+def test_the_simplest_of_equals_may_be_preferred() -> None:
+    assert run("joint", "crt", "ncm")["champion"] == "crt"
+    assert run("joint", "crt", "ncm", prefer="simplest")["champion"] == "ncm"
+    note = (LAYOUT.evaluation / "table.md").read_text(encoding="utf-8")
+    assert "★ champion by balanced accuracy on val, the simplest within one standard error of crt (best in" in note
+
+
 def test_p_values_of_several_variants_are_adjusted() -> None:
     found = run("joint", "crt", "ncm")
     assert [found[name]["p_value_against_joint"] for name in ("crt", "ncm")] == pytest.approx([0.25, 0.25])
@@ -189,7 +230,8 @@ def test_files_and_their_content() -> None:
     save("lws", heads.ScaledHead(WEIGHTS["joint"], None, torch.tensor([1.0, -2.0, 3.0])), 0.6)
     run("joint", "tau_norm", "lws", "ncm")
     assert {path.name for path in (LAYOUT.plots / "images").iterdir()} == {
-        "accuracy_by_rank.png", "groups.png", "confusion.png", "weight_norms.png", "tau_curve.png",
+        "accuracy_by_rank.png", "groups.png", "confusion.png", "weight_norms.png", "tau_curve.png", "reliability.png",
+        "risk_coverage.png",
     }  # fmt: skip
     assert [row["val"] for row in table("tau_curve")] == ["0.5", "0.7"]
     # LWS: |s_j|·‖w_j‖ with norms √13, 2, 1; NCM has no weights.
@@ -218,7 +260,7 @@ def test_the_same_bytes_twice() -> None:
     first = written()
     shutil.rmtree(LAYOUT.evaluation)
     run("joint", "crt", "ncm")
-    assert len(first) == 12
+    assert len(first) == 16
     assert written() == first
 
 
@@ -236,6 +278,7 @@ STRANGERS = [[0.0, 0, 0]] * 3 + [[2.0, 0, 0]]
 
 def test_unknown_images_by_hand(capsys: pytest.CaptureFixture[str], recorder: Recorder) -> None:
     closed = run("joint", "crt")
+    del closed["crt"]["best_on_val"]  # val becomes one image a class, which cannot be drawn otherwise
     add_unknown("test", LABELS.tolist(), STRANGERS)
     add_unknown("val", [0, 1, 2], [[0.0, 0, 0]])
     found = run("joint", "crt")
@@ -266,8 +309,8 @@ def test_without_unknown_images_on_val_no_threshold_is_chosen(recorder: Recorder
     assert "openset/msp/threshold" not in recorder.of("metrics", "rebalance", "crt")[0]
 
 
-def test_unknown_images_need_the_bank_of_val() -> None:
-    add_unknown("test", LABELS.tolist(), STRANGERS)
+def test_the_choice_needs_the_bank_of_val() -> None:
+    LAYOUT.features("val").unlink()
     with pytest.raises(UserError, match=r"val\.safetensors: no such file"):
         run("crt")
 

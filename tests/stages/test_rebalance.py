@@ -52,6 +52,7 @@ def test_a_head_and_its_figures_and_nothing_else_changes(params: Build, variant:
         logits = head(bank.plain)
         assert metrics[split]["balanced"] == pytest.approx(balanced_accuracy(logits, bank.labels))
         assert metrics[split]["all"] == pytest.approx(float((logits.argmax(dim=1) == bank.labels).double().mean()))
+    assert metrics["chosen"]["temperature"] == float(head.temperature) != 1
     whole = network.load(LAYOUT.model, head=LAYOUT.head(variant))
     assert whole(torch.zeros(2, 8, 8, 3, dtype=torch.uint8)).shape == (2, 3)
 
@@ -141,7 +142,8 @@ def test_joint_is_the_networks_own_head(params: Build) -> None:
     rebalance.run(params(), "joint")
     images = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)
     whole = network.load(LAYOUT.model)
-    assert torch.equal(load_head("joint")(whole.features(images)), whole(images))
+    head = load_head("joint")
+    assert torch.equal(head.scores(whole.features(images)), whole(images)), "but for the temperature"
 
 
 def test_a_variant_may_have_any_name(params: Build) -> None:

@@ -19,7 +19,7 @@ Tau = Annotated[float, Field(ge=0, le=10)]
 
 @dataclass(frozen=True)
 class FitResult:
-    """A head, and what was chosen for it on the validation split."""
+    """A head, and what was chosen for it on the validation split. Its temperature comes later, from `calibrate`."""
 
     head: Head
     chosen: Row = field(default_factory=dict)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 from ltrec.settings import Settings
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 class JointSettings(Settings):
     """No rebalancing."""
+
+    complexity: ClassVar = Complexity.AS_TRAINED
 
     method: Literal["joint"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row, Tau
 from ltrec.settings import Settings
 
@@ -23,6 +24,8 @@ _IMAGES_AT_ONCE = 4096
 
 class LearnableTauSettings(Settings):
     """w_j / ‖w_j‖^τ without bias; τ is fitted on val by gradient, together with a temperature."""
+
+    complexity: ClassVar = Complexity.COMPUTED
 
     method: Literal["learnable_tau"]
     bounds: tuple[Tau, Tau] = (0.0, 2.0)
@@ -52,17 +55,14 @@ class LearnableTau(Rebalancer):
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
         from ltrec.models.heads import logits_of
         from ltrec.models.heads.linear import LinearHead, linear_of, tau_normalised
-        from ltrec.rebalancing.selection import ScoredLogits, fit_temperature, head_logits
+        from ltrec.rebalancing.selection import ScoredLogits, head_logits
 
         weight = linear_of(joint).weight.detach()
         # All τ share the product w_j·x.
         tau = self._search(logits_of(LinearHead(weight, None), val.plain), weight.norm(dim=1), val.labels)
         head = LinearHead(tau_normalised(weight, tau), None)
-        logits = head_logits(head, val.plain)
-        temperature, _ = fit_temperature(logits, val.labels)
-        head.temperature.fill_(temperature)
-        curve: list[Row] = [{"tau": tau, "val": ScoredLogits(logits, val.labels).balanced}]
-        return FitResult(head, {"tau": tau, "temperature": temperature}, curve)
+        curve: list[Row] = [{"tau": tau, "val": ScoredLogits(head_logits(head, val.plain), val.labels).balanced}]
+        return FitResult(head, {"tau": tau}, curve)
 
     def _search(self, product: Tensor, norms: Tensor, labels: Tensor) -> float:
         """Return the best τ for products w_j·x (N, C) and norms ‖w_j‖ (C,).

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row
 from ltrec.settings import Settings
 
@@ -26,6 +27,8 @@ _IMAGES_AT_ONCE, _IMAGES_A_BAG = 1024, 256
 
 class NcmSettings(Settings):
     """Nearest class mean; the transform and the distance are chosen on val among those listed."""
+
+    complexity: ClassVar = Complexity.COMPUTED
 
     method: Literal["ncm"]
     transforms: Annotated[list[Literal["un", "l2n", "cl2n"]], Field(min_length=1)] = ["cl2n", "l2n", "un"]
@@ -51,7 +54,7 @@ class Ncm(Rebalancer):
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
         from ltrec.models.heads import NearestMeanHead
-        from ltrec.rebalancing.selection import choose_on_val, fit_temperature, head_logits
+        from ltrec.rebalancing.selection import choose_on_val
 
         averaged = train if self.views == "all" else replace(train, features=train.features[:1])
         center, means = class_means(averaged, joint.classes, self.transforms)
@@ -61,13 +64,10 @@ class Ncm(Rebalancer):
             for transform, distance in itertools.product(self.transforms, self.distances)
         ]
         chosen, balanced = choose_on_val(partial(self._logits, heads), len(heads), val.plain, val.labels)
-        head = heads[chosen]
-        temperature, _ = fit_temperature(head_logits(head, val.plain), val.labels)
-        head.temperature.fill_(temperature)
         curve: list[Row] = [
             candidate.options() | {"val": accuracy} for candidate, accuracy in zip(heads, balanced, strict=True)
         ]
-        return FitResult(head, head.options() | {"temperature": temperature}, curve)
+        return FitResult(heads[chosen], heads[chosen].options(), curve)
 
     def _logits(self, heads: Sequence[NearestMeanHead], features: Tensor) -> Iterator[Tensor]:
         """Yield the logits (n, C) of each head; those of a transform share one product."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row, Tau
 from ltrec.settings import Settings
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 class TauNormSettings(Settings):
     """w_j / ‖w_j‖^τ without bias; τ is chosen on val from the grid."""
+
+    complexity: ClassVar = Complexity.COMPUTED
 
     method: Literal["tau_norm"]
     taus: Annotated[list[Tau], Field(min_length=1)] = [step / 10 for step in range(21)]
@@ -38,7 +41,7 @@ class TauNorm(Rebalancer):
 
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:  # noqa: ARG002
         from ltrec.models.heads.linear import LinearHead, linear_of, tau_normalised
-        from ltrec.rebalancing.selection import choose_on_val, fit_temperature, head_logits
+        from ltrec.rebalancing.selection import choose_on_val
 
         weight = linear_of(joint).weight.detach()
         scales = [weight.norm(dim=1) ** tau for tau in self.taus]
@@ -50,8 +53,5 @@ class TauNorm(Rebalancer):
 
         chosen, balanced = choose_on_val(rescaled, len(scales), val.plain, val.labels)
         tau = self.taus[chosen]
-        head = LinearHead(tau_normalised(weight, tau), None)
-        temperature, _ = fit_temperature(head_logits(head, val.plain), val.labels)
-        head.temperature.fill_(temperature)
         curve: list[Row] = [{"tau": t, "val": value} for t, value in zip(self.taus, balanced, strict=True)]
-        return FitResult(head, {"tau": tau, "temperature": temperature}, curve)
+        return FitResult(LinearHead(tau_normalised(weight, tau), None), {"tau": tau}, curve)

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from ltrec.errors import UserError
 from ltrec.models.heads import LinearHead
 from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.rebalancing.head_figures import calibrate
 from ltrec.rebalancing.methods.tau_norm import TauNormSettings
 
 if TYPE_CHECKING:
@@ -72,11 +73,6 @@ def test_tau_is_chosen_on_val_and_the_curve_has_every_candidate() -> None:
     assert [row["val"] for row in fitted.curve] == pytest.approx([0.5, 0.5, 1.0])
 
 
-def test_the_temperature_is_part_of_the_head(banks: Banks) -> None:
-    fitted = fit(banks, 0.5)
-    assert float(fitted.head.temperature) == pytest.approx(fitted.chosen["temperature"])
-
-
 def test_a_tau_beyond_all_use_is_refused() -> None:
     assert TauNormSettings(method="tau_norm", taus=[10.0]).taus == [10.0]
     with pytest.raises(ValidationError, match="less than or equal to 10"):
@@ -91,5 +87,6 @@ def test_a_tau_that_underflows_is_not_chosen(banks: Banks) -> None:
     assert fitted.chosen["tau"] == 0.0
     assert torch.isfinite(fitted.head(banks.val.plain)).all()
     assert fitted.curve[0] == {"tau": 10.0, "val": 0.0}
+    alone = TauNormSettings(method="tau_norm", taus=[10.0]).build(0).fit(banks.train, banks.val, joint)
     with pytest.raises(UserError, match="the logits on val are not finite"):
-        TauNormSettings(method="tau_norm", taus=[10.0]).build(0).fit(banks.train, banks.val, joint)
+        calibrate(alone.head, banks.val)
