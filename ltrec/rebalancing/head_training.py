@@ -13,7 +13,7 @@ from pydantic import model_validator
 from ltrec.compute.device import require_finite
 from ltrec.settings import PositiveInt
 from ltrec.training.losses import LossSettings
-from ltrec.training.losses.base import refuse_double_correction
+from ltrec.training.losses.base import prior_power, refuse_double_correction
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import LearningRate, SgdRecipe, cosine
 from ltrec.training.samplers import ClassBalanced, SamplerSettings
@@ -59,7 +59,7 @@ class HeadRecipe(SgdRecipe):
             partial(self.sampler.build, seed=seed, epochs=self.epochs), self.loss.build,
             epochs=self.epochs, batch_size=self.batch_size, seed=seed,
             lrs=[self.lr, *self.more_lrs], momentum=self.momentum, weight_decay=self.weight_decay,
-            precision=precision,
+            precision=precision, prior_power=prior_power(self.loss, self.sampler),
         )  # fmt: skip
 
 
@@ -84,6 +84,7 @@ class HeadTrainer:
         momentum: SGD's momentum.
         weight_decay: SGD's weight decay.
         precision: The precision of products in training; weights, losses and val's logits are float32.
+        prior_power: What sampler and loss make of the prior that a head answers for, `Head.prior_power`.
     """
 
     sampler: Callable[[NDArray[np.int64]], Sampler]
@@ -95,6 +96,7 @@ class HeadTrainer:
     momentum: float
     weight_decay: float
     precision: ProductPrecisionSetting = "fp32"
+    prior_power: float = 0.0
 
     def fit(self, head: Head, train: FeatureBank, val: FeatureBank) -> tuple[Row, list[Row]]:
         """Train those of the head's parameters that require a gradient, in place; val's plain features choose.
@@ -152,6 +154,7 @@ class HeadTrainer:
         assert best is not None, "there is at least one epoch"
         _, chosen, kept = best
         head.load_state_dict(kept.state_dict())
+        head.prior_power = self.prior_power
         return chosen, curve
 
     def _optimizer(self, heads: Sequence[Head]) -> Optimizer:

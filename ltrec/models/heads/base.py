@@ -26,10 +26,15 @@ class Head(nn.Module):
     Args:
         classes: C.
         dim: D.
+
+    Attributes:
+        prior_power: The p of the class prior q_j ∝ n_j^p that the probabilities answer for, n_j the training images:
+            1 the training list's prior, as plain training learns it; 0 the uniform one, as all rebalancing aims at.
     """
 
     kind: str
     temperature: Tensor
+    prior_power: float = 0.0
 
     def __init__(self, classes: int, dim: int) -> None:
         super().__init__()
