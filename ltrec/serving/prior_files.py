@@ -25,6 +25,8 @@ COLUMNS = ("class", "prior")
 _LONGEST = 100
 # A sum that rounding explains is not worth a word.
 _ROUNDING = 1e-6
+# Of float32's numbers nearly the smallest: what is rarer has no probability that could be told from 0.
+_LEAST_SHARE = 1e-30
 
 
 def read_prior(file: Path, classes: Sequence[str]) -> Prior:
@@ -83,12 +85,16 @@ def prior_of(given: Mapping[str, object], classes: Sequence[str], *, where: str)
     if missing:
         raise UserError(f"has no prior for {some(missing)}; each class of the model needs one", where=where)
     prior = np.array([_positive(given[name], name, where) for name in classes])
-    total = float(prior.sum())
+    total = sum(prior.tolist())  # NumPy would warn of infinity
     if not math.isfinite(total):
         raise UserError("its numbers sum to infinity", where=where)
     if abs(total - 1) > _ROUNDING:
         console.say(f"{where}: the priors sum to {total:.6g}, and are divided by it")
-    return np.asarray(prior / total)
+    prior /= total
+    if prior.min() < _LEAST_SHARE:
+        name = classes[int(prior.argmin())]
+        raise UserError(f"the prior of {_shown(name)} is less than {_LEAST_SHARE:g} of the sum", where=where)
+    return prior
 
 
 def prior_of_word(word: str, class_counts: Sequence[int], classes: Sequence[str], *, where: str) -> Prior:

@@ -1,0 +1,194 @@
+"""Accuracy where the classes come in other shares than in training: nothing done, the right prior, one by EM.
+
+Test sets are drawn from the test split, without replacement: long-tailed as in training (IF 30), balanced (IF 1), and
+with the order of the classes turned round (IF 30 inverted). Each head's logits become z/T + log π′ − log q: q is the
+prior that the head says it answers for, π′ the right one of the set or that of EM over its images; `none` is z. T is 1,
+or fitted on val by the likelihood of z/T + log v − log q, with v the class shares of val. Digits: the stages of
+`params.yaml` for some seeds. `--banks` measures a project that has run already; what the output file holds of others
+stays in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from machine import ROOT, machine
+from pipeline import run_stages
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from ltrec import artifacts, console, process
+from ltrec.artifacts import Layout
+from ltrec.config import params
+from ltrec.data.downloads.digits import write_digits
+from ltrec.models import heads
+from ltrec.rebalancing.feature_bank import FeatureBank
+from ltrec.serving.priors import counted_prior, estimate_prior, reweighted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+Figures = dict[str, Any]
+
+_IMBALANCE = 30
+_SETS = ("IF 30", "IF 1", "IF 30 inverted")
+_WAYS = ("none", "right", "em")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5, help="of digits, 0 … N-1; 0: no digits (default: 5)")
+    parser.add_argument("--draws", type=int, default=40, metavar="N", help="of each test set (default: 40)")
+    parser.add_argument(
+        "--banks", type=Path, metavar="FOLDER", help="of a project with featurized and rebalanced images"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the JSON there, too")
+    options = parser.parse_args()
+
+    process.share_cores()
+    console.set_verbosity(console.Verbosity.QUIET)
+    kept = options.output and options.output.is_file()
+    result: Figures = artifacts.read_json(options.output) if kept else {}
+    about = {"machine": machine(), "draws": options.draws}
+    if options.seeds:
+        result["digits"] = about | _summary([_scores(*each, options.draws) for each in _digits(options.seeds)])
+    if options.banks:
+        layout = Layout(options.banks / "artifacts")
+        scores = [_scores(layout, variant, options.draws) for variant in _variants(layout)]
+        result[options.banks.resolve().name] = about | _summary(scores)
+    text = json.dumps(result, indent=2) + "\n"
+    if options.output:
+        artifacts.write_text(options.output, text)
+    sys.stdout.write(text)
+
+
+def _digits(seeds: int) -> Iterator[tuple[Layout, str]]:
+    """Yield a layout and a variant in it, of every seed."""
+    settings = params.load(ROOT / "params.yaml")
+    with tempfile.TemporaryDirectory(prefix="ltrec-priors-") as scratch:
+        folder = Path(scratch)
+        write_digits(folder / "data")
+        for seed in range(seeds):
+            run_stages(folder / f"seed-{seed}", folder / "data", settings, seed=seed)
+            print(f"seed {seed}", file=sys.stderr)
+            layout = Layout(folder / f"seed-{seed}" / "artifacts")
+            for variant in settings.rebalance:
+                yield layout, variant
+
+
+def _variants(layout: Layout) -> list[str]:
+    return sorted(file.parent.name for file in (layout.root / "rebalance").glob("*/head.safetensors"))
+
+
+class Scores(NamedTuple):
+    """What one head reaches: accuracy by calibration, set and way; how far EM's prior is from the right one."""
+
+    variant: str
+    temperature: float
+    accuracy: dict[tuple[str, str, str], float]
+    distance: dict[tuple[str, str], float]
+
+
+def _scores(layout: Layout, variant: str, draws: int) -> Scores:
+    head = heads.load(layout.head(variant), representation=artifacts.digest(layout.model))
+    train, val, test = (FeatureBank.open(layout.features(split)).known() for split in artifacts.SPLITS)
+    counts = np.bincount(train.labels.numpy(), minlength=head.classes)
+    own = counted_prior(counts, _power(layout, variant))
+    (z_val, y_val), (z, labels) = (
+        (heads.logits_of(head, bank.plain).double().numpy(), bank.labels.numpy()) for bank in (val, test)
+    )
+    temperature = _temperature(z_val, y_val, own)
+    accuracy: dict[tuple[str, str, str], list[float]] = {}
+    distance: dict[tuple[str, str], list[float]] = {}
+    for calibration, t in (("as it is", 1.0), ("calibrated", temperature)):
+        probabilities = softmax(z / t, axis=1).astype(np.float32)
+        for name in _SETS:
+            for rows in _drawn(labels, counts, name, 1 if name == "IF 1" else draws):
+                p, y = probabilities[rows], labels[rows]
+                right = np.bincount(y, minlength=head.classes) / len(y)
+                found = estimate_prior(p, own).prior
+                answers = {"none": p, "right": reweighted(p, own, right), "em": reweighted(p, own, found)}
+                for way, given in answers.items():
+                    accuracy.setdefault((calibration, name, way), []).append(float((given.argmax(1) == y).mean()))
+                distance.setdefault((calibration, name), []).append(float(np.abs(found - right).sum() / 2))
+    return Scores(
+        variant, temperature,
+        {key: fmean(values) for key, values in accuracy.items()},
+        {key: fmean(values) for key, values in distance.items()},
+    )  # fmt: skip
+
+
+def _power(layout: Layout, variant: str) -> float:
+    """Return what the head says of its prior; files from before they said it: only joint answers for that of train."""
+    _, header = artifacts.load_tensors(layout.head(variant))
+    is_joint = artifacts.read_json(layout.head_metrics(variant))["method"] == "joint"
+    return float(header.get("prior_power", is_joint))
+
+
+def _temperature(z: Floats, labels: NDArray[np.int64], own: Floats) -> float:
+    """Return the T that makes val's labels likeliest where its classes come as they do in val."""
+    shift = np.log(np.bincount(labels, minlength=len(own)) / len(labels)) - np.log(own)
+
+    def negative_log_likelihood(log_t: float) -> float:
+        return -float(log_softmax(z / math.exp(log_t) + shift, axis=1)[np.arange(len(labels)), labels].mean())
+
+    return math.exp(minimize_scalar(negative_log_likelihood, bounds=(-6, 6), method="bounded").x)
+
+
+def _drawn(labels: NDArray[np.int64], counts: NDArray[np.int64], name: str, times: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of a test set, drawn anew each time; the profile falls with the training counts."""
+    random, classes = np.random.default_rng(0), len(counts)
+    rank = np.argsort(np.argsort(-counts, kind="stable"))
+    most = np.bincount(labels, minlength=classes).min()
+    places = {"IF 30": rank, "IF 1": np.zeros(classes), "IF 30 inverted": classes - 1 - rank}[name]
+    sizes = np.maximum(1, np.rint(most * _IMBALANCE ** (-places / (classes - 1)))).astype(int)
+    of_class = [np.flatnonzero(labels == label) for label in range(classes)]
+    for _ in range(times):
+        yield np.concatenate([random.permutation(rows)[:size] for rows, size in zip(of_class, sizes, strict=True)])
+
+
+def _summary(scores: list[Scores]) -> Figures:
+    """Means over seeds, with their standard errors where there are several, and whether the targets are met."""
+    summary: Figures = {}
+    for variant in dict.fromkeys(each.variant for each in scores):
+        of_variant = [each for each in scores if each.variant == variant]
+        table: Figures = {}
+        for calibration in ("as it is", "calibrated"):
+            for name in _SETS:
+                of = {way: [each.accuracy[calibration, name, way] for each in of_variant] for way in _WAYS}
+                mean = {way: fmean(values) for way, values in of.items()}
+                table.setdefault(calibration, {})[name] = {
+                    **{way: round(value, 4) for way, value in mean.items()},
+                    "standard_error": _standard_errors(of),
+                    "distance_of_em": round(fmean(each.distance[calibration, name] for each in of_variant), 4),
+                    "right_at_least_none": mean["right"] >= mean["none"] - 1e-9,
+                    "em_within_a_point_of_right": mean["em"] >= mean["right"] - 0.01,
+                }
+        temperature = fmean(each.temperature for each in of_variant)
+        summary[variant] = {"seeds": len(of_variant), "temperature": round(temperature, 3), **table}
+    return summary
+
+
+def _standard_errors(of: dict[str, list[float]]) -> dict[str, float | None]:
+    """Return that of each way's mean over seeds, and of their gain over none."""
+    gains = {f"{way} - none": [a - b for a, b in zip(of[way], of["none"], strict=True)] for way in ("right", "em")}
+    return {
+        name: round(stdev(values) / math.sqrt(len(values)), 4) if len(values) > 1 else None
+        for name, values in (of | gains).items()
+    }
+
+
+if __name__ == "__main__":
+    main()
