@@ -52,8 +52,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="of digits, 0 … N-1; 0: no digits (default: 5)")
     parser.add_argument("--draws", type=int, default=40, metavar="N", help="of each test set (default: 40)")
     parser.add_argument(
-        "--banks", type=Path, metavar="FOLDER", help="of a project with featurized and rebalanced images"
-    )
+        "--banks", type=Path, nargs="+", default=[], metavar="FOLDER",
+        help="projects with featurized and rebalanced images; of several, seeds of the same, the mean is taken",
+    )  # fmt: skip
+    parser.add_argument("--name", metavar="NAME", help="of what --banks measures (default: the first folder's)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the JSON there, too")
     options = parser.parse_args()
 
@@ -65,9 +67,9 @@ def main() -> None:
     if options.seeds:
         result["digits"] = about | _summary([_scores(*each, options.draws) for each in _digits(options.seeds)])
     if options.banks:
-        layout = Layout(options.banks / "artifacts")
-        scores = [_scores(layout, variant, options.draws) for variant in _variants(layout)]
-        result[options.banks.resolve().name] = about | _summary(scores)
+        layouts = [Layout(folder / "artifacts") for folder in options.banks]
+        scores = [_scores(layout, variant, options.draws) for layout in layouts for variant in _variants(layout)]
+        result[options.name or options.banks[0].resolve().name] = about | _summary(scores)
     text = json.dumps(result, indent=2) + "\n"
     if options.output:
         artifacts.write_text(options.output, text)
