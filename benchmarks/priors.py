@@ -3,9 +3,9 @@
 Test sets are drawn from the test split, without replacement: long-tailed as in training (IF 30), balanced (IF 1), and
 with the order of the classes turned round (IF 30 inverted). Each head's logits become z/T + log π′ − log q: q is the
 prior that the head says it answers for, π′ the right one of the set or that of EM over its images; `none` is z. T is 1,
-or fitted on val by the likelihood of z/T + log v − log q, with v the class shares of val. Digits: the stages of
-`params.yaml` for some seeds. `--banks` measures a project that has run already; what the output file holds of others
-stays in it.
+or fitted on val by the likelihood of z/T + log v − log q, with v the class shares of val; `prior fitted` fits the p of
+q ∝ n^p as well. Digits: the stages of `params.yaml` for some seeds. `--banks` measures projects that have run already;
+what the output file holds of others stays in it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from machine import ROOT, machine
 from pipeline import run_stages
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from ltrec import artifacts, console, process
@@ -99,6 +99,8 @@ class Scores(NamedTuple):
 
     variant: str
     temperature: float
+    fitted_temperature: float
+    fitted_power: float
     accuracy: dict[tuple[str, str, str], float]
     distance: dict[tuple[str, str], float]
 
@@ -107,26 +109,33 @@ def _scores(layout: Layout, variant: str, draws: int) -> Scores:
     head = heads.load(layout.head(variant), representation=artifacts.digest(layout.model))
     train, val, test = (FeatureBank.open(layout.features(split)).known() for split in artifacts.SPLITS)
     counts = np.bincount(train.labels.numpy(), minlength=head.classes)
-    own = counted_prior(counts, _power(layout, variant))
+    power = _power(layout, variant)
     (z_val, y_val), (z, labels) = (
         (heads.logits_of(head, bank.plain).double().numpy(), bank.labels.numpy()) for bank in (val, test)
     )
-    temperature = _temperature(z_val, y_val, own)
+    temperature = _fitted(z_val, y_val, counts, power)[0]
+    fitted, fitted_power = _fitted(z_val, y_val, counts, None)
+    calibrations = {
+        "as it is": (1.0, power), "calibrated": (temperature, power), "prior fitted": (fitted, fitted_power),
+    }  # fmt: skip
     accuracy: dict[tuple[str, str, str], list[float]] = {}
     distance: dict[tuple[str, str], list[float]] = {}
-    for calibration, t in (("as it is", 1.0), ("calibrated", temperature)):
+    for calibration, (t, p) in calibrations.items():
+        own = counted_prior(counts, p)
         probabilities = softmax(z / t, axis=1).astype(np.float32)
         for name in _SETS:
             for rows in _drawn(labels, counts, name, 1 if name == "IF 1" else draws):
-                p, y = probabilities[rows], labels[rows]
+                given, y = probabilities[rows], labels[rows]
                 right = np.bincount(y, minlength=head.classes) / len(y)
-                found = estimate_prior(p, own).prior
-                answers = {"none": p, "right": reweighted(p, own, right), "em": reweighted(p, own, found)}
-                for way, given in answers.items():
-                    accuracy.setdefault((calibration, name, way), []).append(float((given.argmax(1) == y).mean()))
+                found = estimate_prior(given, own).prior
+                answers = {
+                    "none": given, "right": reweighted(given, own, right), "em": reweighted(given, own, found),
+                }  # fmt: skip
+                for way, answer in answers.items():
+                    accuracy.setdefault((calibration, name, way), []).append(float((answer.argmax(1) == y).mean()))
                 distance.setdefault((calibration, name), []).append(float(np.abs(found - right).sum() / 2))
     return Scores(
-        variant, temperature,
+        variant, temperature, fitted, fitted_power,
         {key: fmean(values) for key, values in accuracy.items()},
         {key: fmean(values) for key, values in distance.items()},
     )  # fmt: skip
@@ -139,14 +148,19 @@ def _power(layout: Layout, variant: str) -> float:
     return float(header.get("prior_power", is_joint))
 
 
-def _temperature(z: Floats, labels: NDArray[np.int64], own: Floats) -> float:
-    """Return the T that makes val's labels likeliest where its classes come as they do in val."""
-    shift = np.log(np.bincount(labels, minlength=len(own)) / len(labels)) - np.log(own)
+def _fitted(
+    z: Floats, labels: NDArray[np.int64], counts: NDArray[np.int64], power: float | None
+) -> tuple[float, float]:
+    """Return the T, and if none is given the power of q ∝ n^power, that make val's labels likeliest as val is."""
+    log_counts, log_shares = np.log(counts), np.log(np.bincount(labels, minlength=len(counts)) / len(labels))
 
-    def negative_log_likelihood(log_t: float) -> float:
-        return -float(log_softmax(z / math.exp(log_t) + shift, axis=1)[np.arange(len(labels)), labels].mean())
+    def negative_log_likelihood(point: Floats) -> float:
+        p = point[1] if power is None else power
+        shifted = log_softmax(z / math.exp(point[0]) + log_shares - p * log_counts, axis=1)
+        return -float(shifted[np.arange(len(labels)), labels].mean())
 
-    return math.exp(minimize_scalar(negative_log_likelihood, bounds=(-6, 6), method="bounded").x)
+    log_t, p = minimize(negative_log_likelihood, [0.0, power or 0.0], method="L-BFGS-B").x
+    return math.exp(log_t), float(p if power is None else power)
 
 
 def _drawn(labels: NDArray[np.int64], counts: NDArray[np.int64], name: str, times: int) -> Iterator[NDArray[np.int64]]:
@@ -167,7 +181,7 @@ def _summary(scores: list[Scores]) -> Figures:
     for variant in dict.fromkeys(each.variant for each in scores):
         of_variant = [each for each in scores if each.variant == variant]
         table: Figures = {}
-        for calibration in ("as it is", "calibrated"):
+        for calibration in ("as it is", "calibrated", "prior fitted"):
             for name in _SETS:
                 of = {way: [each.accuracy[calibration, name, way] for each in of_variant] for way in _WAYS}
                 mean = {way: fmean(values) for way, values in of.items()}
@@ -178,8 +192,11 @@ def _summary(scores: list[Scores]) -> Figures:
                     "right_at_least_none": mean["right"] >= mean["none"] - 1e-9,
                     "em_within_a_point_of_right": mean["em"] >= mean["right"] - 0.01,
                 }
-        temperature = fmean(each.temperature for each in of_variant)
-        summary[variant] = {"seeds": len(of_variant), "temperature": round(temperature, 3), **table}
+        fits = {
+            name: round(fmean(getattr(each, name) for each in of_variant), 3)
+            for name in ("temperature", "fitted_temperature", "fitted_power")
+        }
+        summary[variant] = {"seeds": len(of_variant), **fits, **table}
     return summary
 
 
