@@ -151,7 +151,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Return the rows that `write_csv` wrote, all cells as texts."""
     with present(path).open(encoding="utf-8", newline="") as file:
-        return [{key: _plain_text(cell) for key, cell in row.items()} for row in csv.DictReader(file, restval="")]
+        return [{key: plain_text(cell) for key, cell in row.items()} for row in csv.DictReader(file, restval="")]
 
 
 def spreadsheet_cell(text: str) -> str:
@@ -163,7 +163,7 @@ def spreadsheet_cell(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def _plain_text(cell: str) -> str:
+def plain_text(cell: str) -> str:
     """Return the text that `spreadsheet_cell` made a cell of."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 

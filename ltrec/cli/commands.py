@@ -136,16 +136,34 @@ def export(
         Path | None,
         typer.Option(metavar="FILE", help="Where to. [default: the stage's file, or one named after the variant]"),
     ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            metavar="uniform|train|FILE", help="Shares of the classes to answer for. [default: from params.yaml]"
+        ),
+    ] = None,
+    abstain: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Share of images to leave unanswered. [default: from params.yaml]"),
+    ] = None,
+    max_error: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Leave as many unanswered as this share of wrong answers asks.")
+    ] = None,
 ) -> None:
     """Write one checked ONNX file of a variant.
 
     Without options it is the stage of params.yaml; with them something else, which DVC does not know.
     """
-    output = output and enter_project(context) / output
+    here = enter_project(context)
+    output = output and here / output
     params = _recorded_params(context)
+    from ltrec.cli import deployment
     from ltrec.stages import export
 
-    export.run(params, variant=variant, precision=precision, output=output)
+    export.run(
+        params, variant=variant, precision=precision, output=output,
+        prior=deployment.prior(prior, here), abstain=deployment.abstain(abstain, max_error),
+    )  # fmt: skip
 
 
 @app.command()
@@ -158,6 +176,13 @@ def predict(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="NUL bytes separate the paths on stdin, as of `find -print0`.")
     ] = False,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            metavar="uniform|train|FILE|estimate",
+            help="Shares of the classes to answer for; estimate: from these images. [default: the model's]",
+        ),
+    ] = None,
 ) -> None:
     """Classify images with an exported model."""
     from ltrec import project
@@ -169,6 +194,7 @@ def predict(
         output_format=output_format,
         top=top,
         null=null,
+        prior=prior,
     )
 
 

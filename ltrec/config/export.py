@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ltrec.serving.abstaining import AbstainSettings
 from ltrec.serving.model_card import ExportPrecision
-from ltrec.settings import PositiveFloat, PositiveInt, Settings
+from ltrec.settings import PositiveFloat, PositiveInt, Settings, Text
 
 CHAMPION = "champion"
 
@@ -19,6 +20,11 @@ class ExportSettings(Settings):
     """A name under `rebalance`, or `champion`: the best on val."""
     precision: ExportPrecision = "fp32"
     """Of the backbone; the head computes in fp32."""
+    prior: Literal["uniform", "train"] | dict[Text, PositiveFloat] | None = None
+    """The shares of the classes where the model will work: all alike, those of the training list, or a number for each
+    class name. null: those that the head answers for by itself, uniform ones where it was rebalanced."""
+    abstain: AbstainSettings | None = None
+    """Give no answer to the most doubtful images, by a threshold that is chosen on val; null: answer always."""
     opset: Annotated[int, Field(ge=18, le=23)] = 20
     """Of ONNX; an older one for older runtimes."""
     check_images: PositiveInt = 256

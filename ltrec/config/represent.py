@@ -14,7 +14,7 @@ from ltrec.models.joint_heads import JointHeadSettings, LinearJointHead
 from ltrec.models.preprocessing import ImageSettings, Preprocessing
 from ltrec.settings import Count, PositiveInt, Settings, conflict
 from ltrec.training.losses import LossSettings
-from ltrec.training.losses.base import refuse_double_correction, refuse_without_cosines
+from ltrec.training.losses.base import prior_power, refuse_double_correction, refuse_without_cosines
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.mix_settings import MixSettings
 from ltrec.training.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
@@ -91,6 +91,11 @@ class RepresentSettings(Settings):
     def micro_batches(self) -> int:
         """Return into how many parts a batch is divided to begin with."""
         return 1 if self.accumulate == "auto" else self.accumulate
+
+    @property
+    def prior_power(self) -> float:
+        """Return the power of the class counts in the prior that a joint head trained so answers for."""
+        return prior_power(self.loss, self.sampler)
 
     @model_validator(mode="after")
     def _settings_fit_each_other(self) -> Self:

@@ -96,6 +96,8 @@ def _joint_head(layout: Layout) -> Head:
             " its own and fits one",
             where=str(layout.model),
         )
+    # A published classifier learnt from the natural distribution, unless it is cRT's, which its file does not say.
+    head.prior_power = 1.0
     return head
 
 

@@ -14,7 +14,7 @@ from ltrec.compute.device import require_finite
 from ltrec.rebalancing.complexity import Complexity
 from ltrec.settings import PositiveInt
 from ltrec.training.losses import LossSettings
-from ltrec.training.losses.base import refuse_double_correction
+from ltrec.training.losses.base import prior_power, refuse_double_correction
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.optim import LearningRate, MaxNorm, SgdRecipe, cosine, row_limit
 from ltrec.training.samplers import ClassBalanced, SamplerSettings
@@ -62,7 +62,7 @@ class HeadRecipe(SgdRecipe):
             partial(self.sampler.build, seed=seed, epochs=self.epochs), self.loss.build,
             epochs=self.epochs, batch_size=self.batch_size, seed=seed,
             lrs=[self.lr, *self.more_lrs], momentum=self.momentum, weight_decay=self.weight_decay,
-            precision=precision, max_norm=self.max_norm,
+            precision=precision, max_norm=self.max_norm, prior_power=prior_power(self.loss, self.sampler),
         )  # fmt: skip
 
 
@@ -91,6 +91,7 @@ class HeadTrainer:
         weight_decay: SGD's weight decay.
         precision: The precision of products in training; weights, losses and val's logits are float32.
         max_norm: The longest that a row of a head's weight may be, after each update; None: any.
+        prior_power: What sampler and loss make of the prior that a head answers for, `Head.prior_power`.
     """
 
     sampler: Callable[[NDArray[np.int64]], Sampler]
@@ -103,6 +104,7 @@ class HeadTrainer:
     weight_decay: float
     precision: ProductPrecisionSetting = "fp32"
     max_norm: float | None = None
+    prior_power: float = 0.0
 
     def fit(self, head: Head, train: FeatureBank, val: FeatureBank) -> tuple[Row, list[Row]]:
         """Train those of the head's parameters that require a gradient, in place; val's plain features choose.
@@ -165,6 +167,7 @@ class HeadTrainer:
         assert best is not None, "there is at least one epoch"
         _, chosen, kept = best
         head.load_state_dict(kept.state_dict())
+        head.prior_power = self.prior_power
         return chosen, curve
 
     def _optimizer(self, heads: Sequence[Head]) -> Optimizer:

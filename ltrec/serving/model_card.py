@@ -33,6 +33,9 @@ _MARK = "ltrec.format"
 _LARGEST_SIDE = 4096
 _LONGEST_ENTRY = 2**24
 _SHOWN = 100
+_BY_CLASS = ("class_counts", "head_prior", "prior")
+_LARGEST_NUMBER = 2**53
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,12 @@ class ModelCard:
         variant: The head's name in `params.yaml: rebalance`.
         precision: The backbone's precision.
         version: The version of ltrec that exported.
-        unknown_below: An image whose largest probability is smaller shows no class of the task; None: all do.
+        unknown_below: An image for which the head's own largest probability, before another prior is applied, is
+            smaller shows no class of the task; None: all do.
+        abstain_below: An image whose largest probability is smaller is too doubtful for an answer; None: none is.
+        class_counts: How many training images each class has, (C,); None: files from before it was written.
+        head_prior: The class prior q that the head answers for, (C,); None: it is not known, or has zeros.
+        prior: The class prior that the file's logits answer for in place of `head_prior`, (C,); None: there is none.
         weights_license: The licence of the published weights that the backbone began with; None: none is known.
     """
 
@@ -62,6 +70,15 @@ class ModelCard:
     version: str = __version__
     unknown_below: float | None = None
     weights_license: str | None = None
+    abstain_below: float | None = None
+    class_counts: tuple[int, ...] | None = None
+    head_prior: tuple[float, ...] | None = None
+    prior: tuple[float, ...] | None = None
+
+    @property
+    def answered_prior(self) -> tuple[float, ...] | None:
+        """Return the class prior that the file's probabilities answer for, (C,); None: it is not known."""
+        return self.prior or self.head_prior
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as ONNX keeps it: strings by name, here with JSON in those that are not plain."""
@@ -84,6 +101,8 @@ class ModelCard:
             "precision": self.precision,
             **({} if self.unknown_below is None else {"unknown_below": repr(self.unknown_below)}),
             **({} if self.weights_license is None else {"weights_license": self.weights_license}),
+            **({} if self.abstain_below is None else {"abstain_below": repr(self.abstain_below)}),
+            **{name: json.dumps(values) for name in _BY_CLASS if (values := getattr(self, name)) is not None},
         }
 
     @classmethod
@@ -114,8 +133,12 @@ class ModelCard:
                 variant=metadata["variant"],
                 precision=_precision(metadata["precision"]),
                 version=metadata["ltrec.version"],
-                unknown_below=_fraction(metadata["unknown_below"]) if "unknown_below" in metadata else None,
+                unknown_below=_fraction("unknown_below", metadata),
                 weights_license=metadata.get("weights_license"),
+                abstain_below=_fraction("abstain_below", metadata),
+                class_counts=_by_class("class_counts", metadata),
+                head_prior=_by_class("head_prior", metadata),
+                prior=_by_class("prior", metadata),
             )
         except (KeyError, ValueError, OverflowError, RecursionError) as error:
             remedy = "`ltrec export --onnx` writes it anew"
@@ -166,11 +189,28 @@ def _precision(text: str) -> ExportPrecision:
     return text  # type: ignore[return-value]
 
 
-def _fraction(text: str) -> float:
-    value = float(text)
+def _fraction(name: str, metadata: Mapping[str, str]) -> float | None:
+    if name not in metadata:
+        return None
+    value = float(metadata[name])
     if not 0 <= value <= 1:
-        raise ValueError(f"unknown_below: must be from 0 to 1, got {value}")
+        raise ValueError(f"{name}: must be from 0 to 1, got {value}")
     return value
+
+
+def _by_class(name: str, metadata: Mapping[str, str]) -> tuple[Any, ...] | None:
+    """Return an entry that has a number for each class; all but the counts are priors, positive and of sum 1."""
+    if name not in metadata:
+        return None
+    values, classes = _parsed(metadata[name], list), _parsed(metadata["classes"], list)
+    kinds, least = ({int}, 0) if name == "class_counts" else ({int, float}, math.ulp(0.0))
+    if len(values) != len(classes) or not all(type(value) in kinds for value in values):
+        raise ValueError(f"{name}: has no number for each class: {_short(repr(values))}")
+    if not all(least <= value < _LARGEST_NUMBER for value in values):
+        raise ValueError(f"{name}: has numbers that are too small or too large: {_short(repr(values))}")
+    if name != "class_counts" and abs(sum(values) - 1) > _ROUNDING:
+        raise ValueError(f"{name}: sums to {sum(values):.6g}, not to 1")
+    return tuple(values)
 
 
 def _reason(error: Exception) -> str:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
-import json
 import sys
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ltrec import artifacts, console
+from ltrec import console
 from ltrec.data.images.decoding import decode_square
 from ltrec.data.images.formats import UnreadableImageError
 from ltrec.errors import UserError, one_line, some
 from ltrec.process import cores
 from ltrec.serving import inputs as given
 from ltrec.serving import seal
+from ltrec.serving.answers import WRITERS, Prediction
+from ltrec.serving.asked_prior import given_prior, with_estimated_prior
 from ltrec.serving.model_card import INPUT, OUTPUTS, ModelCard
+from ltrec.serving.prior_files import ESTIMATE
+from ltrec.serving.priors import reweighted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,29 +32,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Decoded = NDArray[np.uint8] | UnreadableImageError
+    from ltrec.serving.answers import Format
+    from ltrec.serving.priors import Prior
 
-Format = Literal["table", "json", "csv"]
+    Decoded = NDArray[np.uint8] | UnreadableImageError
 
 _BATCH = 32
 # Of very large squares fewer make a batch.
 _BATCH_BYTES = 2**27
-_DIGITS = 6
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one image."""
-
-    file: Path
-    probabilities: NDArray[np.float32] | None
-    """Float32 (C,); None: there is none."""
-    problem: str = ""
-    """Why there is none."""
-    read: bool = True
-    """Whether the image could be read."""
-    unknown: bool = False
-    """Whether it shows none of the classes, as far as the model's threshold tells."""
 
 
 class Predictor:
@@ -118,8 +105,13 @@ class Predictor:
             raise UserError(f"cannot be run ({one_line(error)})", where=str(self._path)) from None
         return logits, probabilities
 
-    def predict(self, files: Iterable[Path]) -> Iterator[Prediction]:
-        """Yield a prediction for each file, in order; the next batch is decoded while one is computed."""
+    def predict(self, files: Iterable[Path], prior: Prior | None = None) -> Iterator[Prediction]:
+        """Yield a prediction for each file, in order; the next batch is decoded while one is computed.
+
+        Args:
+            files: The images.
+            prior: The class prior (C,) to answer for, positive; None: the one that the file answers for.
+        """
         with ThreadPoolExecutor(self._threads) as pool:
             remaining = iter(files)
             waiting: deque[list[tuple[Path, Future[Decoded]]]] = deque()
@@ -127,9 +119,9 @@ class Predictor:
                 while batch := list(itertools.islice(remaining, self._batch)):
                     waiting.append([(file, pool.submit(self._decode, file)) for file in batch])
                     if len(waiting) > 1:
-                        yield from self._predict_batch(waiting.popleft())
+                        yield from self._predict_batch(waiting.popleft(), prior)
                 while waiting:
-                    yield from self._predict_batch(waiting.popleft())
+                    yield from self._predict_batch(waiting.popleft(), prior)
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -139,18 +131,49 @@ class Predictor:
         except UnreadableImageError as error:
             return error
 
-    def _predict_batch(self, batch: list[tuple[Path, Future[Decoded]]]) -> Iterator[Prediction]:
+    def _predict_batch(self, batch: list[tuple[Path, Future[Decoded]]], prior: Prior | None) -> Iterator[Prediction]:
         decoded = [(file, future.result()) for file, future in batch]
         images = [image for _, image in decoded if isinstance(image, np.ndarray)]
         rows: Iterator[NDArray[np.float32]] = iter(self._probabilities(np.stack(images)) if images else ())
-        threshold = self.card.unknown_below
         for file, image in decoded:
             if not isinstance(image, np.ndarray):
                 yield Prediction(file, None, str(image), read=False)
             elif not np.isfinite(row := next(rows)).all():
                 yield Prediction(file, None, "the model gives numbers that are not finite")
             else:
-                yield Prediction(file, row, unknown=threshold is not None and float(row.max()) < threshold)
+                yield self.answer(Prediction(file, row, unknown=self._is_unknown(row)), prior)
+
+    def answer(self, prediction: Prediction, prior: Prior | None) -> Prediction:
+        """Return a prediction whose probabilities answer for the file's prior as one for another prior (C,), if any."""
+        row, threshold = prediction.probabilities, self.card.abstain_below
+        assert row is not None, "there is something to answer"
+        if prior is not None:
+            row = reweighted(row[None], self.prior, prior)[0]
+        abstained = threshold is not None and float(row.max()) < threshold
+        return replace(prediction, probabilities=row, abstained=abstained)
+
+    @property
+    def prior(self) -> Prior:
+        """Return the class prior (C,) that the file's probabilities answer for.
+
+        Raises:
+            UserError: The file does not say.
+        """
+        if self.card.answered_prior is None:
+            raise UserError(
+                "does not say which class prior its head answers for, so no other can take its place;"
+                " `ltrec export --onnx` writes it anew",
+                where=str(self._path),
+            )
+        return np.array(self.card.answered_prior)
+
+    def _is_unknown(self, row: NDArray[np.float32]) -> bool:
+        """Return whether the head itself, whatever the file made of its prior, is below its threshold."""
+        if self.card.unknown_below is None:
+            return False
+        if self.card.prior is not None and self.card.head_prior is not None:
+            row = reweighted(row[None], self.prior, np.array(self.card.head_prior))[0]
+        return float(row.max()) < self.card.unknown_below
 
     def _probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities (N, C); NaN where a logit is not finite."""
@@ -166,7 +189,13 @@ class Predictor:
 
 
 def run_predict(
-    inputs: list[str], *, model: Path, output_format: Format = "table", top: int = 5, null: bool = False
+    inputs: list[str],
+    *,
+    model: Path,
+    output_format: Format = "table",
+    top: int = 5,
+    null: bool = False,
+    prior: str | None = None,
 ) -> None:
     """Classify images and print the result to stdout.
 
@@ -180,6 +209,8 @@ def run_predict(
         output_format: The format of what is printed.
         top: How many classes to name for an image.
         null: Whether NUL bytes separate the paths of the list, not line ends.
+        prior: The class prior to answer for: `uniform`, `train`, a file that `read_prior` reads, or `estimate`, which
+            is made from all the images before the first is answered; None: the file's own.
 
     Raises:
         UserError: The model cannot be used, or images could not be read, or it gives no finite numbers for some.
@@ -188,11 +219,14 @@ def run_predict(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names that are no UTF-8 leave as they came
     files, origins = itertools.tee(given.files(inputs, null=null))
-    predictions = predictor.predict(file for file, _ in files)
+    wanted = None if prior in {None, ESTIMATE} else given_prior(predictor, str(prior))
+    predictions = predictor.predict((file for file, _ in files), wanted)
     counts: Counter[str] = Counter()
     overflowed: list[str] = []
     usable = _usable(predictions, (named for _, named in origins), counts, overflowed)
-    _WRITERS[output_format](usable, predictor.card, min(top, len(predictor.card.classes)))
+    if prior == ESTIMATE:
+        usable = with_estimated_prior(predictor, usable)
+    WRITERS[output_format](usable, predictor.card, min(top, len(predictor.card.classes)))
     sys.stdout.flush()
     if not counts["all"]:
         raise UserError("no images given", where="predict")
@@ -221,55 +255,3 @@ def _usable(
             counts["unread"] += 1
             counts["named and unread"] += is_named
         console.warn(f"{prediction.file}: {prediction.problem}")
-
-
-def _ranked(prediction: Prediction, classes: tuple[str, ...], top: int) -> list[tuple[str, float]]:
-    """Return the most probable classes with their probabilities, best first."""
-    assert prediction.probabilities is not None
-    best = np.argsort(-prediction.probabilities, kind="stable")[:top]
-    return [(classes[label], round(float(prediction.probabilities[label]), _DIGITS)) for label in best]
-
-
-def _write_table(predictions: Iterable[Prediction], card: ModelCard, top: int) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("image", "class", "probability", *(["then"] if top > 1 else []))
-    table.columns[2].justify = "right"
-    for column in table.columns:
-        column.overflow = "fold"
-    for prediction in predictions:
-        (best, probability), *others = _ranked(prediction, card.classes, top)
-        verdict = f"unknown ({best}?)" if prediction.unknown else best
-        cells = [str(prediction.file), verdict, f"{probability:.1%}"]
-        if top > 1:
-            cells.append(", ".join(f"{name} {value:.1%}" for name, value in others))
-        table.add_row(*(Text(console.printable(cell)) for cell in cells))
-    if table.row_count:
-        console.show(table)
-
-
-def _write_json(predictions: Iterable[Prediction], card: ModelCard, top: int) -> None:
-    before = "[\n"
-    for prediction in predictions:
-        ranked = [{"class": name, "probability": value} for name, value in _ranked(prediction, card.classes, top)]
-        unknown = {} if card.unknown_below is None else {"unknown": prediction.unknown}
-        entry: dict[str, Any] = {"path": str(prediction.file), **ranked[0], **unknown, "top": ranked}
-        sys.stdout.write(f"{before}  {json.dumps(entry, ensure_ascii=False)}")
-        before = ",\n"
-    sys.stdout.write("[]\n" if before == "[\n" else "\n]\n")
-
-
-def _write_csv(predictions: Iterable[Prediction], card: ModelCard, top: int) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    places = ["", *(f"_{place}" for place in range(2, top + 1))]
-    headings = [f"{heading}{place}" for place in places for heading in ("class", "probability")]
-    rejects = card.unknown_below is not None
-    writer.writerow(["path", *headings, *(["unknown"] if rejects else [])])
-    for prediction in predictions:
-        ranked = [cell for pair in _ranked(prediction, card.classes, top) for cell in pair]
-        cells = [str(prediction.file), *ranked, *([int(prediction.unknown)] if rejects else [])]
-        writer.writerow([artifacts.spreadsheet_cell(cell) if isinstance(cell, str) else cell for cell in cells])
-
-
-_WRITERS = {"table": _write_table, "json": _write_json, "csv": _write_csv}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.serving import onnx_export, parity, predictor, seal
 from ltrec.serving.model_card import ModelCard
 from ltrec.serving.sample import sample
-from ltrec.stages import recording
+from ltrec.stages import deployment, recording
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     from ltrec.data.image_lists import ImageList
     from ltrec.models.heads import Head
     from ltrec.models.network import Network
+    from ltrec.serving.abstaining import AbstainSettings
     from ltrec.serving.model_card import ExportPrecision
     from ltrec.serving.parity import Parity
     from ltrec.serving.sample import Sample
+    from ltrec.stages.deployment import Deployment
 
 
 def run(
@@ -43,6 +46,8 @@ def run(
     variant: str | None = None,
     precision: ExportPrecision | None = None,
     output: Path | None = None,
+    prior: str | dict[str, float] | None = None,
+    abstain: AbstainSettings | None = None,
 ) -> None:
     """Export as `params.yaml` says to `artifacts/export/`, or on request something else to somewhere else.
 
@@ -50,29 +55,35 @@ def run(
         params: The parameters.
         variant: What to export in place of `export.variant`.
         precision: The precision in place of `export.precision`.
-        output: Where to write; None: the stage's own file, or with `variant` or `precision` a file named after them
-            in the current folder, so that the stage's outputs stay as DVC knows them.
+        output: Where to write; None: the stage's own file, or with any of the others a file named after variant and
+            precision in the current folder, so that the stage's outputs stay as DVC knows them.
+        prior: The class prior in place of `export.prior`.
+        abstain: When to give no answer, in place of `export.abstain`.
     """
     layout, root = Layout(), Path(params.prepare.source.root)
-    is_stage = variant is None and precision is None and output is None
-    asked = {"variant": variant, "precision": precision}
-    settings = params.export.model_copy(update={name: value for name, value in asked.items() if value is not None})
+    asked = {"variant": variant, "precision": precision, "prior": prior, "abstain": abstain}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    is_stage = output is None and not asked
+    settings = params.export.model_copy(update=asked)
     where = "--variant" if variant else "params.yaml: export.variant"
     name = _variant(layout, settings.variant, params.rebalance, where=where)
     path = layout.onnx if is_stage else _target(layout, output, name, settings.precision)
     with recording.stage_run(params, "export") if is_stage else contextlib.nullcontext(tracking.Run()) as record:
-        record.params({"export": settings.model_dump(mode="json")})
+        record.params({"export": settings.model_dump(mode="json") | {"prior": json.dumps(settings.prior)}})
         network = networks.load(
             layout.model, classes=layout.classes, images=layout.split_digest("train"), head=layout.head(name)
         )
-        card = _card(layout, network, name, params.rebalance[name].method, settings.precision)
-        classes = len(card.classes)
+        classes = network.head.classes
+        train = read_list(layout.split_list("train"), classes)
         val = read_list(layout.split_list("val"), classes, unknown=True).known()
+        bank = _val_bank(layout, val)
+        deployed = deployment.prepare(layout, name, network.head, train, bank, settings, asked)
+        network.head = deployed.head
+        card = _card(layout, network, name, params.rebalance[name].method, settings.precision, deployed)
         checked = sample(val, settings.check_images, root, network.geometry)
-        evaluated = _evaluated_logits(layout, network.head, val, checked.rows)
+        evaluated = _logits(network.head, bank, checked.rows)
         calibration = None
         if settings.precision == "int8":
-            train = read_list(layout.split_list("train"), classes)
             calibration = sample(train, settings.calibration_images, root, network.geometry).images
         with artifacts.replacing(path) as temporary:
             with console.progress("export: images checked", len(checked.images)) as advance:
@@ -87,12 +98,13 @@ def run(
         _warn_of_other_features(reached, settings)
         console.say(
             f"export: {name}, {settings.precision}, {size / 1e6:.1f} MB; on {reached.images} val images agrees with"
-            f" PyTorch in {reached.agreement:.1%}, largest logit difference {reached.logit_difference:.1e} → {path}"
+            f" PyTorch in {reached.agreement:.1%}, largest logit difference {reached.logit_difference:.1e}"
+            f"{deployed.said} → {path}"
         )
         if is_stage:
             figures = {
                 "variant": name, "method": card.method, "precision": settings.precision, "opset": settings.opset,
-                "bytes": size, **asdict(reached),
+                "bytes": size, **asdict(reached), **deployed.figures,
             }  # fmt: skip
             artifacts.write_json(layout.onnx_check, figures)
             numbers = figures | {f"accuracy/{name}": value for name, value in reached.accuracy.items()}
@@ -133,12 +145,16 @@ def _target(layout: Layout, output: Path | None, variant: str, precision: Export
     return target
 
 
-def _card(layout: Layout, network: Network, variant: str, method: str, precision: ExportPrecision) -> ModelCard:
+def _card(
+    layout: Layout, network: Network, variant: str, method: str, precision: ExportPrecision, deployed: Deployment
+) -> ModelCard:
     """Return what the file will say of a network with a variant's head."""
     return ModelCard(
         classes=read_classes(layout.classes), geometry=network.geometry, mean=network.mean, std=network.std,
         method=method, variant=variant, precision=precision,
         unknown_below=_threshold(layout, variant), weights_license=network.weights_license,
+        class_counts=deployed.class_counts, head_prior=deployed.head_prior, prior=deployed.prior,
+        abstain_below=None if deployed.abstention is None else deployed.abstention.below,
     )  # fmt: skip
 
 
@@ -150,13 +166,18 @@ def _threshold(layout: Layout, variant: str) -> float | None:
     return figures["openset"]["msp"]["threshold"] if "openset" in figures else None
 
 
-def _evaluated_logits(layout: Layout, head: Head, val: ImageList, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the logits (n, C) of rows of val's known images, made from the feature bank as for the evaluation."""
+def _val_bank(layout: Layout, val: ImageList) -> FeatureBank:
+    """Return the features of val's known images."""
     path = layout.features("val")
     bank = FeatureBank.open(
         path, representation=artifacts.digest(layout.model), images=layout.split_digest("val")
     ).known()
     bank.require_images_of(val, layout.split_list("val"), where=str(path))
+    return bank
+
+
+def _logits(head: Head, bank: FeatureBank, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the logits (n, C) of rows of the feature bank, as they are evaluated."""
     with torch.inference_mode():
         logits: NDArray[np.float32] = head(bank.plain[torch.from_numpy(rows)]).numpy()
     return logits

@@ -83,6 +83,8 @@ def _write_joint_head(
     """Write the head that every rebalancing method begins with: the network's or, if it has none, one fitted here."""
     if isinstance(head, heads.UnfittedHead):
         head = _fitted_head(params, head, layout, device)
+    else:
+        head.prior_power = params.represent.prior_power
     heads.save(head.cpu(), layout.joint, representation=representation)
 
 

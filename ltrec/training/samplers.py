@@ -3,12 +3,15 @@
 All but the shuffled epoch draw a class first, with probability p_j ∝ n_j^q, and then an image of that class.
 Inside a class images come without replacement until the class is used up, then in a new order; that cycle goes
 on over epochs, so a sampler's whole state is a few counters.
+
+Each one's settings say as `prior_power` for which q the draws of the last epoch are p_j ∝ n_j^q: what a classifier
+learns from them expects classes in these shares.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -205,6 +208,7 @@ class InstanceBalanced(Settings):
     """Every image once an epoch: the natural, long-tailed distribution."""
 
     name: Literal["instance_balanced"] = "instance_balanced"
+    prior_power: ClassVar[float] = 1.0
 
     def build(self, labels: Indices, *, seed: int, epochs: int) -> Sampler:  # noqa: ARG002 - one signature for all
         return ShuffledSampler(labels, seed)
@@ -216,6 +220,7 @@ class ClassBalanced(Settings):
     name: Literal["class_balanced"] = "class_balanced"
     per_visit: PositiveInt = 4
     """Images of a class at each visit of the shuffled cycle over the classes."""
+    prior_power: ClassVar[float] = 0.0
 
     def build(self, labels: Indices, *, seed: int, epochs: int) -> Sampler:  # noqa: ARG002
         return CycleSampler(labels, seed, self.per_visit)
@@ -225,6 +230,7 @@ class SquareRoot(Settings):
     """Class j with probability ∝ √n_j."""
 
     name: Literal["square_root"] = "square_root"
+    prior_power: ClassVar[float] = 0.5
 
     def build(self, labels: Indices, *, seed: int, epochs: int) -> Sampler:  # noqa: ARG002
         return FrequencySampler(labels, seed, lambda counts, _epoch: power_probabilities(counts, 0.5))
@@ -237,6 +243,11 @@ class Power(Settings):
     q: Annotated[float, Field(ge=0, le=1)]
     """1 is instance-balanced, 0 class-balanced, 0.5 square-root."""
 
+    @property
+    def prior_power(self) -> float:
+        """Return q."""
+        return self.q
+
     def build(self, labels: Indices, *, seed: int, epochs: int) -> Sampler:  # noqa: ARG002
         return FrequencySampler(labels, seed, lambda counts, _epoch: power_probabilities(counts, self.q))
 
@@ -245,6 +256,7 @@ class ProgressivelyBalanced(Settings):
     """Instance-balanced at the first epoch, class-balanced at the last, linear between."""
 
     name: Literal["progressively_balanced"] = "progressively_balanced"
+    prior_power: ClassVar[float] = 0.0  # the last epoch's, which it ends with
 
     def build(self, labels: Indices, *, seed: int, epochs: int) -> Sampler:
         def probabilities(counts: Indices, epoch: int) -> Probabilities:

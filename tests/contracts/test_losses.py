@@ -119,3 +119,13 @@ def test_a_head_learns_by_it(settings: Any, banks: Banks) -> None:
     head = of_cosines if settings.of_cosines else banks.joint.duplicate()
     _, curve = HeadTrainingSettings.model_validate(given).trainer(0).fit(head, banks.train, banks.val)
     assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+@each
+def test_a_head_that_is_trained_by_it_says_which_prior_it_answers_for(settings: Any, banks: Banks) -> None:
+    given = {"loss": settings.model_dump(), "sampler": {"name": "instance_balanced"}, "epochs": 1, "batch_size": 8}
+    head = banks.joint.duplicate()
+    HeadTrainingSettings.model_validate(given).trainer(0).fit(head, banks.train, banks.val)
+    # Plain training learns the prior of train; a loss with τ = 1 takes it out.
+    assert head.prior_power == 1 - settings.corrected_power
+    assert (settings.corrected_power != 0) is settings.corrects_prior

@@ -140,6 +140,7 @@ def test_a_saved_head_comes_back(settings: Any, banks: Banks, tmp_path: Path) ->
     heads.save(head, tmp_path / "head.safetensors", representation="digest")
     loaded = heads.load(tmp_path / "head.safetensors", representation="digest")
     assert same(loaded, head)
+    assert loaded.prior_power == head.prior_power
     assert torch.equal(loaded(banks.val.plain), head(banks.val.plain))
 
 
@@ -167,3 +168,18 @@ def test_a_val_bank_that_stays_on_the_host_is_sent_some_images_at_a_time(setting
     assert same(fitted.head, fit(settings, banks).head)
     assert set(OnHost.sent_to) <= {banks.val.labels.device}
     assert OnHost.sent_to or fitted.curve == []
+
+
+@each
+def test_only_what_is_not_rebalanced_answers_for_the_prior_of_train(settings: Any, banks: Banks) -> None:
+    joint = banks.joint.duplicate()
+    joint.prior_power = 1.0
+    head = settings.build(0).fit(banks.train, banks.val, joint).head
+    assert head.prior_power == (1.0 if settings.method in {"joint", "published"} else 0.0)
+
+
+@trains
+def test_a_trained_head_answers_for_what_it_drew(settings: Any, banks: Banks) -> None:
+    content = settings.model_dump(mode="json") | {"sampler": {"name": "square_root"}}
+    chosen: Any = TypeAdapter[Any](RebalancerSettings).validate_json(json.dumps(content))
+    assert fit(chosen, banks).head.prior_power == 0.5

@@ -45,6 +45,12 @@ def test_images_are_drawn_as_they_come() -> None:
     assert ProbeSettings().sampler.name == "instance_balanced"
 
 
+def test_it_answers_for_the_prior_of_train(banks: Banks) -> None:
+    head = zeros()
+    ProbeSettings(precision="fp32", epochs=1).fit(head, banks.train, banks.val, seed=0)
+    assert head.prior_power == 1.0
+
+
 def test_features_that_are_all_zero_leave_the_bias_to_learn() -> None:
     bank = FeatureBank(torch.zeros(1, 4, 5), torch.tensor([0, 0, 1, 2]), {})
     head = zeros()

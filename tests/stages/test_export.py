@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from ltrec.models import heads, network
 from ltrec.models.backbones import CifarResNetBackbone
 from ltrec.rebalancing import feature_bank
 from ltrec.serving import onnx_export, parity
+from ltrec.serving.abstaining import AbstainSettings
 from ltrec.serving.parity import OverflowedError, Parity
 from ltrec.serving.predictor import Predictor
 from ltrec.serving.seal import sealed
@@ -222,6 +224,59 @@ def test_another_variant_and_precision_go_elsewhere(project: Layout, record: Fak
     assert not record.told, "only the stage is tracked"
 
 
+@pytest.mark.slow
+def test_another_prior_and_abstaining_through_the_file(project: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    artifacts.write_json(project.head_metrics("ncm"), {"chosen": {"temperature": 1.0}})
+    stage.run(make_params(), variant="ncm", output=Path("own.onnx"))
+    asked = {"prior": {"cat": 7.0, "dog": 2.0, "eel": 1.0}, "abstain": AbstainSettings(coverage=0.5)}
+    stage.run(make_params(), variant="ncm", output=Path("other.onnx"), **asked)
+    own, other = Predictor(Path("own.onnx")), Predictor(Path("other.onnx"))
+    assert own.card.class_counts == other.card.class_counts == (TRAIN, TRAIN, TRAIN)
+    assert own.card.head_prior == other.card.head_prior == pytest.approx([1 / 3] * 3)
+    assert (own.card.prior, other.card.prior) == (None, pytest.approx([0.7, 0.2, 0.1]))
+    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
+    shift = np.log([2.1, 0.6, 0.3])
+    assert other.run(images)[0] == pytest.approx(own.run(images)[0] + shift, abs=1e-4)
+    assert "the priors sum to 10, and are divided by it" in (said := capsys.readouterr().err)
+    assert "for the class prior given; no answer below" in said
+
+    # Half of val, which counts by the prior, is answered; and the user's own `--prior uniform` takes the shift back.
+    files = read_list(project.split_list("val"), len(CLASSES))
+    answers = list(other.predict([Path("data", path) for path in files.paths]))
+    weights = np.array([0.7, 0.2, 0.1])[files.labels] / VAL
+    answered = weights[[not each.abstained for each in answers]].sum()
+    assert answered == pytest.approx(coverage_said(said), abs=1e-3)
+    assert answered >= 0.5
+    [wanted], [back] = (
+        list(predictor.predict([Path("data/val/dog/1.png")], prior))
+        for predictor, prior in ((own, None), (other, np.full(3, 1 / 3)))
+    )
+    assert back.probabilities == pytest.approx(wanted.probabilities, abs=1e-5)
+
+
+def coverage_said(said: str) -> float:
+    found = re.search(r"leaves ([\d.]+)% answered", said)
+    assert found is not None
+    return float(found[1]) / 100
+
+
+def test_what_check_says_of_the_deployment(project: Layout, untraced: list[Any]) -> None:
+    assert not untraced
+    artifacts.write_json(project.head_metrics("ncm"), {"chosen": {"temperature": 1.0}})
+    stage.run(make_params(prior="train", abstain=AbstainSettings(coverage=0.5)))
+    figures = artifacts.read_json(project.onnx_check)
+    assert figures["prior"] == "train"
+    assert figures["abstain_coverage"] >= 0.5 - 1e-9
+    assert {"abstain_below", "abstain_error"} <= set(figures)
+
+
+def test_without_a_temperature_there_is_no_abstaining(project: Layout) -> None:
+    artifacts.write_json(project.head_metrics("ncm"), {"chosen": {}})
+    mistake = refusal(make_params(), abstain=AbstainSettings(coverage=0.9))
+    assert str(mistake).startswith("--abstain: abstaining needs calibrated probabilities")
+    assert not project.onnx.exists()
+
+
 @pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(
     ("asked", "name"),
@@ -229,6 +284,7 @@ def test_another_variant_and_precision_go_elsewhere(project: Layout, record: Fak
         ({"variant": "joint"}, "joint.onnx"),
         ({"precision": "fp16"}, "ncm-fp16.onnx"),
         ({"variant": "champion"}, "ncm.onnx"),
+        ({"prior": "uniform"}, "ncm.onnx"),
         ({"output": Path("deep/er/x.onnx")}, "deep/er/x.onnx"),
     ],
 )

@@ -46,7 +46,9 @@ _MATRICES = {"weight": "(C, D)", "means": "(C, D)", "exemplars": "(N, D)"}
 
 def save(head: Head, path: Path, *, representation: str) -> None:
     """Write a head, how to rebuild it, and the digest of the network whose features it takes."""
-    header = {"head": head.kind, "options": head.options(), "representation": representation}
+    header = {
+        "head": head.kind, "options": head.options(), "prior_power": head.prior_power, "representation": representation,
+    }  # fmt: skip
     artifacts.save_tensors(path, head.state_dict(), header)
 
 
@@ -67,7 +69,7 @@ def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, wher
 
     Args:
         tensors: The state dict.
-        header: The head's kind under `head`, its options under `options`.
+        header: The head's kind under `head`, its options under `options`, and maybe its `prior_power`.
         where: What was read, for the message.
 
     Raises:
@@ -85,9 +87,10 @@ def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, wher
     try:
         head = kind(**arguments, **header["options"]).eval()  # type: ignore[arg-type]
         head.load_state_dict(dict(tensors))
+        head.prior_power = float(header.get("prior_power", 0.0))
         with torch.inference_mode():
             head(torch.zeros(1, head.dim))  # fails where its tensors do not fit each other
-    except (KeyError, RuntimeError, TypeError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(
             f"no {kind.kind} head is in it, though its header says so: {one_line(error)}", where=where
         ) from None

@@ -28,12 +28,17 @@ class Head(nn.Module):
     Args:
         classes: C.
         dim: D.
+
+    Attributes:
+        prior_power: The p of the class prior q_j ∝ n_j^p that the probabilities answer for, n_j the training images:
+            1 the training list's prior, as plain training learns it; 0 the uniform one, as all rebalancing aims at.
     """
 
     kind: str
     cosine_scale: float | None = None
     """s of logits s·cos θ_j, which some losses ask for; None: the logits are no cosines."""
     temperature: Tensor
+    prior_power: float = 0.0
 
     def __init__(self, classes: int, dim: int) -> None:
         super().__init__()

@@ -59,7 +59,9 @@ class PublishedLwsHead(LinearHead):
 
     def duplicate(self) -> LinearHead:
         """Return the linear head alone: the scales belong to no other method."""
-        return LinearHead(*self.cloned_parameters())
+        head = LinearHead(*self.cloned_parameters())
+        head.prior_power = self.prior_power
+        return head
 
 
 class ScaledHead(Head):

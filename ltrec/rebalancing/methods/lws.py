@@ -48,6 +48,7 @@ class Lws(Rebalancer):
             fitted = self.trainer.fit(ScaledLogits(head), _logit_bank(train, joint), _logit_bank(val, joint))
         else:
             fitted = self.trainer.fit(head, train, val)
+        head.prior_power = self.trainer.prior_power
         return FitResult(head, *fitted)
 
 

@@ -34,6 +34,16 @@ class Loss(Settings, ABC):
     of_cosines: ClassVar[bool] = False
     """Whether the logits must be cosines times a scale, which `per_image` then takes as `scale`."""
 
+    @property
+    def corrected_power(self) -> float:
+        """Return the t for which it takes n_j^t out of the prior that a classifier learns: its τ, if it has one.
+
+        LDAM's margins and class weights are no such power; both are counted as all of it.
+        """
+        if self.corrects_prior:
+            return float(getattr(self, "tau", 1.0))
+        return 0.0 if self.class_weights is None else 1.0
+
     def build(self, class_counts: NDArray[np.int64], cosine_scale: float | None = None) -> LossModule:
         """Return the module that computes this loss.
 
@@ -83,6 +93,15 @@ def log_prior(class_counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """
     require_images(class_counts, "the loss takes its logarithm")
     return np.asarray(np.log(class_counts / class_counts.sum()))
+
+
+def prior_power(loss: Loss, sampler: SamplerSettings) -> float:
+    """Return the power p of the class prior q_j ∝ n_j^p that a classifier answers for which is trained this way.
+
+    1 is the training list's prior, 0 the uniform one. Draws with shares ∝ n_j^s teach that prior (Kang et al. 2020,
+    equation 1), and z + τ·log π in the loss leaves n_j^(s − τ) to z (Menon et al. 2021, section 4).
+    """
+    return sampler.prior_power - loss.corrected_power
 
 
 def refuse_double_correction(loss: Loss, sampler: SamplerSettings) -> None:
