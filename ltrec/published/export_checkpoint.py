@@ -71,14 +71,21 @@ def _linear(head: heads.Head, *, where: str) -> tuple[Tensor, Tensor, Tensor | N
             where=where,
         )
     with torch.no_grad():
-        bias = torch.zeros(len(head.weight)) if head.bias is None else head.bias
+        zeros = torch.zeros(len(head.weight))
+        bias, offset = (zeros if each is None else each for each in (head.bias, head.offset))
         if isinstance(head, heads.LinearHead):
             scales = head.published_scale if isinstance(head, heads.PublishedLwsHead) else None
-            return head.weight / head.temperature, bias / head.temperature, scales
+            return head.weight / head.temperature, (bias + offset) / head.temperature, scales
         scale = head.scale / head.temperature
-        if head.scale_bias:
-            return head.weight, bias, scale
-        return scale[:, None] * head.weight, bias / head.temperature, None
+        if not _spares_nothing(head):
+            own = head.scale * bias if head.scale_bias else bias
+            return scale[:, None] * head.weight, (own + offset) / head.temperature, None
+        return head.weight, bias, scale
+
+
+def _spares_nothing(head: heads.ScaledHead) -> bool:
+    """Return whether the scales go over all of the logits, as those of the format do."""
+    return head.scale_bias and head.offset is None
 
 
 def _remarks(head: heads.Head) -> list[str]:
@@ -86,8 +93,8 @@ def _remarks(head: heads.Head) -> list[str]:
     remarks = []
     if head.bias is None:
         remarks.append("the head has no bias: written as zeros")
-    if isinstance(head, heads.ScaledHead) and not head.scale_bias:
-        remarks.append("its scales spare the bias, which the format's do not: multiplied into the weights")
+    if isinstance(head, heads.ScaledHead) and not _spares_nothing(head):
+        remarks.append("its scales spare a part that the format's do not: multiplied into the weights")
     if head.temperature != 1:
         remarks.append(f"its temperature of {float(head.temperature):.3g} is divided into the weights")
     return remarks

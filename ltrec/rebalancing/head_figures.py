@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
 
-_ANY_CLASS = 0.1
+ANY_CLASS = 0.1
 """Images of any class beside those of val. Measured on digits with one val image a class, the mean negative
 log-likelihood of cRT on test is 3.4 with none, 0.23 with 0.1 and 0.35 with 1; with 18 a class 0.225, 0.225, 0.227."""
 
@@ -35,7 +35,7 @@ def calibrate(head: Head, val: FeatureBank) -> float:
     """
     labels = val.labels.to(head.temperature.device)
     logits = head_logits(head, val.plain)
-    head.temperature.mul_(fit_temperature(logits, labels, smoothing=_ANY_CLASS / (len(labels) + _ANY_CLASS))[0])
+    head.temperature.mul_(fit_temperature(logits, labels, smoothing=ANY_CLASS / (len(labels) + ANY_CLASS))[0])
     return float(head.temperature)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import model_validator
 
 from ltrec.compute.device import require_finite
+from ltrec.rebalancing.adjusting import Adjustable
 from ltrec.rebalancing.complexity import Complexity
 from ltrec.settings import PositiveInt
 from ltrec.training.losses import LossSettings
@@ -66,7 +67,7 @@ class HeadRecipe(SgdRecipe):
         )  # fmt: skip
 
 
-class HeadTrainingSettings(HeadRecipe):
+class HeadTrainingSettings(Adjustable, HeadRecipe):
     """How a rebalancing method trains a head."""
 
     complexity: ClassVar = Complexity.TRAINED

@@ -13,7 +13,7 @@ import torch
 
 from ltrec.errors import UserError
 from ltrec.models.heads import LinearHead
-from ltrec.rebalancing.selection import choose_on_val, fit_temperature, head_logits
+from ltrec.rebalancing.selection import choose_on_val
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,12 +100,9 @@ class SpectralFamily:
         return LinearHead(weight.float(), bias.float()).to(weight.device)
 
     def choose(self, val: FeatureBank) -> tuple[int, list[float], LinearHead]:
-        """Return which classifier is best on val, each one's balanced accuracy there, and its head at the best T."""
+        """Return which classifier is best on val, each one's balanced accuracy there, and its head."""
         index, balanced = choose_on_val(self.logits, len(self.inverses), val.plain, val.labels)
-        head = self.head(index)
-        temperature, _ = fit_temperature(head_logits(head, val.plain), val.labels)
-        head.temperature.fill_(temperature)
-        return index, balanced, head
+        return index, balanced, self.head(index)
 
 
 def eigenbasis(matrix: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -14,7 +14,6 @@ from ltrec.errors import UserError, some
 from ltrec.models.heads import logits_in_blocks
 from ltrec.serving.prior_files import prior_of, prior_of_word
 from ltrec.serving.priors import counted_prior
-from ltrec.serving.shifted_head import ShiftedHead
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -102,7 +101,7 @@ def prepare(
             wanted = prior_of_word(settings.prior, counts.tolist(), classes, where=where)
         else:
             wanted = prior_of(settings.prior, classes, where=where)
-        head = ShiftedHead(head, torch.from_numpy(np.log(wanted) - np.log(own)).to(head.temperature.dtype)).eval()
+        head = head.shifted(torch.from_numpy(np.log(wanted) - np.log(own)))
     if settings.abstain is not None:
         where = _where("abstain", asked)
         _require_calibrated(layout, variant, where)

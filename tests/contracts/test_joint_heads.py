@@ -39,8 +39,8 @@ def test_it_is_new_and_can_be_kept(settings: Any) -> None:
     assert torch.equal(again(features), head.eval()(features))
 
 
-def cosine(banks: Banks, bias: torch.Tensor | None = None) -> CosineHead:
-    return CosineHead(banks.joint.weight.detach().clone(), bias, 8.0)
+def cosine(banks: Banks) -> CosineHead:
+    return CosineHead(banks.joint.weight.detach().clone(), 8.0)
 
 
 @each
@@ -66,7 +66,7 @@ def test_each_method_takes_another_joint_head_or_says_that_it_cannot(settings: A
 
 
 def test_the_joint_method_and_a_classifier_that_begins_with_it_keep_its_kind(banks: Banks) -> None:
-    joint = cosine(banks, torch.tensor([0.5, 0.0, -0.5]))
+    joint = cosine(banks).shifted(torch.tensor([0.5, 0.0, -0.5]))
     plain = JointSettings(method="joint").build(0).fit(banks.train, banks.val, joint).head
     assert torch.equal(plain(banks.val.plain), joint(banks.val.plain))
     head = CosineJointHead(name="cosine", scale=8)

@@ -115,7 +115,7 @@ def test_a_class_without_images_is_refused_or_needs_nothing(settings: Any) -> No
 def test_a_head_learns_by_it(settings: Any, banks: Banks) -> None:
     sampler = {"name": "instance_balanced"}
     given = {"loss": settings.model_dump(), "sampler": sampler, "epochs": 4, "batch_size": 8, "lr": 0.1}
-    of_cosines = CosineHead(banks.joint.weight.detach().clone(), None, 8.0)
+    of_cosines = CosineHead(banks.joint.weight.detach().clone(), 8.0)
     head = of_cosines if settings.of_cosines else banks.joint.duplicate()
     _, curve = HeadTrainingSettings.model_validate(given).trainer(0).fit(head, banks.train, banks.val)
     assert curve[-1]["loss"] < curve[0]["loss"]

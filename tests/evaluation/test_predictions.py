@@ -72,5 +72,5 @@ def test_norms_are_scaled_as_logits_are() -> None:
     scaled = ScaledHead(WEIGHT, None, torch.tensor([1.0, -2.0, 3.0]))
     assert weight_norms(scaled) == pytest.approx([13**0.5, 4.0, 3.0])
     # Only the direction of a cosine head's rows counts.
-    assert weight_norms(CosineHead(WEIGHT, None, 30.0)) == pytest.approx([30.0] * 3)
+    assert weight_norms(CosineHead(WEIGHT, 30.0)) == pytest.approx([30.0] * 3)
     assert weight_norms(NearestMeanHead(WEIGHT, torch.zeros(3), "un", "euclidean")) is None

@@ -45,8 +45,8 @@ def of_every_kind() -> list[Head]:
         ScaledHead(WEIGHT, None, torch.ones(3)),
         PublishedLwsHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0])),
         ScaledHead(WEIGHT, BIAS, torch.tensor([1.0, 0.5, -2.0]), scale_bias=False),
-        CosineHead(WEIGHT, BIAS, 16.0),
-        CosineHead(WEIGHT, None, 0.5),
+        CosineHead(WEIGHT, 16.0),
+        NearestMeanHead(WEIGHT, CENTER, "cl2n", "cosine").shifted(BIAS),
         KnnHead(WEIGHT, CENTER, torch.tensor([0, 2, 1]), torch.ones(3), neighbours=2, sharpness=0.5),
         DisAlignHead(WEIGHT, BIAS, BIAS + 1, 2 * BIAS, CENTER, torch.tensor(0.5)),
         *(NearestMeanHead(WEIGHT, CENTER, transform, distance) for transform in TRANSFORMS for distance in DISTANCES),
@@ -91,13 +91,12 @@ def test_only_the_scales_of_a_scaled_head_learn() -> None:
 def test_scaled_cosines_by_hand() -> None:
     # x = (1, 2) and w = (1, 0), (0, 2), (3, 4): 1/√5, 2/√5, (3 + 8)/(5√5), each times 10.
     cosines = torch.tensor([[4.472136, 8.944272, 9.838699]])
-    assert_close(CosineHead(WEIGHT, None, 10.0)(FEATURES[:1]), cosines, atol=1e-5, rtol=0)
-    assert_close(CosineHead(WEIGHT, BIAS, 10.0)(FEATURES[:1]), cosines + BIAS, atol=1e-5, rtol=0)
-    assert torch.equal(CosineHead(WEIGHT, None, 10.0)(FEATURES[2:]), torch.zeros(1, 3)), "no features, no angle"
+    assert_close(CosineHead(WEIGHT, 10.0)(FEATURES[:1]), cosines, atol=1e-5, rtol=0)
+    assert torch.equal(CosineHead(WEIGHT, 10.0)(FEATURES[2:]), torch.zeros(1, 3)), "no features, no angle"
 
 
 def test_lengths_make_no_difference_to_cosines() -> None:
-    assert_close(CosineHead(3 * WEIGHT, BIAS, 10.0)(7 * FEATURES), CosineHead(WEIGHT, BIAS, 10.0)(FEATURES))
+    assert_close(CosineHead(3 * WEIGHT, 10.0)(7 * FEATURES), CosineHead(WEIGHT, 10.0)(FEATURES))
 
 
 def test_cosine_heads_begin_with_rows_of_length_1_and_no_bias() -> None:
@@ -228,21 +227,14 @@ def test_a_head_for_another_network_is_refused(tmp_path: Path) -> None:
         heads.load(file, representation="another")
 
 
-def test_a_shifted_linear_head_adds_the_offset_before_the_temperature_divides() -> None:
-    offset = torch.tensor([1.0, 0.0, -2.0])
-    for bias in (BIAS, None):
-        head = LinearHead(WEIGHT, bias)
+def test_a_shift_is_added_to_the_logits_of_any_head_whatever_its_temperature() -> None:
+    shift = torch.tensor([1.0, 0.0, -2.0])
+    for head in (LinearHead(WEIGHT, BIAS), LinearHead(WEIGHT, None), NearestMeanHead(WEIGHT, CENTER, "un", "cosine")):
         head.temperature.fill_(2.0)
-        shifted = head.shifted(offset)
-        assert_close(shifted(FEATURES), head(FEATURES) + offset / 2)
-        shifted.weight.data.zero_()
-        assert head.weight.abs().sum() > 0
-
-
-def test_a_head_without_a_place_for_an_offset_says_so() -> None:
-    head = NearestMeanHead(WEIGHT, CENTER, "un", "cosine")
-    with pytest.raises(UserError, match="offset to the logits of a linear joint head, and this one is nearest_mean"):
-        head.shifted(BIAS)
+        shifted = head.shifted(shift)
+        assert_close(shifted(FEATURES), head(FEATURES) + shift)
+        assert_close(shifted.shifted(shift)(FEATURES), head(FEATURES) + 2 * shift)
+        assert head.offset is None
 
 
 def test_neighbours_by_hand() -> None:

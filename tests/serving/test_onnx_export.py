@@ -88,7 +88,7 @@ def make_head(kind: str, features: torch.Tensor) -> heads.Head:
         "without_bias": heads.LinearHead(apart, None),
         "scaled": heads.ScaledHead(weight, bias, torch.linspace(1, 1.01, CLASSES)),
         "scaled_but_for_the_bias": heads.ScaledHead(weight, bias, torch.linspace(1, 1.01, CLASSES), scale_bias=False),
-        "cosine": heads.CosineHead(apart, torch.linspace(0, 0.1, CLASSES), 30.0),
+        "cosine": heads.CosineHead(apart, 30.0).shifted(torch.linspace(0, 0.1, CLASSES)),
         "nearest_un": heads.NearestMeanHead(raw, center, "un", "euclidean"),
         "nearest_l2n_cosine": heads.NearestMeanHead(means("l2n"), center, "l2n", "cosine"),
         "nearest_cl2n": heads.NearestMeanHead(means("cl2n"), center, "cl2n", "euclidean"),

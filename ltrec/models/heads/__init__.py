@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +42,7 @@ KINDS: dict[str, type[Head]] = {
     )
 }
 """Every head that gives logits, by the name that its header has."""
+_OF_ALL = {"temperature", "offset"}
 _MATRICES = {"weight": "(C, D)", "means": "(C, D)", "exemplars": "(N, D)"}
 
 
@@ -82,10 +84,12 @@ def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, wher
         if name in tensors and tensors[name].ndim != 2:
             raise UserError(f"its {name} must be {shape}, got {tuple(tensors[name].shape)}", where=where)
     # A head without a bias has no such tensor.
-    arguments: dict[str, Tensor | None] = {"bias": None} if "weight" in tensors else {}
-    arguments |= {name: tensor for name, tensor in tensors.items() if name != "temperature"}
+    takes_bias = "bias" in inspect.signature(kind).parameters
+    arguments: dict[str, Tensor | None] = {"bias": None} if takes_bias else {}
+    arguments |= {name: tensor for name, tensor in tensors.items() if name not in _OF_ALL}
     try:
         head = kind(**arguments, **header["options"]).eval()  # type: ignore[arg-type]
+        head.offset = tensors.get("offset")
         head.load_state_dict(dict(tensors))
         head.prior_power = float(header.get("prior_power", 0.0))
         with torch.inference_mode():

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ltrec.errors import UserError
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,9 +19,9 @@ _IMAGES_AT_ONCE = 2048
 
 
 class Head(nn.Module):
-    """Computes logits as `scores(features) / temperature`; the temperature never changes which class wins.
+    """Computes logits as `(scores(features) + offset) / temperature`; the offset is 0 unless the head was shifted.
 
-    A kind's constructor takes the tensors of its state, but for the temperature, and its `options()`, all by name.
+    A kind's constructor takes the tensors of its state, but for these two, and its `options()`, all by name.
 
     Args:
         classes: C.
@@ -38,6 +36,9 @@ class Head(nn.Module):
     cosine_scale: float | None = None
     """s of logits s·cos θ_j, which some losses ask for; None: the logits are no cosines."""
     temperature: Tensor
+    """Divides the logits, (); it never changes which class wins."""
+    offset: Tensor | None
+    """What is added to the scores, (C,); None: nothing."""
     prior_power: float = 0.0
 
     def __init__(self, classes: int, dim: int) -> None:
@@ -45,6 +46,7 @@ class Head(nn.Module):
         self.classes = classes
         self.dim = dim
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("offset", None)
 
     def options(self) -> dict[str, Any]:
         """Return what besides its tensors a head is made of, as JSON can hold it."""
@@ -58,21 +60,17 @@ class Head(nn.Module):
         """Return a head that gives the same logits, with tensors of its own, for a method to begin with."""
         return copy.deepcopy(self)
 
-    def shifted(self, offset: Tensor) -> Head:
-        """Return a head whose scores are these plus an offset (C,), at the same temperature and with its own tensors.
-
-        Raises:
-            UserError: This kind of head has no place for an offset.
-        """
-        del offset
-        raise UserError(
-            f"the method adds an offset to the logits of a linear joint head, and this one is {self.kind}; allowed with"
-            " it: another method, or represent.head: {name: linear}"
-        )
+    def shifted(self, shift: Tensor) -> Head:
+        """Return a head with tensors of its own whose logits are these plus a constant for each class, (C,)."""
+        head = self.duplicate()
+        shift = shift.to(self.temperature) * self.temperature
+        head.offset = shift if self.offset is None else self.offset + shift
+        return head
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits (N, C) of features (N, D)."""
-        return self.scores(features) / self.temperature
+        scores = self.scores(features)
+        return (scores if self.offset is None else scores + self.offset) / self.temperature
 
 
 def logits_in_blocks(head: Head, features: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -12,33 +12,30 @@ from ltrec.models.heads.base import Head
 
 
 class CosineHead(Head):
-    """Logits s·cos θ_j + b_j, with θ_j the angle between x and w_j: how long x and w_j are makes no difference.
+    """Logits s·cos θ_j, with θ_j the angle between x and w_j: how long x and w_j are makes no difference.
 
     Cosines alone could not tell classes apart for any softmax: it would see logits between −1 and 1.
 
     Args:
         weight: W, (C, D).
-        bias: b, (C,), or None. Training draws none; a method may shift the logits by it.
         scale: s.
     """
 
     kind = "cosine"
     cosine_scale: float
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, scale: float) -> None:
+    def __init__(self, weight: Tensor, scale: float) -> None:
         super().__init__(*weight.shape)
         self.weight = nn.Parameter(weight)
-        self.bias = None if bias is None else nn.Parameter(bias)
         self.cosine_scale = scale
 
     @classmethod
     def drawn(cls, classes: int, dim: int, scale: float) -> Self:
-        """Return a head without bias, whose w_j have random directions and length 1."""
-        return cls(F.normalize(torch.randn(classes, dim), dim=1), None, scale)
+        """Return a head whose w_j have random directions and length 1."""
+        return cls(F.normalize(torch.randn(classes, dim), dim=1), scale)
 
     def options(self) -> dict[str, Any]:
         return {"scale": self.cosine_scale}
 
     def scores(self, features: Tensor) -> Tensor:
-        cosines = F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
-        return self.cosine_scale * cosines if self.bias is None else self.cosine_scale * cosines + self.bias
+        return self.cosine_scale * F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))

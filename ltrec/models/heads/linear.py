@@ -36,13 +36,6 @@ class LinearHead(Head):
         """Return copies of W (C, D) and b (C,), which no longer follow this head."""
         return self.weight.detach().clone(), None if self.bias is None else self.bias.detach().clone()
 
-    def shifted(self, offset: Tensor) -> LinearHead:
-        """Return the head with W and b + offset, for an offset (C,)."""
-        weight, bias = self.cloned_parameters()
-        head = LinearHead(weight, offset.clone() if bias is None else bias + offset)
-        head.temperature.copy_(self.temperature)
-        return head.to(weight.device)
-
     def scores(self, features: Tensor) -> Tensor:
         return F.linear(features, self.weight, self.bias)
 

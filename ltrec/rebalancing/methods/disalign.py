@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from ltrec.rebalancing.adjusting import Adjustable
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.head_training import HeadRecipe, HeadTrainer
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 from ltrec.settings import PositiveInt
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
 _LOGIT_BYTES = 1 << 30
 
 
-class DisAlignSettings(SgdRecipe):
+class DisAlignSettings(Adjustable, SgdRecipe):
     """A scale and an offset a class on the joint logits, as far as each image needs them."""
+
+    complexity: ClassVar = Complexity.TRAINED
 
     method: Literal["disalign"]
     more_lrs: list[LearningRate] = []

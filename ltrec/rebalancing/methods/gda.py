@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ltrec.rebalancing.adjusting import Adjustable
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row
-from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 _Shrinkage = Annotated[float, Field(gt=0, le=1)]
 
 
-class GdaSettings(Settings):
+class GdaSettings(Adjustable):
     """A Gaussian for each class, all with one shrunk covariance, in closed form; the shrinkage is chosen on val."""
+
+    complexity: ClassVar = Complexity.COMPUTED
 
     method: Literal["gda"]
     shrinkages: Annotated[list[_Shrinkage], Field(min_length=1)] = [0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0]
@@ -57,7 +60,7 @@ class Gda(Rebalancer):
         inverses = [1 / ((1 - shrinkage) * values / mean_value + shrinkage) for shrinkage in self.shrinkages]
         biases = [-(rotated.square() @ inverse) / 2 for inverse in inverses]
         index, balanced, head = SpectralFamily(vectors, center, rotated, inverses, biases).choose(val)
-        chosen: Row = {"shrinkage": self.shrinkages[index], "temperature": float(head.temperature)}
+        chosen: Row = {"shrinkage": self.shrinkages[index]}
         curve: list[Row] = [
             {"shrinkage": shrinkage, "val": value} for shrinkage, value in zip(self.shrinkages, balanced, strict=True)
         ]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from ltrec.errors import UserError
+from ltrec.rebalancing.adjusting import Adjustable
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row
-from ltrec.settings import PositiveInt, Settings
+from ltrec.settings import PositiveInt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,8 +27,10 @@ _IMAGES_AT_ONCE = 1024
 _Sharpness = Annotated[float, Field(ge=0.03, le=100)]
 
 
-class KnnSettings(Settings):
+class KnnSettings(Adjustable):
     """A vote of the nearest training images, by cosine, each divided by the size of its class."""
+
+    complexity: ClassVar = Complexity.COMPUTED
 
     method: Literal["knn"]
     neighbours: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 3, 5, 10, 20, 50, 100]
@@ -57,7 +61,7 @@ class Knn(Rebalancer):
         from ltrec.models.heads import KnnHead
         from ltrec.models.heads.knn import nearest, vote
         from ltrec.rebalancing.class_counts import class_counts
-        from ltrec.rebalancing.selection import choose_on_val, fit_temperature, head_logits
+        from ltrec.rebalancing.selection import choose_on_val
 
         self._require_room(train.plain)
         counts = class_counts(train.labels, joint.classes, method="knn").float()
@@ -78,13 +82,11 @@ class Knn(Rebalancer):
         index, balanced = choose_on_val(votes, len(candidates), val.plain, val.labels)
         k, sharpness = candidates[index]
         head = KnnHead(exemplars, center, labels, weights, neighbours=k, sharpness=sharpness).to(labels.device)
-        temperature, _ = fit_temperature(head_logits(head, val.plain), val.labels)
-        head.temperature.fill_(temperature)
         curve: list[Row] = [
             {"neighbours": k, "sharpness": sharpness, "val": value}
             for (k, sharpness), value in zip(candidates, balanced, strict=True)
         ]
-        return FitResult(head, {"neighbours": k, "sharpness": sharpness, "temperature": temperature}, curve)
+        return FitResult(head, {"neighbours": k, "sharpness": sharpness}, curve)
 
     def _require_room(self, features: Tensor) -> None:
         """Refuse a bank (N, D) that is no head.

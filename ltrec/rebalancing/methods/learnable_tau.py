@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from ltrec.rebalancing.adjusting import Adjustable
 from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row, Tau
-from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _IMAGES_AT_ONCE = 4096
 
 
-class LearnableTauSettings(Settings):
+class LearnableTauSettings(Adjustable):
     """w_j / ‖w_j‖^τ without bias; τ is fitted on val by gradient, together with a temperature."""
 
     complexity: ClassVar = Complexity.COMPUTED

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row
 from ltrec.settings import Settings
 
@@ -24,6 +25,8 @@ _Strength = Annotated[float, Field(ge=0, le=100)]
 
 class LogitAdjustmentSettings(Settings):
     """The joint logits less τ·log π; τ is chosen on val from the grid."""
+
+    complexity: ClassVar = Complexity.COMPUTED
 
     method: Literal["logit_adjustment"]
     taus: Annotated[list[_Strength], Field(min_length=1)] = [step / 10 for step in range(31)]
@@ -43,7 +46,7 @@ class LogitAdjustment(Rebalancer):
         import torch
 
         from ltrec.rebalancing.class_counts import class_counts
-        from ltrec.rebalancing.selection import choose_on_val, fit_temperature, head_logits
+        from ltrec.rebalancing.selection import choose_on_val
 
         counts = class_counts(train.labels, joint.classes, method="logit_adjustment").double()
         log_prior = (counts / counts.sum()).log().float()
@@ -56,9 +59,7 @@ class LogitAdjustment(Rebalancer):
 
         chosen, balanced = choose_on_val(adjusted, len(self.taus), val.plain, val.labels)
         tau = self.taus[chosen]
-        # An offset is added before the temperature divides.
-        head = joint.shifted(-tau * joint.temperature * log_prior)
-        temperature, _ = fit_temperature(head_logits(head, val.plain), val.labels)
-        head.temperature.mul_(temperature)
+        head = joint.shifted(-tau * log_prior)
+        head.prior_power = 0.0
         curve: list[Row] = [{"tau": t, "val": value} for t, value in zip(self.taus, balanced, strict=True)]
-        return FitResult(head, {"tau": tau, "temperature": float(head.temperature)}, curve)
+        return FitResult(head, {"tau": tau}, curve)

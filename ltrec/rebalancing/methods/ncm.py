@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ltrec.rebalancing.adjusting import Adjustable
 from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row
-from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _IMAGES_AT_ONCE, _IMAGES_A_BAG = 1024, 256
 
 
-class NcmSettings(Settings):
+class NcmSettings(Adjustable):
     """Nearest class mean; the transform and the distance are chosen on val among those listed."""
 
     complexity: ClassVar = Complexity.COMPUTED

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ltrec.rebalancing.adjusting import Adjustable
+from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row
-from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 _Strength = Annotated[float, Field(ge=1e-8, le=1e8)]
 
 
-class RidgeSettings(Settings):
+class RidgeSettings(Adjustable):
     """Least squares on the classes' indicators, each class with the same weight; λ is chosen on val."""
+
+    complexity: ClassVar = Complexity.COMPUTED
 
     method: Literal["ridge"]
     lambdas: Annotated[list[_Strength], Field(min_length=1)] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
@@ -55,7 +58,7 @@ class Ridge(Rebalancer):
         inverses = [1 / (len(counts) * (values + strength * mean_value)) for strength in self.lambdas]
         family = SpectralFamily(vectors, center, means @ vectors, inverses, [shares] * len(inverses))
         index, balanced, head = family.choose(val)
-        chosen: Row = {"lambda": self.lambdas[index], "temperature": float(head.temperature)}
+        chosen: Row = {"lambda": self.lambdas[index]}
         curve: list[Row] = [
             {"lambda": strength, "val": value} for strength, value in zip(self.lambdas, balanced, strict=True)
         ]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from ltrec.rebalancing.adjusting import Adjustable
 from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row, Tau
-from ltrec.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ltrec.rebalancing.feature_bank import FeatureBank
 
 
-class TauNormSettings(Settings):
+class TauNormSettings(Adjustable):
     """w_j / ‖w_j‖^τ without bias; τ is chosen on val from the grid."""
 
     complexity: ClassVar = Complexity.COMPUTED

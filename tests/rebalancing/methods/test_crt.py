@@ -76,7 +76,7 @@ def test_a_cosine_head_is_found_as_well(banks: Banks) -> None:
     ],
 )
 def test_it_goes_on_only_with_a_head_of_its_kind(banks: Banks, head: JointHeadSettings, message: str) -> None:
-    joint = CosineHead(banks.joint.weight.detach().clone(), None, 8.0)
+    joint = CosineHead(banks.joint.weight.detach().clone(), 8.0)
     settings = SETTINGS.model_copy(update={"head": head, "init": "joint"})
     with pytest.raises(UserError, match=message):
         settings.build(0).fit(banks.train, banks.val, joint)

@@ -1,0 +1,135 @@
+"""Taking what is left of the training prior out of any fitted head. N images, C classes."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ltrec.rebalancing.class_counts import class_counts
+from ltrec.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ltrec.models.heads import Head
+    from ltrec.rebalancing.feature_bank import FeatureBank
+    from ltrec.rebalancing.selection import LogitBlocks
+
+_TOLERANCE, _MOST_STEPS, _MOST_HALVINGS = 1e-6, 50, 30
+
+
+class Adjustable(Settings):
+    """What a method's settings say besides the method's own."""
+
+    adjust: bool = False
+    """Take out of the fitted head what it still has of the training prior: z − p·log π, with p fitted on val together
+    with the temperature. Where a network knows its training images by heart, their features no longer show how rare
+    classes of new images are taken for frequent ones, and every classifier that is fitted on them corrects too little.
+    false: the method as it was published."""
+
+
+def adjusted(head: Head, train_labels: Tensor, val: FeatureBank) -> tuple[Head, float]:
+    """Return a head that answers for equal priors, with its temperature, and the p of the z − p·log π that it took.
+
+    p and the temperature T maximise the likelihood of val under softmax(z/T − p·log π), in which each class of val
+    counts the same and, beside its images, a few of any class, as for `calibrate`.
+
+    Args:
+        head: Any head; it stays as it is.
+        train_labels: Of the training images, (N,).
+        val: The features and labels to fit on; only the plain view is used.
+
+    Raises:
+        UserError: A class has no training image, or the logits on val are not finite.
+    """
+    from ltrec.rebalancing.head_figures import ANY_CLASS, calibrate
+    from ltrec.rebalancing.selection import head_logits
+
+    device = head.temperature.device
+    counts = class_counts(train_labels, head.classes, method="adjust").to(device).double()
+    log_prior = (counts / counts.sum()).log()
+    head = head.duplicate()
+    calibrate(head, val)
+    labels = val.labels.to(device)
+    smoothing = ANY_CLASS / (len(labels) + ANY_CLASS)
+    sharpness, p = fit_prior(head_logits(head, val.plain), labels, log_prior.float(), smoothing)
+    head.temperature.div_(sharpness)
+    head = head.shifted(-p * log_prior)
+    head.prior_power = 0.0
+    return head, p
+
+
+def fit_prior(logits: LogitBlocks, labels: Tensor, log_prior: Tensor, smoothing: float) -> tuple[float, float]:
+    """Return the a and p at which softmax(a·z − p·log π) fits the labels best, each class present counting the same.
+
+    The negative log-likelihood is convex in a and p. For r = softmax − target and with expectations under the softmax,
+    its gradient is (Σ r·z, −Σ r·log π), its Hessian has Var[z], Var[log π] and −Cov[z, log π]; Newton's steps are
+    halved until they descend.
+
+    Args:
+        logits: z, (N, C).
+        labels: (N,).
+        log_prior: log π, (C,).
+        smoothing: ε; each label counts as 1 − ε of itself and ε / C of every class, so that there is a best a.
+    """
+    import torch
+
+    counts = labels.bincount(minlength=len(log_prior)).double()
+    weights = (1 / counts)[labels] / (counts > 0).sum()
+
+    def at(point: Tensor) -> tuple[float, Tensor, Tensor]:
+        """Return the likelihood, its gradient (2,) and its Hessian (2, 2)."""
+        nll, gradient, hessian = 0.0, point.new_zeros(2), point.new_zeros(2, 2)
+        start = 0
+        for z in logits:
+            rows = slice(start, start := start + len(z))
+            terms, slopes, curves = _of_images(z, labels[rows], log_prior, point, smoothing)
+            nll += float(weights[rows] @ terms)
+            gradient += (weights[rows] @ slopes).cpu()
+            hessian += (weights[rows] @ curves).view(2, 2).cpu()
+        return nll, gradient, hessian
+
+    point = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    nll, gradient, hessian = at(point)
+    for _ in range(_MOST_STEPS):
+        # A class prior that is even has no p: the least of steps is taken where the Hessian is singular.
+        step = torch.linalg.lstsq(hessian, gradient, driver="gelsd").solution
+        expected = float(gradient @ step)
+        if not math.isfinite(expected) or expected < _TOLERANCE * max(nll, _TOLERANCE):
+            break
+        for halving in range(_MOST_HALVINGS):
+            tried = point - step / 2**halving
+            # The temperature stays positive, so that the order of the classes of an image without prior does.
+            if tried[0] > 0 and (found := at(tried))[0] < nll:
+                point, (nll, gradient, hessian) = tried, found
+                break
+        else:
+            break
+    return float(point[0]), float(point[1])
+
+
+def _of_images(
+    z: Tensor, labels: Tensor, log_prior: Tensor, point: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return of each image the likelihood (n,), its gradient (n, 2) and its Hessian, flattened, (n, 4), in float64."""
+    import torch
+
+    a, p = point.tolist()
+    adjusted_logits = a * z - p * log_prior
+    probabilities = adjusted_logits.softmax(dim=1)
+    prior = log_prior.expand_as(z)
+
+    def target(values: Tensor) -> Tensor:
+        own = values.gather(1, labels[:, None])[:, 0]
+        return torch.lerp(own, values.mean(dim=1), smoothing)
+
+    mean_z, mean_prior = torch.linalg.vecdot(probabilities, z), probabilities @ log_prior
+    from_z, from_prior = z - mean_z[:, None], prior - mean_prior[:, None]
+    covariance = -torch.linalg.vecdot(probabilities * from_z, from_prior)
+    nll = adjusted_logits.logsumexp(dim=1) - target(adjusted_logits)
+    slopes = torch.stack([mean_z - target(z), target(prior) - mean_prior], dim=1)
+    curves = [
+        torch.linalg.vecdot(probabilities * from_z, from_z), covariance,
+        covariance, torch.linalg.vecdot(probabilities * from_prior, from_prior),
+    ]  # fmt: skip
+    return nll.double(), slopes.double(), torch.stack(curves, dim=1).double()
