@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from pydantic import model_validator
 
 from ltrec.compute.device import require_finite
-from ltrec.rebalancing.adjusting import Adjustable
-from ltrec.rebalancing.complexity import Complexity
 from ltrec.settings import PositiveInt
 from ltrec.training.losses import LossSettings
 from ltrec.training.losses.base import prior_power, refuse_double_correction
@@ -65,15 +63,6 @@ class HeadRecipe(SgdRecipe):
             lrs=[self.lr, *self.more_lrs], momentum=self.momentum, weight_decay=self.weight_decay,
             precision=precision, max_norm=self.max_norm, prior_power=prior_power(self.loss, self.sampler),
         )  # fmt: skip
-
-
-class HeadTrainingSettings(Adjustable, HeadRecipe):
-    """How a rebalancing method trains a head."""
-
-    complexity: ClassVar = Complexity.TRAINED
-
-    images: bool = False
-    """Compute features anew in each epoch, of augmented images, as the paper did; false: take the feature bank's."""
 
 
 @dataclass(frozen=True)

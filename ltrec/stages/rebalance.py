@@ -19,8 +19,8 @@ from ltrec.models.network import load, on_device
 from ltrec.rebalancing.adjusting import Adjustable, adjusted
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.rebalancing.head_figures import calibrate, head_figures
-from ltrec.rebalancing.head_training import HeadTrainingSettings
 from ltrec.rebalancing.image_features import ImageFeatures
+from ltrec.rebalancing.methods.base import HeadTrainingSettings
 from ltrec.stages import recording
 
 if TYPE_CHECKING:

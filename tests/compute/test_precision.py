@@ -46,10 +46,13 @@ def test_heads_learn_in_what_the_processor_multiplies(monkeypatch: pytest.Monkey
         assert of_products("fp32", CPU) == "fp32"
 
 
-@pytest.mark.parametrize("amx", [True, False])
-def test_float32_products_keep_their_digits_however_fast(monkeypatch: pytest.MonkeyPatch, *, amx: bool) -> None:
+@pytest.mark.parametrize("more", [{}, {"amx_bf16": True}])
+def test_float32_products_keep_their_digits_however_fast(
+    monkeypatch: pytest.MonkeyPatch, more: dict[str, bool]
+) -> None:
     # Rounded to bf16, the error would be 3e-3.
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})
+    capabilities = torch.cpu.get_capabilities()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities | more)
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(600, 2048, generator=generator), torch.randn(2048, 500, generator=generator)
     exact = left.double() @ right.double()

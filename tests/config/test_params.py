@@ -56,12 +56,12 @@ BAD = [
         "lr: 0.1, weight_decay",
         "lr: 0.1, weights_decay: 1, weight_decay",
         "10:35: represent.optimizer.weights_decay: ",
-        "unknown key (did you mean weight_decay?); allowed: lr, momentum, weight_decay, head_lr, layer_decay,",
+        "unknown key (did you mean weight_decay?); allowed: lr, momentum, weight_decay, head_lr, head_weight_decay,",
     ),
     # Missing keys
     ("{name: cifar_resnet8}", "{}", "8:3: represent.backbone.name: ", "missing; allowed: alexnet, "),
     ("{name: sgd, lr: 0.1, ", "{lr: 0.1, ", "10:3: represent.optimizer.name: ", "missing; allowed: adamw, sgd"),
-    ("    method: crt\n", "", "16:3: rebalance.crt.method: ", "missing; allowed: crt, joint, learnable_tau, lws, "),
+    ("    method: crt\n", "", "16:3: rebalance.crt.method: ", "missing; allowed: crt, disalign, gda, joint, knn, "),
     ("  backbone: {name: cifar_resnet8}\n", "", "7:1: represent.backbone.name: ", "missing; allowed: alexnet, "),
     ("epochs: 40", "schedule: {name: step}", "11:3: represent.schedule.milestones: ", "missing; Epochs after which"),
     # Wrong types
@@ -153,7 +153,7 @@ BAD = [
         "{method: joint}",
         "{method: joined}",
         "15:19: rebalance.joint.method: ",
-        "unknown name, got joined (did you mean joint?); allowed: crt, joint, learnable_tau, lws, ncm, ",
+        "unknown name, got joined (did you mean joint?); allowed: crt, disalign, gda, joint, knn, ",
     ),
     (
         "kind: folder, root: data",

@@ -72,5 +72,5 @@ def test_the_joint_method_and_a_classifier_that_begins_with_it_keep_its_kind(ban
     head = CosineJointHead(name="cosine", scale=8)
     goes_on = CrtSettings(method="crt", init="joint", head=head).build(0).fit(banks.train, banks.val, joint).head
     assert isinstance(goes_on, CosineHead)
-    assert goes_on.bias is not None, "it has all that joint has"
+    assert goes_on.offset is not None, "it has all that joint has"
     assert isinstance(CrtSettings(method="crt").build(0).fit(banks.train, banks.val, joint).head, LinearHead)

@@ -10,7 +10,7 @@ import torch
 
 from ltrec.errors import UserError
 from ltrec.models.heads import CosineHead
-from ltrec.rebalancing.head_training import HeadTrainingSettings
+from ltrec.rebalancing.methods.base import HeadTrainingSettings
 from ltrec.training.losses import LossSettings
 from ltrec.training.losses.class_weights import ClassWeights
 from ltrec.training.mixing import MixedTargets
@@ -124,8 +124,8 @@ def test_a_head_learns_by_it(settings: Any, banks: Banks) -> None:
 @each
 def test_a_head_that_is_trained_by_it_says_which_prior_it_answers_for(settings: Any, banks: Banks) -> None:
     given = {"loss": settings.model_dump(), "sampler": {"name": "instance_balanced"}, "epochs": 1, "batch_size": 8}
-    head = banks.joint.duplicate()
+    head = CosineHead(banks.joint.weight.detach().clone(), 8.0) if settings.of_cosines else banks.joint.duplicate()
     HeadTrainingSettings.model_validate(given).trainer(0).fit(head, banks.train, banks.val)
     # Plain training learns the prior of train; a loss with τ = 1 takes it out.
     assert head.prior_power == 1 - settings.corrected_power
-    assert (settings.corrected_power != 0) is settings.corrects_prior
+    assert (settings.corrected_power != 0) is (settings.corrects_prior or settings.class_weights is not None)

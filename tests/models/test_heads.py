@@ -99,10 +99,9 @@ def test_lengths_make_no_difference_to_cosines() -> None:
     assert_close(CosineHead(3 * WEIGHT, 10.0)(7 * FEATURES), CosineHead(WEIGHT, 10.0)(FEATURES))
 
 
-def test_cosine_heads_begin_with_rows_of_length_1_and_no_bias() -> None:
+def test_cosine_heads_begin_with_rows_of_length_1() -> None:
     head = CosineHead.drawn(50, 8, 30.0)
     assert_close(head.weight.norm(dim=1), torch.ones(50))
-    assert head.bias is None
     # Directions come from everywhere: with 50 of them the mean is short, 1/√50 on average.
     assert float(head.weight.detach().mean(dim=0).norm()) < 0.5
 

@@ -11,7 +11,8 @@ from ltrec.errors import UserError
 from ltrec.models.heads import LinearHead
 from ltrec.rebalancing import head_training, selection
 from ltrec.rebalancing.feature_bank import FeatureBank
-from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
+from ltrec.rebalancing.head_training import HeadTrainer
+from ltrec.rebalancing.methods.base import HeadTrainingSettings
 from ltrec.rebalancing.methods.lws import LwsSettings
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.samplers import InstanceBalanced

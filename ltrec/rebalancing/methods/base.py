@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
+
+from ltrec.rebalancing.adjusting import Adjustable
+from ltrec.rebalancing.complexity import Complexity
+from ltrec.rebalancing.head_training import HeadRecipe
 
 if TYPE_CHECKING:
     from ltrec.models.heads import Head
@@ -25,6 +29,15 @@ class FitResult:
     chosen: Row = field(default_factory=dict)
     curve: list[Row] = field(default_factory=list)
     """A row for each candidate, with its balanced accuracy on val."""
+
+
+class HeadTrainingSettings(Adjustable, HeadRecipe):
+    """How a rebalancing method trains a head."""
+
+    complexity: ClassVar = Complexity.TRAINED
+
+    images: bool = False
+    """Compute features anew in each epoch, of augmented images, as the paper did; false: take the feature bank's."""
 
 
 class Rebalancer(ABC):

@@ -10,8 +10,7 @@ from pydantic import model_validator
 from ltrec.compute.precision import ProductPrecisionSetting
 from ltrec.errors import UserError
 from ltrec.models.joint_heads import JointHeadSettings, LinearJointHead
-from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
-from ltrec.rebalancing.methods.base import FitResult, Rebalancer
+from ltrec.rebalancing.methods.base import FitResult, HeadTrainingSettings, Rebalancer
 from ltrec.training.losses.base import refuse_without_cosines
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
+    from ltrec.rebalancing.head_training import HeadTrainer
 
 
 class CrtSettings(HeadTrainingSettings):

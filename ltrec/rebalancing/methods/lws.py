@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ltrec.rebalancing.head_training import HeadTrainer, HeadTrainingSettings
-from ltrec.rebalancing.methods.base import FitResult, Rebalancer
+from ltrec.rebalancing.methods.base import FitResult, HeadTrainingSettings, Rebalancer
 from ltrec.settings import PositiveInt
 
 if TYPE_CHECKING:
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
+    from ltrec.rebalancing.head_training import HeadTrainer
 
 # Joint logits of the training images are kept while the scales learn, if they are no larger.
 _LOGIT_BYTES = 1 << 30

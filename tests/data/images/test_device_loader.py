@@ -95,7 +95,8 @@ def test_ranks_share_each_batch_without_overlap(
     for step, (images, index) in enumerate(whole):
         for rank, share in enumerate(shares):
             assert torch.equal(share[step][1], index[rank::count])
-            assert torch.equal(share[step][0].float(), images[rank::count].float())
+            # Processors multiply batches of other sizes in another order.
+            torch.testing.assert_close(share[step][0].float(), images[rank::count].float(), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ltrec.rebalancing.head_training import HeadTrainingSettings
+from ltrec.rebalancing.methods.base import HeadTrainingSettings
 from ltrec.training.losses.class_weights import ClassWeights
 from ltrec.training.losses.cross_entropy import CrossEntropy
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltrec.rebalancing.head_training import HeadTrainingSettings
+from ltrec.rebalancing.methods.base import HeadTrainingSettings
 from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.losses.label_aware_smoothing import LabelAwareSmoothing
 

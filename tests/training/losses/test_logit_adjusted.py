@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from ltrec.rebalancing.head_training import HeadTrainingSettings
+from ltrec.rebalancing.methods.base import HeadTrainingSettings
 from ltrec.training.losses.logit_adjusted import LogitAdjusted
 
 COUNTS = np.array([3, 1])
