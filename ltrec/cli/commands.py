@@ -266,6 +266,9 @@ def init(
     sampler: Annotated[str | None, typer.Option(metavar="NAME", help="Where the recipe offers some.")] = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="Where the recipe offers some.")] = None,
     imbalance_factor: Annotated[str | None, typer.Option(metavar="N", help="Where the recipe offers some.")] = None,
+    strong: Annotated[
+        bool, typer.Option("--strong", help="What wins, not what was published, where the recipe offers it.")
+    ] = False,
     output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the parameters alone.")] = PARAMS,
     show: Annotated[bool, typer.Option("--list", help="Show the recipes, with the figures they aim at.")] = False,
 ) -> None:
@@ -285,6 +288,6 @@ def init(
 
     options = {
         "data": data, "backbone": backbone, "weights": weights, "sampler": sampler, "epochs": epochs,
-        "imbalance_factor": imbalance_factor,
+        "imbalance_factor": imbalance_factor, "strong": "yes" if strong else None,
     }  # fmt: skip
     scaffold.begin(recipe, {option: value for option, value in options.items() if value is not None}, output)

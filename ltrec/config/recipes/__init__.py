@@ -18,6 +18,8 @@ Choice = Mapping[str, str]
 OWN_IMAGES = "folder"
 """The name of what is no recipe: parameters that are chosen by what is in a folder (`ltrec.scaffold`)."""
 _SAMPLERS = ("instance_balanced", "class_balanced", "square_root", "progressively_balanced")
+_SWITCH = ("no", "yes")
+"""The values of an option that is a switch on the command line: off, on."""
 _RESNEXT = "resnext50_32x4d"
 _PAPER = "Kang et al. 2020"
 
@@ -48,6 +50,8 @@ class Recipe:
     """What may be chosen, with the allowed values; the first is the default."""
     fixed: Mapping[str, str] = field(default_factory=dict)
     """What else the template asks for."""
+    strong: str | None = None
+    """The file that the option `strong` takes in place of the template: what wins, rather than what was published."""
     aims: tuple[Aim, ...] = ()
 
     def text(self, choice: Choice) -> str:
@@ -65,25 +69,27 @@ class Recipe:
                 what = f"{value} is nothing that the recipe {self.name} has; allowed: {allowed}"
                 raise UserError(what, where=_flag(option))
         defaults = {option: values[0] for option, values in self.options.items()}
-        template = resources.files(__name__).joinpath(self.template).read_text(encoding="utf-8")
+        file = self.strong if self.strong and choice.get("strong") == "yes" else self.template
+        template = resources.files(__name__).joinpath(file).read_text(encoding="utf-8")
         return _Template(template).substitute({**self.fixed, **defaults, **choice})
 
 
-def _cifar(classes: int, *, n_max: str, val: str, **figures: float) -> Recipe:
+def _cifar(classes: int, *, n_max: str, val: str, cutout: str, **figures: float) -> Recipe:
     return Recipe(
         f"cifar{classes}-lt",
         f"CIFAR-{classes}-LT, ResNet-32",
         "cifar-lt.yaml",
-        options={"imbalance_factor": ("100", "50", "10")},
-        fixed={"kind": f"cifar{classes}", "title": f"CIFAR-{classes}", "n_max": n_max, "val": val},
-        aims=(Aim({"imbalance_factor": "100"}, figures, "as later papers report it"),),
+        options={"imbalance_factor": ("100", "50", "10"), "strong": _SWITCH},
+        strong="cifar-lt-strong.yaml",
+        fixed={"kind": f"cifar{classes}", "title": f"CIFAR-{classes}", "n_max": n_max, "val": val, "cutout": cutout},
+        aims=(Aim({"imbalance_factor": "100", "strong": "no"}, figures, "as later papers report it"),),
     )
 
 
 RECIPES = (
     Recipe("digits", "handwritten digits cut to a long tail, in a minute on a CPU", "digits.yaml"),
-    _cifar(10, n_max="5000", val="100", joint=70.4, tau_norm=72.7, lws=72.6, crt=75.0),
-    _cifar(100, n_max="500", val="10", joint=38.3, tau_norm=41.0, lws=40.2, crt=40.3),
+    _cifar(10, n_max="5000", val="100", cutout="16", joint=70.4, tau_norm=72.7, lws=72.6, crt=75.0),
+    _cifar(100, n_max="500", val="10", cutout="8", joint=38.3, tau_norm=41.0, lws=40.2, crt=40.3),
     Recipe(
         "imagenet-lt",
         "ImageNet-LT, 90 epochs",
@@ -144,7 +150,10 @@ def table() -> Table:
         "--data FOLDER  --backbone NAME  --weights NAME|FILE  --epochs N",
     )
     for recipe in RECIPES:
-        options = [f"{_flag(option)} {' | '.join(allowed)}" for option, allowed in recipe.options.items()]
+        options = [
+            _flag(option) + ("" if allowed is _SWITCH else f" {' | '.join(allowed)}")
+            for option, allowed in recipe.options.items()
+        ]
         aims = [f"published top-1: {_aim(aim)}" for aim in recipe.aims]
         shown.add_row(f"[bold]{recipe.name}[/bold]", "\n".join([recipe.about, *options, *aims]))
     return shown
@@ -156,5 +165,5 @@ def _flag(option: str) -> str:
 
 def _aim(aim: Aim) -> str:
     figures = ", ".join(f"{method} {value}" for method, value in aim.figures.items())
-    choice = " ".join(aim.choice.values())
+    choice = " ".join(value for value in aim.choice.values() if value not in _SWITCH)
     return f"{figures} ({', '.join(part for part in (choice, aim.source) if part)})"
