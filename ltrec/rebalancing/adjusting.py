@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.selection import LogitBlocks
 
+_SMALL_P = 1e-4  # the weight of p²/2: where all classes are nearly of one size, any p would do
 _TOLERANCE, _MOST_STEPS, _MOST_HALVINGS = 1e-6, 50, 30
 
 
@@ -87,19 +88,20 @@ def fit_prior(logits: LogitBlocks, labels: Tensor, log_prior: Tensor, smoothing:
             nll += float(weights[rows] @ terms)
             gradient += (weights[rows] @ slopes).cpu()
             hessian += (weights[rows] @ curves).view(2, 2).cpu()
-        return nll, gradient, hessian
+        p = float(point[1])
+        small = torch.tensor([0.0, _SMALL_P], dtype=torch.float64)
+        return nll + _SMALL_P * p**2 / 2, gradient + small * p, hessian + small.diag()
 
     point = torch.tensor([1.0, 0.0], dtype=torch.float64)
     nll, gradient, hessian = at(point)
     for _ in range(_MOST_STEPS):
-        # A class prior that is even has no p: the least of steps is taken where the Hessian is singular.
+        # Logits that are all the same have no sharpness: the least of steps is taken where the Hessian is singular.
         step = torch.linalg.lstsq(hessian, gradient, driver="gelsd").solution
         expected = float(gradient @ step)
         if not math.isfinite(expected) or expected < _TOLERANCE * max(nll, _TOLERANCE):
             break
         for halving in range(_MOST_HALVINGS):
             tried = point - step / 2**halving
-            # The temperature stays positive, so that the order of the classes of an image without prior does.
             if tried[0] > 0 and (found := at(tried))[0] < nll:
                 point, (nll, gradient, hessian) = tried, found
                 break
