@@ -54,7 +54,7 @@ def test_stage_command_module_section_and_dvc_stage_share_a_name() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     pipeline = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
     assert [name for name in commands if name in STAGES] == STAGES
-    parts_of_stages = ["bank_findings", "recording"]
+    parts_of_stages = ["bank_findings", "deployment", "recording"]
     assert sorted(module.name for module in pkgutil.iter_modules(stages.__path__)) == sorted(STAGES + parts_of_stages)
     assert [
         name for name in Params.model_fields if name not in {"seed", "device", "deterministic", "tracking"}

@@ -127,7 +127,18 @@ def test_scales_with_and_without_the_bias(scale_bias: bool) -> None:
     weight, bias, scales = export_checkpoint._linear(head, where="here")
     logits = torch.tensor([[5.0]]) @ weight.T + bias
     assert (logits if scales is None else logits * scales).tolist() == [[38.0 if scale_bias else 34.0]]
-    assert any("spare the bias" in remark for remark in export_checkpoint._remarks(head)) == (not scale_bias)
+    assert any("spare a part" in remark for remark in export_checkpoint._remarks(head)) == (not scale_bias)
+
+
+def test_an_offset_goes_into_the_bias() -> None:
+    shift = torch.tensor([10.0])
+    for head, expected in (
+        (LinearHead(torch.tensor([[3.0]]), torch.tensor([4.0])), 3 * 5 + 4 + 10),
+        (ScaledHead(torch.tensor([[3.0]]), torch.tensor([4.0]), torch.tensor([2.0])), 2 * (3 * 5 + 4) + 10),
+    ):
+        weight, bias, scales = export_checkpoint._linear(head.shifted(shift), where="here")
+        assert scales is None
+        assert (torch.tensor([[5.0]]) @ weight.T + bias).tolist() == [[expected]]
 
 
 def test_a_head_that_does_not_fit_is_one_line(params: Build, write: Write, output: Path) -> None:

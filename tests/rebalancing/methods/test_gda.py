@@ -72,7 +72,6 @@ def test_the_grid_shares_one_decomposition_and_the_best_is_taken(banks: Banks, m
         alone = fit(banks, float(row["shrinkage"])).head
         assert balanced_accuracy(alone(banks.val.plain), banks.val.labels) == pytest.approx(row["val"])
     assert isinstance(fitted.head, LinearHead)
-    assert float(fitted.head.temperature) == pytest.approx(fitted.chosen["temperature"])
 
 
 def test_odd_shrinkages_are_refused() -> None:

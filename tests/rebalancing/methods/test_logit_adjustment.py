@@ -25,15 +25,12 @@ def fit(banks: Banks, *taus: float) -> FitResult:
     return LogitAdjustmentSettings(method="logit_adjustment", taus=list(taus)).build(0).fit(*banks)
 
 
-def test_the_bias_takes_the_prior_out(banks: Banks) -> None:
+def test_the_offset_takes_the_prior_out(banks: Banks) -> None:
     # 30, 10 and 2 of 42 images.
     head = fit(banks, 2.0).head
-    assert isinstance(head, LinearHead)
-    assert banks.joint.bias is not None
-    assert torch.equal(head.weight, banks.joint.weight)
     offset = torch.tensor([-2 * math.log(count / 42) for count in (30, 10, 2)])
-    assert_close(head.bias, banks.joint.bias + offset)
-    assert_close(head(banks.val.plain), (banks.joint(banks.val.plain) + offset) / head.temperature)
+    assert_close(head(banks.val.plain), banks.joint(banks.val.plain) + offset)
+    assert (head.prior_power, banks.joint.offset) == (0.0, None)
 
 
 def test_tau_0_is_joint(banks: Banks) -> None:
@@ -41,17 +38,12 @@ def test_tau_0_is_joint(banks: Banks) -> None:
     assert_close(head.scores(banks.val.plain), banks.joint(banks.val.plain))
 
 
-def test_a_joint_head_without_a_bias_gets_one(banks: Banks) -> None:
-    head = fit(banks._replace(joint=LinearHead(banks.joint.weight.detach(), None)), 1.0).head
-    assert_close(head.bias, torch.tensor([-math.log(count / 42) for count in (30, 10, 2)]))
-
-
 def test_logits_are_adjusted_at_the_joint_heads_temperature(banks: Banks) -> None:
     joint = LinearHead(*banks.joint.cloned_parameters())
     joint.temperature.fill_(4.0)
     head = fit(banks._replace(joint=joint), 1.0).head
     wanted = joint(banks.val.plain) - torch.tensor([math.log(count / 42) for count in (30, 10, 2)])
-    assert_close(head(banks.val.plain) * head.temperature / 4, wanted)
+    assert_close(head(banks.val.plain), wanted)
 
 
 def test_the_best_tau_on_val_is_taken(banks: Banks) -> None:
@@ -60,7 +52,6 @@ def test_the_best_tau_on_val_is_taken(banks: Banks) -> None:
     best = max(float(row["val"]) for row in fitted.curve)
     assert best > float(fitted.curve[0]["val"]), "else any τ would do"
     assert balanced_accuracy(fitted.head(banks.val.plain), banks.val.labels) == pytest.approx(best)
-    assert float(fitted.head.temperature) == pytest.approx(fitted.chosen["temperature"])
 
 
 @pytest.mark.parametrize("method", ["logit_adjustment", "gda", "ridge", "knn"])

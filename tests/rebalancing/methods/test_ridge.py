@@ -62,7 +62,6 @@ def test_the_grid_shares_one_decomposition_and_the_best_is_taken(banks: Banks, m
     for row in fitted.curve:
         alone = fit(banks, float(row["lambda"])).head
         assert balanced_accuracy(alone(banks.val.plain), banks.val.labels) == pytest.approx(row["val"])
-    assert float(fitted.head.temperature) == pytest.approx(fitted.chosen["temperature"])
 
 
 def test_odd_lambdas_are_refused() -> None:
