@@ -55,6 +55,7 @@ class Job:
 
 def main() -> None:
     options = _options()
+    options.folder = options.folder.resolve()
     options.folder.mkdir(parents=True, exist_ok=True)
     data = options.folder / "data"
     if not data.is_dir():
@@ -63,22 +64,32 @@ def main() -> None:
         with tarfile.open(options.images) as archive:
             archive.extractall(unpacked, filter="data")
         unpacked.rename(data)
+    shortened = f"-{options.epochs}-epochs" if options.epochs else ""
     jobs = [
-        Job(recipe, seed, options.folder / f"{recipe}-{seed}") for seed in options.seeds for recipe in options.recipes
+        Job(recipe, seed, options.folder / f"{recipe}{shortened}-{seed}")
+        for seed in options.seeds
+        for recipe in options.recipes
     ]
     for job in jobs:
         _lay_out(job, data, options)
     cores = _Cores(options.jobs)
     found: dict[str, Any] = {}
+    failed = []
     with ThreadPoolExecutor(options.jobs) as pool:
         for done in as_completed([pool.submit(_run, job, cores) for job in jobs]):
             job, result = done.result()
+            if result is None:
+                failed.append(job)
+                continue
             found.setdefault(job.recipe, {})[str(job.seed)] = result
             text = _summary(found, options)
             if options.output:  # after each: the next takes long
                 artifacts.write_text(options.output, text)
             _show(job, result)
-    sys.stdout.write(text)
+    if found:
+        sys.stdout.write(text)
+    if failed:
+        raise SystemExit("\n".join(f"{job.name}: failed; see {job.folder / 'log.txt'}" for job in failed))
 
 
 def _options() -> argparse.Namespace:
@@ -145,8 +156,8 @@ class _Cores:
             self._free.append(cores)
 
 
-def _run(job: Job, cores: _Cores) -> tuple[Job, dict[str, Any]]:
-    """Run a job's pipeline, or what is missing of it."""
+def _run(job: Job, cores: _Cores) -> tuple[Job, dict[str, Any] | None]:
+    """Run a job's pipeline, or what is missing of it; there is no result where it fails."""
     mine = cores.take()
     threads = {"OMP_NUM_THREADS": "1"} if len(mine) == 1 else {}
     start = time.perf_counter()
@@ -159,7 +170,7 @@ def _run(job: Job, cores: _Cores) -> tuple[Job, dict[str, Any]]:
         ).returncode
     cores.give(mine)
     if code:
-        raise SystemExit(f"{job.name}: ended with {code}; see {job.folder / 'log.txt'}")
+        return job, None
     figures = artifacts.read_json(job.folder / "artifacts/evaluate/metrics.json")
     history = artifacts.read_csv(job.folder / "artifacts/represent/history.csv")
     variants = YAML(typ="safe").load(job.folder / "params.yaml")["rebalance"]

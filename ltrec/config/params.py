@@ -18,7 +18,9 @@ from ltrec.config.featurize import FeaturizeSettings
 from ltrec.config.prepare import PrepareSettings
 from ltrec.config.represent import RepresentSettings
 from ltrec.config.tracking import TrackingSettings
+from ltrec.rebalancing.adjusting import Adjustable
 from ltrec.rebalancing.methods import RebalancerSettings
+from ltrec.rebalancing.methods.crt import CrtSettings
 from ltrec.settings import Settings, conflict
 
 if TYPE_CHECKING:
@@ -66,6 +68,31 @@ class Params(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     export: ExportSettings = ExportSettings()
     tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _classifiers_fit_the_joint_head(self) -> Self:
+        head = self.represent.head
+        for name, variant in self.rebalance.items():
+            where = ("rebalance", name)
+            if head.name != "linear" and isinstance(variant, Adjustable) and variant.needs_linear_joint:
+                raise conflict(
+                    (*where, "method"),
+                    f"{variant.method} works on the weights of a linear joint head, and represent.head is {head.name};"
+                    " allowed: another method, or represent.head: {name: linear}",
+                )
+            if isinstance(variant, CrtSettings) and variant.init == "joint" and variant.head != head:
+                raise conflict(
+                    (*where, "init"),
+                    "joint goes on with the joint classifier, and head is another than represent.head; allowed: random,"
+                    " or the same head",
+                )
+        if not self.represent.epochs and self.featurize.probe.loss.of_cosines and head.name != "cosine":
+            loss = self.featurize.probe.loss.name
+            raise conflict(
+                ("featurize", "probe", "loss"),
+                f"{loss} takes its margins from cosines; allowed: represent.head: {{name: cosine}}, or another loss",
+            )
+        return self
 
     @model_validator(mode="after")
     def _exported_variant_exists(self) -> Self:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ltrec.compute.precision import Compilation, PrecisionSetting
 from ltrec.data.images.augmentation import AugmentSettings
+from ltrec.data.images.erasing import Cutout
 from ltrec.models.backbones import BackboneSettings
 from ltrec.models.freezing import FreezeSettings
 from ltrec.models.joint_heads import JointHeadSettings, LinearJointHead
@@ -19,6 +20,10 @@ from ltrec.training.losses.cross_entropy import CrossEntropy
 from ltrec.training.mix_settings import MixSettings
 from ltrec.training.optim import CosineSchedule, OptimizerSettings, ScheduleSettings, Sgd
 from ltrec.training.samplers import ClassBalanced, InstanceBalanced, SamplerSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class EmaSettings(Settings):
@@ -92,10 +97,9 @@ class RepresentSettings(Settings):
         """Return into how many parts a batch is divided to begin with."""
         return 1 if self.accumulate == "auto" else self.accumulate
 
-    @property
-    def prior_power(self) -> float:
+    def prior_power(self, class_counts: NDArray[np.int64]) -> float:
         """Return the power of the class counts in the prior that a joint head trained so answers for."""
-        return prior_power(self.loss, self.sampler)
+        return prior_power(self.loss, self.sampler, class_counts)
 
     @model_validator(mode="after")
     def _settings_fit_each_other(self) -> Self:
@@ -109,6 +113,11 @@ class RepresentSettings(Settings):
             raise conflict(("compile",), "reduce-overhead needs accumulate: 1; allowed with it: off, default")
         refuse_double_correction(self.loss, self.sampler)
         refuse_without_cosines(self.loss, self.head.name)
+        erase, size = self.augment.erase, self.image.size
+        if isinstance(erase, Cutout) and size is not None and erase.size >= 2 * size:
+            raise conflict(
+                ("augment", "erase", "size"), f"a square of {erase.size} wipes out images of {size} px, wherever it is"
+            )
         if self.epochs and self.mix is not None:
             self.mix.check(self.epochs)
         try:

@@ -13,7 +13,7 @@ import torch
 
 from ltrec.errors import UserError
 from ltrec.evaluation.calibration import BINS, Certainty, bin_of, class_balanced
-from ltrec.models.heads import logits_in_blocks
+from ltrec.models.heads import LinearHead, ScaledHead, logits_in_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,8 +118,8 @@ def weight_norms(head: Head) -> NDArray[np.float64] | None:
     """
     if head.cosine_scale is not None:
         return np.full(head.classes, head.cosine_scale)
-    weight, scale = getattr(head, "weight", None), getattr(head, "scale", None)
-    if weight is None:
+    if not isinstance(head, LinearHead | ScaledHead):
         return None
+    weight, scale = head.weight, head.scale if isinstance(head, ScaledHead) else None
     norms = weight.detach().double().norm(dim=1)
     return np.asarray((norms if scale is None else norms * scale.detach().abs()).cpu().numpy())

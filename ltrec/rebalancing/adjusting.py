@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from ltrec.errors import UserError
 from ltrec.rebalancing.class_counts import class_counts
 from ltrec.settings import Settings
 
@@ -21,6 +22,9 @@ _TOLERANCE, _MOST_STEPS, _MOST_HALVINGS = 1e-6, 50, 30
 
 class Adjustable(Settings):
     """What a method's settings say besides the method's own."""
+
+    needs_linear_joint: ClassVar[bool] = False
+    """Whether it works on the w_j of a linear joint head."""
 
     adjust: bool = False
     """Take out of the fitted head what it still has of the training prior: z − p·log π, with p fitted on val together
@@ -41,7 +45,7 @@ def adjusted(head: Head, train_labels: Tensor, val: FeatureBank) -> tuple[Head, 
         val: The features and labels to fit on; only the plain view is used.
 
     Raises:
-        UserError: A class has no training image, or the logits on val are not finite.
+        UserError: A class has no training image or none in val, or the logits on val are not finite.
     """
     from ltrec.rebalancing.head_figures import ANY_CLASS, calibrate
     from ltrec.rebalancing.selection import head_logits
@@ -52,6 +56,13 @@ def adjusted(head: Head, train_labels: Tensor, val: FeatureBank) -> tuple[Head, 
     head = head.duplicate()
     calibrate(head, val)
     labels = val.labels.to(device)
+    in_val = labels.bincount(minlength=head.classes)
+    if not in_val.all():
+        # Likelihood would have such a class predicted never.
+        raise UserError(
+            f"adjust needs val images of every class, and class {int(in_val.argmin())} (counted from 0) has none;"
+            " allowed here: adjust: false"
+        )
     smoothing = ANY_CLASS / (len(labels) + ANY_CLASS)
     sharpness, p = fit_prior(head_logits(head, val.plain), labels, log_prior.float(), smoothing)
     head.temperature.div_(sharpness)
@@ -61,7 +72,7 @@ def adjusted(head: Head, train_labels: Tensor, val: FeatureBank) -> tuple[Head, 
 
 
 def fit_prior(logits: LogitBlocks, labels: Tensor, log_prior: Tensor, smoothing: float) -> tuple[float, float]:
-    """Return the a and p at which softmax(a·z − p·log π) fits the labels best, each class present counting the same.
+    """Return the a and p at which softmax(a·z − p·log π) fits the labels best, each class counting the same.
 
     The negative log-likelihood is convex in a and p. For r = softmax − target and with expectations under the softmax,
     its gradient is (Σ r·z, −Σ r·log π), its Hessian has Var[z], Var[log π] and −Cov[z, log π]; Newton's steps are
@@ -76,7 +87,7 @@ def fit_prior(logits: LogitBlocks, labels: Tensor, log_prior: Tensor, smoothing:
     import torch
 
     counts = labels.bincount(minlength=len(log_prior)).double()
-    weights = (1 / counts)[labels] / (counts > 0).sum()
+    weights = (1 / counts)[labels] / len(counts)
 
     def at(point: Tensor) -> tuple[float, Tensor, Tensor]:
         """Return the likelihood, its gradient (2,) and its Hessian (2, 2)."""

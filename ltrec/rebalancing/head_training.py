@@ -61,7 +61,7 @@ class HeadRecipe(SgdRecipe):
             partial(self.sampler.build, seed=seed, epochs=self.epochs), self.loss.build,
             epochs=self.epochs, batch_size=self.batch_size, seed=seed,
             lrs=[self.lr, *self.more_lrs], momentum=self.momentum, weight_decay=self.weight_decay,
-            precision=precision, max_norm=self.max_norm, prior_power=prior_power(self.loss, self.sampler),
+            precision=precision, max_norm=self.max_norm, prior_power=partial(prior_power, self.loss, self.sampler),
         )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ class HeadTrainer:
         weight_decay: SGD's weight decay.
         precision: The precision of products in training; weights, losses and val's logits are float32.
         max_norm: The longest that a row of a head's weight may be, after each update; None: any.
-        prior_power: What sampler and loss make of the prior that a head answers for, `Head.prior_power`.
+        prior_power: From the class counts (C,) to the prior that sampler and loss teach a head, `Head.prior_power`.
     """
 
     sampler: Callable[[NDArray[np.int64]], Sampler]
@@ -94,7 +94,7 @@ class HeadTrainer:
     weight_decay: float
     precision: ProductPrecisionSetting = "fp32"
     max_norm: float | None = None
-    prior_power: float = 0.0
+    prior_power: Callable[[NDArray[np.int64]], float] = lambda _counts: 0.0
 
     def fit(self, head: Head, train: FeatureBank, val: FeatureBank) -> tuple[Row, list[Row]]:
         """Train those of the head's parameters that require a gradient, in place; val's plain features choose.
@@ -118,7 +118,8 @@ class HeadTrainer:
             train = replace(train, features=train.features.bfloat16())
         labels = train.labels.cpu().numpy()
         sampler = self.sampler(labels)
-        loss = self.loss(np.bincount(labels, minlength=head.classes), head.cosine_scale).to(device)
+        counts = np.bincount(labels, minlength=head.classes)
+        loss = self.loss(counts, head.cosine_scale).to(device)
         size = min(self.batch_size, len(labels))
         steps = len(labels) // size
         heads = [head, *(copy.deepcopy(head) for _ in self.lrs[1:])]
@@ -157,7 +158,7 @@ class HeadTrainer:
         assert best is not None, "there is at least one epoch"
         _, chosen, kept = best
         head.load_state_dict(kept.state_dict())
-        head.prior_power = self.prior_power
+        head.prior_power = self.prior_power(counts)
         return chosen, curve
 
     def _optimizer(self, heads: Sequence[Head]) -> Optimizer:

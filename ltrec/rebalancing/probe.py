@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ltrec.compute.precision import ProductPrecisionSetting
 from ltrec.rebalancing.head_training import HeadRecipe
 from ltrec.settings import PositiveInt
-from ltrec.training.losses.base import prior_power
 from ltrec.training.optim import LearningRate, WeightDecay
 from ltrec.training.samplers import InstanceBalanced, SamplerSettings
 
@@ -45,8 +44,9 @@ class ProbeSettings(HeadRecipe):
 
         square = float(torch.linalg.vector_norm(train.plain)) ** 2 / train.plain.numel()
         factor = square**-0.5 if square else 1.0
-        chosen, _ = self.trainer(seed, self.precision).fit(OnScaledFeatures(head, factor), train, val)
-        head.prior_power = prior_power(self.loss, self.sampler)
+        scaled = OnScaledFeatures(head, factor)
+        chosen, _ = self.trainer(seed, self.precision).fit(scaled, train, val)
+        head.prior_power = scaled.prior_power
         with torch.no_grad():
             head.weight.mul_(factor)  # W(fx) = (fW)x; to cosines it makes no difference
         return chosen

@@ -57,16 +57,17 @@ def with_estimated_prior(predictor: Predictor, predictions: Iterator[Prediction]
                 where="--prior",
             )
         kept.append(prediction)
-    if len(kept) < _LEAST_IMAGES:
+    shown = [each.probabilities for each in kept if each.probabilities is not None and not each.unknown]
+    if len(shown) < _LEAST_IMAGES:
         raise UserError(
-            f"estimate needs {_LEAST_IMAGES} images at least, got {len(kept)}; allowed with fewer: {UNIFORM}, {TRAIN},"
-            " or a file",
+            f"estimate needs {_LEAST_IMAGES} images of known classes at least, got {len(shown)}; allowed with fewer:"
+            f" {UNIFORM}, {TRAIN}, or a file",
             where="--prior",
         )
-    found = estimate_prior(np.stack([each.probabilities for each in kept if each.probabilities is not None]), own)
+    found = estimate_prior(np.stack(shown), own)
     order = np.argsort(-found.prior, kind="stable").tolist()
     shares = some([f"{classes[label]} {found.prior[label]:.1%}" for label in order], _SHOWN_CLASSES)
-    console.say(f"predict: the class prior of these {len(kept):,} images, estimated in {found.steps} steps: {shares}")
+    console.say(f"predict: the class prior of these {len(shown):,} images, estimated in {found.steps} steps: {shares}")
     if not found.settled:
         console.warn("predict: the estimated class prior did not stand still: the last step's is used")
     yield from (predictor.answer(each, found.prior) for each in kept)

@@ -160,6 +160,14 @@ class Predictor:
             UserError: The file does not say.
         """
         if self.card.answered_prior is None:
+            if self.card.class_counts and not all(self.card.class_counts):
+                counts = zip(self.card.classes, self.card.class_counts, strict=True)
+                absent = some([name for name, count in counts if not count])
+                raise UserError(
+                    f"its head expects no image of {absent}, which train had none of, and no other prior can take its"
+                    " place",
+                    where=str(self._path),
+                )
             raise UserError(
                 "does not say which class prior its head answers for, so no other can take its place;"
                 " `ltrec export --onnx` writes it anew",

@@ -104,6 +104,8 @@ def prepare(
         head = head.shifted(torch.from_numpy(np.log(wanted) - np.log(own)))
     if settings.abstain is not None:
         where = _where("abstain", asked)
+        if settings.abstain.error is not None:
+            where = where.replace("--abstain", "--max-error")
         _require_calibrated(layout, variant, where)
         try:
             abstention = _abstention(head, val, settings.abstain, wanted)

@@ -85,9 +85,16 @@ def _compare(params: Params, layout: Layout) -> Report:
         if known is not test:
             rejection[name] = evaluate_open_set(*(_scored(head, bank, where) for bank in (test, val)))
 
+    resampled = resampled_accuracy(
+        right_on_val, known_val.labels.numpy(), resamples=settings.bootstrap, seed=params.seed
+    )  # fmt: skip
+    if settings.prefer == "simplest" and not resampled:
+        console.warn(
+            "params.yaml: evaluate.prefer: simplest needs a class with two val images, and there is none: the best is"
+            " taken"
+        )
     choice = choose(
-        val_scores, {name: variant.complexity for name, variant in params.rebalance.items()},
-        resampled_accuracy(right_on_val, known_val.labels.numpy(), resamples=settings.bootstrap, seed=params.seed),
+        val_scores, {name: variant.complexity for name, variant in params.rebalance.items()}, resampled,
         prefer=settings.prefer,
     )  # fmt: skip
     right = {name: answers.predicted == labels for name, answers in predictions.items()}

@@ -84,7 +84,8 @@ def _write_joint_head(
     if isinstance(head, heads.UnfittedHead):
         head = _fitted_head(params, head, layout, device)
     else:
-        head.prior_power = params.represent.prior_power
+        counts = read_list(layout.split_list("train"), head.classes).counts(head.classes)
+        head.prior_power = params.represent.prior_power(counts)
     heads.save(head.cpu(), layout.joint, representation=representation)
 
 

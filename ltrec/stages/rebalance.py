@@ -73,10 +73,12 @@ def run(params: Params, variant: str) -> None:
                     )  # fmt: skip
                 else:
                     fit = rebalancer.fit(train.to(device), val.to(device), joint)
-                head, chosen = fit.head.eval(), dict(fit.chosen)
+                head, chosen = fit.head.to(device).eval(), dict(fit.chosen)
                 if isinstance(settings, Adjustable) and settings.adjust:
                     head, chosen["prior"] = adjusted(head, train.labels, val)
-                chosen["temperature"] = calibrate(head, val)
+                    chosen["temperature"] = float(head.temperature)
+                else:
+                    chosen["temperature"] = calibrate(head, val)
                 figures = head_figures(head, train, val)
             except UserError as error:
                 raise UserError(error.what, where=error.where or f"params.yaml: rebalance.{variant}") from None

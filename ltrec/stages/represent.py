@@ -24,7 +24,8 @@ from ltrec.stages import recording
 from ltrec.training import resume as resuming
 from ltrec.training.labelled_loader import LabelledLoader
 from ltrec.training.loop import moving_average
-from ltrec.training.session import Session
+from ltrec.training.session import BATCH_NORM, Session
+from ltrec.training.statistics import trained_norms
 from ltrec.training.step import ComputeConfig
 
 if TYPE_CHECKING:
@@ -150,16 +151,14 @@ def _represent(
                 console.say(
                     "represent: with sam_rho each update computes two gradients, and an epoch takes twice as long"
                 )
-            shown = LabelledLoader(augmented, train.labels, device)
+            shown, judged = (LabelledLoader(*of, device) for of in ((augmented, train.labels), (plain, val.labels)))
             history = session.run(
-                shown, LabelledLoader(plain, val.labels, device),
-                resume=resume, on_rows=lambda rows: record.history(rows, "represent"),
+                shown, judged, resume=resume, on_rows=lambda rows: record.history(rows, "represent")
             )  # fmt: skip
-            if settings.batch_norm is not None:
-                epochs = settings.batch_norm.epochs
-                session.reestimate(
-                    shown, settings.batch_norm.sampler.build(train.labels, seed=seed, epochs=epochs), epochs
-                )
+            reached = history[-1]["val"]
+            if (norms := settings.batch_norm) is not None:
+                sampler = norms.sampler.build(train.labels, seed=seed, epochs=norms.epochs)
+                reached = session.reestimate(shown, sampler, norms.epochs, judged)
         if resume is None:
             return
         artifacts.write_csv(layout.history, history)
@@ -169,7 +168,7 @@ def _represent(
         resume.finish(artifacts.digest(layout.model))
     console.say(
         f"represent: {settings.backbone.name}, {network.head.dim} features,"
-        f" {history[-1]['val']:.1%} balanced accuracy on val → {layout.model}"
+        f" {reached:.1%} balanced accuracy on val → {layout.model}"
     )
 
 
@@ -240,6 +239,8 @@ def _session(
         sampler = mix.draws(sampler, labels, batch_size=batch_size, seed=seed, epochs=epochs)
     # The optimizer has what trains in the last epoch; what is frozen until then gets no gradient, and is left alone.
     frozen_in = _freezing(settings, network, world)
+    if settings.batch_norm is not None and not trained_norms(network.train()):
+        raise UserError("no batch norm of this network trains; allowed here: null", where=BATCH_NORM)
     optimizer = settings.optimizer.build(network.backbone, network.head)
     return Session(
         network, loss, sampler, optimizer,

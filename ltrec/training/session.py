@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ltrec import console, profiling
 from ltrec.compute.device import require_finite
+from ltrec.errors import UserError
 from ltrec.training import loop
 from ltrec.training.statistics import reestimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     from torch.optim.swa_utils import AveragedModel
 
     from ltrec.compute.distributed import World
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from ltrec.training.step import ComputeConfig
 
     Row = dict[str, float]
+
+
+BATCH_NORM = "params.yaml: represent.batch_norm"
 
 
 @dataclass(frozen=True)
@@ -98,15 +104,27 @@ class Session:
             )  # fmt: skip
         return history
 
-    def reestimate(self, train: LabelledLoader, sampler: Sampler, epochs: int) -> None:
-        """Take the kept network's batch-norm statistics anew, over epochs of other draws of the training images."""
+    def reestimate(self, train: LabelledLoader, sampler: Sampler, epochs: int, val: LabelledLoader) -> float:
+        """Take the kept network's batch-norm statistics anew, over epochs of other draws of the training images.
+
+        Returns its balanced accuracy on val from then on.
+        """
         drawn = (
             batch
             for epoch in range(epochs)
             for batch in train.epoch(sampler.epoch(epoch), (self.seed, self.epochs + epoch))
         )
-        reestimate(self.kept, drawn, precision=self.compute.precision)
-        self.world.share_buffers(self.kept)
+        torch.manual_seed((self.seed * 1_000_003 + self.epochs) * self.world.size + self.world.rank)
+        reestimate(self.kept, drawn, precision=self.compute.precision, world=self.world)
+        balanced, largest = self._on_val(val)
+        if not math.isfinite(largest):
+            raise UserError("with these statistics a logit on val is not finite; allowed: null", where=BATCH_NORM)
+        return balanced
+
+    def _on_val(self, val: LabelledLoader) -> tuple[float, float]:
+        return loop.validate(
+            self.kept, val.once(), self.network.head.classes, precision=self.compute.precision, world=self.world
+        )
 
     def _freeze(self, epoch: int) -> bool:
         return self.frozen_in is not None and self.network.freeze(self.frozen_in(epoch))
@@ -136,9 +154,7 @@ class Session:
         with profiling.span("validation"):
             for module in dict.fromkeys((self.network, self.kept)):
                 self.world.share_buffers(module)
-            balanced, largest = loop.validate(
-                self.kept, val.once(), self.network.head.classes, precision=self.compute.precision, world=self.world
-            )
+            balanced, largest = self._on_val(val)
         # No loss tells of the epoch's last update; what is saved must be fit to go on from.
         require_finite(
             largest, "the largest logit on val", epoch=report.epoch, step=self.steps - 1, lr=report.lr, where=loop.LR

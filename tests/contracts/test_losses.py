@@ -127,5 +127,6 @@ def test_a_head_that_is_trained_by_it_says_which_prior_it_answers_for(settings: 
     head = CosineHead(banks.joint.weight.detach().clone(), 8.0) if settings.of_cosines else banks.joint.duplicate()
     HeadTrainingSettings.model_validate(given).trainer(0).fit(head, banks.train, banks.val)
     # Plain training learns the prior of train; a loss with τ = 1 takes it out.
-    assert head.prior_power == 1 - settings.corrected_power
-    assert (settings.corrected_power != 0) is (settings.corrects_prior or settings.class_weights is not None)
+    power = settings.corrected_power(np.bincount(banks.train.labels.numpy()))
+    assert head.prior_power == 1 - power
+    assert (power != 0) is (settings.corrects_prior or settings.class_weights is not None)

@@ -96,6 +96,13 @@ def test_a_head_whose_scores_are_small_numbers_too() -> None:
     assert after > before
 
 
+def test_a_class_without_val_images_is_an_error() -> None:
+    logits, labels = drawn(4, p=0.0, sharpness=1.0)
+    known = labels != 1
+    with pytest.raises(UserError, match=r"adjust needs val images of every class, and class 1 .* has none; allowed"):
+        adjusted(LinearHead(torch.eye(3), None), TRAIN_LABELS, bank(logits[known], labels[known]))
+
+
 def test_a_class_without_training_images_is_an_error() -> None:
     logits, labels = drawn(4, p=0.0, sharpness=1.0)
     with pytest.raises(UserError, match=r"class 2 \(counted from 0\) has no training image, and adjust needs one"):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ltrec.errors import UserError
 from ltrec.models.heads import LinearHead
@@ -219,11 +220,12 @@ def test_one_bounded_step_by_hand() -> None:
 
 
 def test_rows_that_do_not_train_cannot_be_bounded(banks: Banks) -> None:
-    settings = LwsSettings(method="lws", max_norm=1.0)
-    with pytest.raises(
-        UserError, match="max_norm bounds the rows of W, and of this head none train; allowed here: null"
-    ):
-        settings.build(0).fit(*banks)
+    with pytest.raises(ValidationError, match="bounds the rows of W, and lws trains none; allowed here: null"):
+        LwsSettings(method="lws", max_norm=1.0)
+    given = head()
+    given.weight.requires_grad_(False)
+    with pytest.raises(UserError, match="max_norm bounds the rows of W, and of this head none train"):
+        trainer(max_norm=1.0).fit(given, banks.train, banks.val)
 
 
 def test_class_weights_count_from_their_start(banks: Banks) -> None:

@@ -100,7 +100,9 @@ def test_an_estimate_is_of_the_images_and_said(model: Path, tmp_path: Path, caps
 def test_too_few_or_too_many_images(
     model: Path, tmp_path: Path, grey: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match=r"^--prior: estimate needs 50 images at least, got 2; allowed with fewer: uni"):
+    with pytest.raises(
+        UserError, match=r"^--prior: estimate needs 50 images of known classes at least, got 2; allowed with fewer: uni"
+    ):
         run_predict([grey, grey], model=model, output_format="json", prior="estimate")
     monkeypatch.setattr(asked_prior, "_KEPT_BYTES", 4 * 3 * 10)
     with pytest.raises(UserError, match=r"takes at most 10 images of 3 classes; estimate on some"):

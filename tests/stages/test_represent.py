@@ -27,6 +27,7 @@ from ltrec.stages import featurize, recording, represent
 from ltrec.training import loop as training
 from ltrec.training.mixing import PastedFromOthers
 from ltrec.training.resume import ResumeFolder
+from tests.stages.conftest import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,7 +169,7 @@ EVERYTHING: dict[str, Any] = {
 def test_interrupted_with_every_option_it_ends_with_the_same_bytes(
     params: Build, monkeypatch: pytest.MonkeyPatch, after: int, more: dict[str, Any]
 ) -> None:
-    settings = params(represent=EVERYTHING | more)
+    settings = params(represent=EVERYTHING | more, rebalance=dict.fromkeys(METHODS, {"method": "joint"}))
     represent.run(settings)
     expected = written()
     shutil.rmtree(LAYOUT.model.parent)

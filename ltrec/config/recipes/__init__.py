@@ -74,22 +74,35 @@ class Recipe:
         return _Template(template).substitute({**self.fixed, **defaults, **choice})
 
 
-def _cifar(classes: int, *, n_max: str, val: str, cutout: str, **figures: float) -> Recipe:
+def _cifar(classes: int, *, n_max: str, val: str, cutout: str, smoothing: str, **figures: float) -> Recipe:
     return Recipe(
         f"cifar{classes}-lt",
         f"CIFAR-{classes}-LT, ResNet-32",
         "cifar-lt.yaml",
         options={"imbalance_factor": ("100", "50", "10"), "strong": _SWITCH},
         strong="cifar-lt-strong.yaml",
-        fixed={"kind": f"cifar{classes}", "title": f"CIFAR-{classes}", "n_max": n_max, "val": val, "cutout": cutout},
+        fixed={
+            "kind": f"cifar{classes}",
+            "title": f"CIFAR-{classes}",
+            "n_max": n_max,
+            "val": val,
+            "cutout": cutout,
+            "smoothing": smoothing,
+        },
         aims=(Aim({"imbalance_factor": "100", "strong": "no"}, figures, "as later papers report it"),),
     )
 
 
 RECIPES = (
     Recipe("digits", "handwritten digits cut to a long tail, in a minute on a CPU", "digits.yaml"),
-    _cifar(10, n_max="5000", val="100", cutout="16", joint=70.4, tau_norm=72.7, lws=72.6, crt=75.0),
-    _cifar(100, n_max="500", val="10", cutout="8", joint=38.3, tau_norm=41.0, lws=40.2, crt=40.3),
+    _cifar(
+        10, n_max="5000", val="100", cutout="16", smoothing="head: 0.3, tail: 0.0",
+        joint=70.4, tau_norm=72.7, lws=72.6, crt=75.0,
+    ),
+    _cifar(
+        100, n_max="500", val="10", cutout="8", smoothing="head: 0.4, tail: 0.1",
+        joint=38.3, tau_norm=41.0, lws=40.2, crt=40.3,
+    ),
     Recipe(
         "imagenet-lt",
         "ImageNet-LT, 90 epochs",

@@ -37,7 +37,7 @@ class RandomErasing(Settings):
     name: Literal["random_erasing"] = "random_erasing"
     probability: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the images that lose a rectangle."""
-    area: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.02, 0.33)
+    area: tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(gt=0, lt=1)]] = (0.02, 0.33)
     """The smallest and the largest share of the image's area."""
     aspect: tuple[Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(gt=0, le=100)]] = (0.3, 3.3)
     """The smallest and the largest height over width."""

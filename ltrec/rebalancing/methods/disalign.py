@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.head_training import HeadRecipe, HeadTrainer
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer
 from ltrec.settings import PositiveInt
-from ltrec.training.losses.base import Loss, log_prior
+from ltrec.training.losses.base import Loss, log_prior, prior_power
 from ltrec.training.optim import LearningRate, SgdRecipe
 from ltrec.training.samplers import InstanceBalanced
 
@@ -33,6 +34,7 @@ class DisAlignSettings(Adjustable, SgdRecipe):
     """A scale and an offset a class on the joint logits, as far as each image needs them."""
 
     complexity: ClassVar = Complexity.TRAINED
+    needs_linear_joint: ClassVar[bool] = True
 
     method: Literal["disalign"]
     more_lrs: list[LearningRate] = []
@@ -47,7 +49,9 @@ class DisAlignSettings(Adjustable, SgdRecipe):
             sampler=InstanceBalanced(),
             **self.model_dump(include=HeadRecipe.model_fields.keys() & type(self).model_fields),
         )
-        return DisAlign(replace(recipe.trainer(seed), loss=GeneralisedReweighting(rho=self.rho).build))
+        loss = GeneralisedReweighting(rho=self.rho)
+        power = partial(prior_power, loss, recipe.sampler)
+        return DisAlign(replace(recipe.trainer(seed), loss=loss.build, prior_power=power))
 
 
 class GeneralisedReweighting(Loss):
@@ -57,6 +61,10 @@ class GeneralisedReweighting(Loss):
     corrects_prior: ClassVar[bool] = True
     rho: float
     """ρ."""
+
+    def corrected_power(self, class_counts: NDArray[np.int64]) -> float:  # noqa: ARG002 - of the weights as they are
+        """Return ρ."""
+        return self.rho
 
     def constants(self, class_counts: NDArray[np.int64]) -> Constants:
         """Return w_j = π_j^(−ρ) / Σ_i π_i^(1−ρ), (C,), whose mean over the training images is 1."""
@@ -94,9 +102,9 @@ class DisAlign(Rebalancer):
         head = DisAlignHead(weight, bias, scale, shift, confidence, torch.zeros_like(confidence[0])).to(weight.device)
         if 4 * joint.classes * (train.views * len(train.labels) + len(val.labels)) <= _LOGIT_BYTES:
             # The joint logits are computed once, instead of at each step.
-            fitted = self.trainer.fit(
-                AlignedLogits(head), FeaturesAndLogits.of(train, linear), plain_beside_logits(val, linear)
-            )
+            on_logits = AlignedLogits(head)
+            fitted = self.trainer.fit(on_logits, FeaturesAndLogits.of(train, linear), plain_beside_logits(val, linear))
+            head.prior_power = on_logits.prior_power
         else:
             fitted = self.trainer.fit(head, train, val)
         return FitResult(head, *fitted)

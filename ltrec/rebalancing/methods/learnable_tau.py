@@ -26,6 +26,7 @@ class LearnableTauSettings(Adjustable):
     """w_j / ‖w_j‖^τ without bias; τ is fitted on val by gradient, together with a temperature."""
 
     complexity: ClassVar = Complexity.COMPUTED
+    needs_linear_joint: ClassVar[bool] = True
 
     method: Literal["learnable_tau"]
     bounds: tuple[Tau, Tau] = (0.0, 2.0)
@@ -59,8 +60,9 @@ class LearnableTau(Rebalancer):
 
         weight = linear_of(joint).weight.detach()
         # All τ share the product w_j·x.
-        tau = self._search(logits_of(LinearHead(weight, None), val.plain), weight.norm(dim=1), val.labels)
-        head = LinearHead(tau_normalised(weight, tau), None)
+        products = logits_of(LinearHead(weight, None).to(weight.device), val.plain)
+        tau = self._search(products, weight.norm(dim=1), val.labels)
+        head = LinearHead(tau_normalised(weight, tau), None).to(weight.device)
         curve: list[Row] = [{"tau": tau, "val": ScoredLogits(head_logits(head, val.plain), val.labels).balanced}]
         return FitResult(head, {"tau": tau}, curve)
 

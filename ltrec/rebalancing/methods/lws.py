@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from ltrec.rebalancing.methods.base import FitResult, HeadTrainingSettings, Rebalancer
-from ltrec.settings import PositiveInt
+from ltrec.settings import PositiveInt, conflict
+from ltrec.training.losses.base import refuse_without_cosines
 
 if TYPE_CHECKING:
     from ltrec.models.heads import Head
@@ -20,10 +23,19 @@ _LOGIT_BYTES = 1 << 30
 class LwsSettings(HeadTrainingSettings):
     """One scale a class on the joint classifier's logits, trained with class-balanced sampling."""
 
+    needs_linear_joint: ClassVar[bool] = True
+
     method: Literal["lws"]
     epochs: PositiveInt = 5
     scale_bias: bool = True
     """Scale w_j·x + b_j as a whole (the paper's); false: w_j·x alone, b_j stays as it is."""
+
+    @model_validator(mode="after")
+    def _only_scales_learn(self) -> Self:
+        if self.max_norm is not None:
+            raise conflict(("max_norm",), "bounds the rows of W, and lws trains none; allowed here: null")
+        refuse_without_cosines(self.loss, "linear")
+        return self
 
     def build(self, seed: int) -> Lws:
         return Lws(self.trainer(seed), self.scale_bias)
@@ -42,13 +54,14 @@ class Lws(Rebalancer):
         from ltrec.models.heads.linear import ScaledHead, ScaledLogits, linear_of
 
         weight, bias = linear_of(joint).cloned_parameters()
-        head = ScaledHead(weight, bias, torch.ones_like(weight[:, 0]), scale_bias=self.scale_bias)
+        head = ScaledHead(weight, bias, torch.ones_like(weight[:, 0]), scale_bias=self.scale_bias).to(weight.device)
         if train.precomputed and 4 * train.views * len(train.labels) * len(weight) <= _LOGIT_BYTES:
             # The joint logits are computed once, instead of at each step.
-            fitted = self.trainer.fit(ScaledLogits(head), _logit_bank(train, joint), _logit_bank(val, joint))
+            on_logits = ScaledLogits(head)
+            fitted = self.trainer.fit(on_logits, _logit_bank(train, joint), _logit_bank(val, joint))
+            head.prior_power = on_logits.prior_power
         else:
             fitted = self.trainer.fit(head, train, val)
-        head.prior_power = self.trainer.prior_power
         return FitResult(head, *fitted)
 
 

@@ -24,6 +24,7 @@ class TauNormSettings(Adjustable):
     """w_j / ‖w_j‖^τ without bias; τ is chosen on val from the grid."""
 
     complexity: ClassVar = Complexity.COMPUTED
+    needs_linear_joint: ClassVar[bool] = True
 
     method: Literal["tau_norm"]
     taus: Annotated[list[Tau], Field(min_length=1)] = [step / 10 for step in range(21)]

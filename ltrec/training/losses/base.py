@@ -34,15 +34,19 @@ class Loss(Settings, ABC):
     of_cosines: ClassVar[bool] = False
     """Whether the logits must be cosines times a scale, which `per_image` then takes as `scale`."""
 
-    @property
-    def corrected_power(self) -> float:
-        """Return the t for which it takes n_j^t out of the prior that a classifier learns: its τ, if it has one.
+    def corrected_power(self, class_counts: NDArray[np.int64]) -> float:
+        """Return the t for which it takes about n_j^t out of the prior that a classifier learns.
 
-        LDAM's margins and class weights are no such power; both are counted as all of it.
+        A prior-adjusting loss takes its τ; LDAM's margins are no power of the counts, and count as all of it. Class
+        weights w take the slope of −log w_j over log n_j.
+
+        Args:
+            class_counts: The training images of each class, (C,), none of which is 0 where there are class weights.
         """
-        if self.corrects_prior:
-            return float(getattr(self, "tau", 1.0))
-        return 0.0 if self.class_weights is None else 1.0
+        own = float(getattr(self, "tau", 1.0)) if self.corrects_prior else 0.0
+        if self.class_weights is None or self.of_cosines:
+            return own
+        return own + self.class_weights.power(class_counts)
 
     def build(self, class_counts: NDArray[np.int64], cosine_scale: float | None = None) -> LossModule:
         """Return the module that computes this loss.
@@ -95,23 +99,32 @@ def log_prior(class_counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(np.log(class_counts / class_counts.sum()))
 
 
-def prior_power(loss: Loss, sampler: SamplerSettings) -> float:
+def prior_power(loss: Loss, sampler: SamplerSettings, class_counts: NDArray[np.int64]) -> float:
     """Return the power p of the class prior q_j ∝ n_j^p that a classifier answers for which is trained this way.
 
     1 is the training list's prior, 0 the uniform one. Draws with shares ∝ n_j^s teach that prior (Kang et al. 2020,
     equation 1), and z + τ·log π in the loss leaves n_j^(s − τ) to z (Menon et al. 2021, section 4).
     """
-    return sampler.prior_power - loss.corrected_power
+    return sampler.prior_power - loss.corrected_power(class_counts)
 
 
 def refuse_double_correction(loss: Loss, sampler: SamplerSettings) -> None:
-    """Refuse settings whose loss and draws both make up for uneven class counts, unless they say `twice: true`.
+    """Refuse settings that make up for uneven class counts twice, unless they say `twice: true`.
+
+    Loss, class weights and draws can each do so; LDAM with class weights is the published LDAM-DRW.
 
     The published code of Ren et al. 2020 made this mistake; its classifiers then prefer the rare classes.
 
     Raises:
         PydanticCustomError: Both do.
     """
+    weights = loss.class_weights
+    if weights is not None and loss.corrects_prior and not (loss.of_cosines or weights.twice):
+        raise conflict(
+            ("loss", "class_weights"),
+            f"they make up for uneven classes, and so does the loss {loss.name}; allowed: null, another loss, or twice:"
+            " true in them",
+        )
     if sampler.name == "instance_balanced":
         return
     if loss.corrects_prior and not getattr(loss, "twice", False):
@@ -120,7 +133,7 @@ def refuse_double_correction(loss: Loss, sampler: SamplerSettings) -> None:
             f"{loss.name} makes up for uneven classes, and so does the sampler {sampler.name}; allowed: sampler"
             " instance_balanced, another loss, or twice: true",
         )
-    if loss.class_weights is not None and not loss.class_weights.twice:
+    if weights is not None and not weights.twice:
         raise conflict(
             ("loss", "class_weights"),
             f"they make up for uneven classes, and so does the sampler {sampler.name}; allowed: sampler"

@@ -28,6 +28,12 @@ class ClassWeights(Settings):
     twice: bool = False
     """Allow them on draws that are balanced already, where they correct a second time."""
 
+    def power(self, class_counts: NDArray[np.int64]) -> float:
+        """Return the t of the n_j^(−t) that the weights of counts (C,) are most like, by least squares of logs."""
+        log_counts, log_weights = np.log(class_counts), np.log(self.weights(class_counts))
+        spread = log_counts - log_counts.mean()
+        return -float(spread @ log_weights / (spread @ spread)) if spread.any() else 0.0
+
     def weights(self, class_counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the weight of each class, (C,), whose mean over the training images is 1.
 
