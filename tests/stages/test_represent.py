@@ -169,7 +169,7 @@ EVERYTHING: dict[str, Any] = {
 def test_interrupted_with_every_option_it_ends_with_the_same_bytes(
     params: Build, monkeypatch: pytest.MonkeyPatch, after: int, more: dict[str, Any]
 ) -> None:
-    settings = params(represent=EVERYTHING | more, rebalance=dict.fromkeys(METHODS, {"method": "joint"}))
+    settings = params(represent=EVERYTHING | more, rebalance={key: {"method": "joint"} for key in METHODS})
     represent.run(settings)
     expected = written()
     shutil.rmtree(LAYOUT.model.parent)
