@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -10,14 +11,13 @@ from torch import Tensor, nn
 from ltrec.models.heads.base import Head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class EnsembleHead(Head):
-    """Logits Σ_m w_m·log softmax(z_m): the members' probabilities pooled by a weighted geometric mean (Genest 1984).
+    """Logits Σ_m w_m·log softmax(z_m): a weighted geometric mean of probabilities (Genest & Zidek 1986, section 3).
 
-    Members that answer for the priors q_m are pooled to Π q_m^w_m: where all are of the form q_j ∝ n_j^p, the pool is of
-    that form, and its p is Σ w_m·p_m.
+    Members that answer for the priors q_m are pooled to one for Π q_m^w_m: of priors q_j ∝ n_j^p the p are averaged.
 
     Args:
         members: Heads with the same C and D, each with its own temperature.
@@ -29,7 +29,6 @@ class EnsembleHead(Head):
 
     kind = "ensemble"
     weights: Tensor
-    members: Iterable[Head]
 
     def __init__(self, members: Sequence[Head], weights: Tensor) -> None:
         shapes = {(head.classes, head.dim) for head in members}
@@ -38,7 +37,13 @@ class EnsembleHead(Head):
         super().__init__(*shapes.pop())
         self.members = nn.ModuleList(members)
         self.register_buffer("weights", weights)
-        self.prior_power = float(weights @ weights.new_tensor([head.prior_power for head in members]))
+        powers = [weight * head.prior_power for weight, head in zip(weights.tolist(), members, strict=True)]
+        self.prior_power = math.fsum(powers)
+
+    @property
+    def heads(self) -> list[Head]:
+        """Return the members."""
+        return [head for head in self.members if isinstance(head, Head)]
 
     @classmethod
     def of_state(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any], *, where: str) -> Self:
@@ -55,12 +60,12 @@ class EnsembleHead(Head):
         """Return each member's header, as a file of its own would have it."""
         return {
             "members": [
-                {"head": head.kind, "options": head.options(), "prior_power": head.prior_power} for head in self.members
+                {"head": head.kind, "options": head.options(), "prior_power": head.prior_power} for head in self.heads
             ]
         }
 
     def scores(self, features: Tensor) -> Tensor:
-        return pooled([head(features) for head in self.members], self.weights)
+        return pooled([head(features) for head in self.heads], self.weights)
 
 
 def pooled(logits: Sequence[Tensor], weights: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from ltrec.errors import UserError
 from ltrec.rebalancing.adjusting import Adjustable, calibrated
 from ltrec.rebalancing.complexity import Complexity
 from ltrec.rebalancing.methods.base import FitResult, Rebalancer, Row
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from ltrec.models.heads import Head
     from ltrec.rebalancing.feature_bank import FeatureBank
-    from ltrec.rebalancing.methods import MemberSettings
+    from ltrec.rebalancing.methods import MemberSettings  # noqa: TC004 - it is given when the model is rebuilt
     from ltrec.rebalancing.selection import LogitBlocks
 
 # A part of a parameter of `dvc exp run -S`.
@@ -46,7 +47,8 @@ class EnsembleSettings(Adjustable):
     members: Annotated[
         dict[Annotated[str, AfterValidator(_member_name)], MemberSettings],
         Field(
-            min_length=2, examples=[_EXAMPLE],
+            min_length=2,
+            examples=[_EXAMPLE],
             json_schema_extra={"propertyNames": {"pattern": f"^{_MEMBER_NAME.pattern}$"}},
         ),
     ]
@@ -61,7 +63,7 @@ class EnsembleSettings(Adjustable):
     def _settings_and_no_names(cls, members: Any) -> Any:
         values = members.values() if isinstance(members, dict) else [members]
         if any(isinstance(value, list | str) for value in values):
-            raise ValueError(  # noqa: TRY004 - pydantic wants this one
+            raise ValueError(
                 "should be a mapping from names to settings, such as {ridge: {method: ridge}, …}, or to the alias of a"
                 " variant with an anchor, such as {ridge: *ridge, …} for `ridge: &ridge {method: ridge}`"
             )
@@ -72,7 +74,8 @@ class EnsembleSettings(Adjustable):
         for name, settings in self.members.items():
             if getattr(settings, "images", False):
                 raise conflict(
-                    ("members", name, "images"), "an ensemble fits its members on the feature bank, got true; allowed: false"
+                    ("members", name, "images"),
+                    "an ensemble fits its members on the feature bank, got true; allowed: false",
                 )
         return self
 
@@ -115,8 +118,11 @@ class Ensemble(Rebalancer):
         heads: list[Head] = []
         chosen: Row = {}
         for name, member in self.members.items():
-            fitted = member.rebalancer.fit(train, val, joint)
-            head, calibration = calibrated(fitted.head.eval(), train.labels, val, adjust=member.adjust)
+            try:
+                fitted = member.rebalancer.fit(train, val, joint)
+                head, calibration = calibrated(fitted.head.eval(), train.labels, val, adjust=member.adjust)
+            except UserError as error:
+                raise UserError(f"member {name}: {error.what}", where=error.where) from None
             heads.append(head)
             chosen |= {f"{name}.{key}": value for key, value in (fitted.chosen | calibration).items()}
         weights = fit_weights(heads, val) if self.fits_weights else [1 / len(heads)] * len(heads)
@@ -131,10 +137,10 @@ class Ensemble(Rebalancer):
 def fit_weights(heads: Sequence[Head], val: FeatureBank) -> list[float]:
     """Return the weights (M,) under which the pool of heads fits val best, none negative and with a sum of 1.
 
-    They are v / Σ v for the v ≥ 0 at which softmax(Σ v_m·log softmax(z_m)) fits best: its sharpness Σ v is the
-    temperature's affair. Each class of val counts the same and, beside its images, a few of any class, as for `adjusted`.
-    v is drawn towards its mean as by a normal prior of variance 1, the weight of about one image: where heads are alike,
-    or images few, each counts about the same. The negative logarithm of it all is convex in v.
+    They are v / Σ v for the v ≥ 0 at which softmax(Σ v_m·log softmax(z_m)) fits best: its sharpness Σ v is left to
+    the temperature. Each class of val counts the same and, beside its images, a few of any class, as for `adjusted`.
+    Each v_m has a normal prior of variance 1 about 1/M, which weighs as much as one image: where heads are alike, or
+    images few, each counts about the same, and there is one best v.
     """
     import torch
     from scipy.optimize import minimize
@@ -154,20 +160,19 @@ def fit_weights(heads: Sequence[Head], val: FeatureBank) -> list[float]:
 
     def objective(v: np.ndarray) -> tuple[float, np.ndarray]:
         nll, slopes = pool_likelihood(blocks, labels, torch.from_numpy(v), smoothing)
-        from_mean = v - v.mean()
-        return nll + from_mean @ from_mean / (2 * len(labels)), slopes.numpy() + from_mean / len(labels)
+        from_equal = v - 1 / count
+        return nll + from_equal @ from_equal / (2 * len(labels)), slopes.numpy() + from_equal / len(labels)
 
     count = len(heads)
     v = minimize(objective, [1 / count] * count, jac=True, method="L-BFGS-B", bounds=[(0, None)] * count).x
-    # Heads that know nothing of val are left at 0, all of them.
-    weights = v / v.sum() if v.sum() > 0 else v + 1 / count
-    return [float(weight) for weight in weights]
+    # Where all heads mislead, all v are 0.
+    return [float(weight) for weight in (v / v.sum() if v.sum() > 0 else v + 1 / count)]
 
 
 def pool_likelihood(blocks: LogitBlocks, labels: Tensor, v: Tensor, smoothing: float) -> tuple[float, Tensor]:
-    """Return the negative log-likelihood under softmax(Σ v_m·ℓ_m), each class present counting the same, and its slopes.
+    """Return the mean negative log-likelihood under softmax(Σ v_m·ℓ_m), and its slopes by v; classes count the same.
 
-    With expectations under the softmax, the slope by v_m is that of E[ℓ_m] − ℓ_m,y over the images.
+    With expectations under the softmax, the slope by v_m is the mean of E[ℓ_m] − ℓ_m,y over the images.
 
     Args:
         blocks: ℓ_m = log softmax(z_m), some images at a time, (n, M, C).
