@@ -16,6 +16,7 @@ from ltrec.artifacts import Layout
 
 PACKAGE = Path(__file__).parent
 _METHOD = "${item.method}"
+_FITS_OTHERS = "ensemble"  # the method whose result depends on the modules of all
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def code_digest(*names: str, method: str | None = None, package: Path = PACKAGE)
 
     Args:
         names: Names of stages; none: all of them.
-        method: The rebalancing method whose module is meant, where a stage depends on one of several; None: on all.
+        method: The rebalancing method whose module is meant, where a stage depends on one of several; None: on all, as
+            an ensemble depends on those of its members, whichever they are.
         package: The folder of the package.
     """
     return _code_digest(names, method, package)
@@ -106,7 +108,8 @@ def _code_digest(names: tuple[str, ...], method: str | None, package: Path) -> s
 
 def _modules(part: str, method: str | None, package: Path) -> list[Path]:
     """Return the files that a dependency on code stands for; without a method, one on its module is on the folder."""
-    path = package.parent / (part.partition("/$")[0] if method is None else part.replace(_METHOD, method))
+    of_all = method in {None, _FITS_OTHERS}
+    path = package.parent / (part.partition("/$")[0] if of_all else part.replace(_METHOD, str(method)))
     return [file for file in files_below(path) if file.is_file() and "__pycache__" not in file.parts]
 
 

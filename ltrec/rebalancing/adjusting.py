@@ -33,6 +33,20 @@ class Adjustable(Settings):
     false: the method as it was published."""
 
 
+def calibrated(head: Head, train_labels: Tensor, val: FeatureBank, *, adjust: bool) -> tuple[Head, dict[str, float]]:
+    """Return a fitted head whose probabilities fit val, `adjusted` first if asked, and what was chosen for it.
+
+    Raises:
+        UserError: As `adjusted` and `calibrate` do.
+    """
+    from ltrec.rebalancing.head_figures import calibrate
+
+    if not adjust:
+        return head, {"temperature": calibrate(head, val)}
+    head, p = adjusted(head, train_labels, val)
+    return head, {"prior": p, "temperature": float(head.temperature)}
+
+
 def adjusted(head: Head, train_labels: Tensor, val: FeatureBank) -> tuple[Head, float]:
     """Return a head that answers for equal priors, with its temperature, and the p of the z − p·log π that it took.
 

@@ -16,9 +16,9 @@ from ltrec.data.images.path_list import compact
 from ltrec.errors import UserError
 from ltrec.models import heads
 from ltrec.models.network import load, on_device
-from ltrec.rebalancing.adjusting import Adjustable, adjusted
+from ltrec.rebalancing.adjusting import Adjustable, calibrated
 from ltrec.rebalancing.feature_bank import FeatureBank
-from ltrec.rebalancing.head_figures import calibrate, head_figures
+from ltrec.rebalancing.head_figures import head_figures
 from ltrec.rebalancing.image_features import ImageFeatures
 from ltrec.rebalancing.methods.base import HeadTrainingSettings
 from ltrec.stages import recording
@@ -73,12 +73,9 @@ def run(params: Params, variant: str) -> None:
                     )  # fmt: skip
                 else:
                     fit = rebalancer.fit(train.to(device), val.to(device), joint)
-                head, chosen = fit.head.to(device).eval(), dict(fit.chosen)
-                if isinstance(settings, Adjustable) and settings.adjust:
-                    head, chosen["prior"] = adjusted(head, train.labels, val)
-                    chosen["temperature"] = float(head.temperature)
-                else:
-                    chosen["temperature"] = calibrate(head, val)
+                adjust = isinstance(settings, Adjustable) and settings.adjust
+                head, calibration = calibrated(fit.head.to(device).eval(), train.labels, val, adjust=adjust)
+                chosen = fit.chosen | calibration
                 figures = head_figures(head, train, val)
             except UserError as error:
                 raise UserError(error.what, where=error.where or f"params.yaml: rebalance.{variant}") from None

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from ltrec.config import params
 from ltrec.errors import UserError
+from ltrec.rebalancing.methods.ensemble import EnsembleSettings
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -61,7 +62,7 @@ BAD = [
     # Missing keys
     ("{name: cifar_resnet8}", "{}", "8:3: represent.backbone.name: ", "missing; allowed: alexnet, "),
     ("{name: sgd, lr: 0.1, ", "{lr: 0.1, ", "10:3: represent.optimizer.name: ", "missing; allowed: adamw, sgd"),
-    ("    method: crt\n", "", "16:3: rebalance.crt.method: ", "missing; allowed: crt, disalign, gda, joint, knn, "),
+    ("    method: crt\n", "", "16:3: rebalance.crt.method: ", "missing; allowed: crt, disalign, ensemble and "),
     ("  backbone: {name: cifar_resnet8}\n", "", "7:1: represent.backbone.name: ", "missing; allowed: alexnet, "),
     ("epochs: 40", "schedule: {name: step}", "11:3: represent.schedule.milestones: ", "missing; Epochs after which"),
     # Wrong types
@@ -153,7 +154,7 @@ BAD = [
         "{method: joint}",
         "{method: joined}",
         "15:19: rebalance.joint.method: ",
-        "unknown name, got joined (did you mean joint?); allowed: crt, disalign, gda, joint, knn, ",
+        "unknown name, got joined (did you mean joint?); allowed: joint and ",
     ),
     (
         "kind: folder, root: data",
@@ -222,6 +223,43 @@ BAD = [
     # YAML
     ("seed: 0", "seed: !!python/name:os.system x", "1:7: not YAML: ", "python/name:os.system"),
     ("seed: 0", "seed: a: b", "1:8: not YAML: ", "mapping values are not allowed here"),
+    # Ensembles: of names, of one, of ensembles, of themselves, of what is not there, on images
+    (
+        "{method: tau_norm, taus: [0, 0.5, 1]}",
+        "{method: ensemble, members: [joint, crt]}",
+        "19:36: rebalance.tau.members: ",
+        "should be a mapping from names to settings, such as {ridge: {method: ridge}, …}, or to the alias of a variant",
+    ),
+    (
+        "{method: tau_norm, taus: [0, 0.5, 1]}",
+        "{method: ensemble, members: {one: {method: crt}}}",
+        "19:36: rebalance.tau.members: ",
+        "should have at least 2 items, not 1, got {one: {method: crt}}",
+    ),
+    (
+        "{method: tau_norm, taus: [0, 0.5, 1]}",
+        "{method: ensemble, members: {one: {method: ncm}, two: {method: ensemble, members: {}}}}",
+        "19:71: rebalance.tau.members.two.method: ",
+        "unknown name, got ensemble; allowed: crt, disalign, ",
+    ),
+    (
+        "{method: tau_norm, taus: [0, 0.5, 1]}",
+        "&tau {method: ensemble, members: {one: {method: ncm}, two: *tau}}",
+        "19:8: not YAML: ",
+        "an alias of what it stands in",
+    ),
+    (
+        "{method: tau_norm, taus: [0, 0.5, 1]}",
+        "{method: ensemble, members: {one: {method: ncm}, two: *none}}",
+        "19:62: not YAML: ",
+        "undefined alias 'none'",
+    ),
+    (
+        "{method: tau_norm, taus: [0, 0.5, 1]}",
+        "{method: ensemble, members: {one: {method: ncm}, two: {method: crt, images: true}}}",
+        "19:84: rebalance.tau.members.two.images: ",
+        "an ensemble fits its members on the feature bank, got true; allowed: false",
+    ),
     ("  views: 0", "\tviews: 0", "13:1: not YAML: ", "indent with spaces, not tabs"),
     ("seed: 0", "seed: *none", "1:7: not YAML: ", "undefined alias 'none'"),
     ("seed: 0", "seed: 0\n---", "2:1: not YAML: ", "expected a single document"),
@@ -327,6 +365,14 @@ def test_anchors_and_merges_are_followed() -> None:
         UserError, match=r"^params.yaml:20:27: rebalance.slow.lr: duplicate key; the first is in line 20$"
     ):
         params.parse(text.replace("lr: 0.01", "lr: 1, lr: 2"))
+
+
+def test_the_members_of_an_ensemble_may_be_aliases_of_variants() -> None:
+    text = GOOD.replace("  crt:\n", "  crt: &crt\n")
+    text = text.replace("evaluate:", "  both: {method: ensemble, members: {crt: *crt, ncm: {method: ncm}}}\nevaluate:")
+    variants = params.parse(text).rebalance
+    assert isinstance(variants["both"], EnsembleSettings)
+    assert variants["both"].members["crt"] == variants["crt"]
 
 
 def test_a_mistake_in_merged_keys_is_placed_where_they_are_written() -> None:

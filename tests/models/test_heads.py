@@ -14,6 +14,7 @@ from ltrec.models import heads
 from ltrec.models.heads import (
     CosineHead,
     DisAlignHead,
+    EnsembleHead,
     Head,
     KnnHead,
     LinearHead,
@@ -49,6 +50,14 @@ def of_every_kind() -> list[Head]:
         NearestMeanHead(WEIGHT, CENTER, "cl2n", "cosine").shifted(BIAS),
         KnnHead(WEIGHT, CENTER, torch.tensor([0, 2, 1]), torch.ones(3), neighbours=2, sharpness=0.5),
         DisAlignHead(WEIGHT, BIAS, BIAS + 1, 2 * BIAS, CENTER, torch.tensor(0.5)),
+        EnsembleHead(
+            [
+                LinearHead(2 * WEIGHT, None),
+                CosineHead(WEIGHT, 16.0).shifted(BIAS),
+                EnsembleHead([NearestMeanHead(WEIGHT.clone(), CENTER, "l2n", "cosine")], torch.ones(1)),
+            ],
+            torch.tensor([0.5, 0.2, 0.3]),
+        ),
         *(NearestMeanHead(WEIGHT, CENTER, transform, distance) for transform in TRANSFORMS for distance in DISTANCES),
     ]
 
@@ -205,6 +214,11 @@ def test_truncated_and_missing_heads_are_the_users_to_mend(tmp_path: Path) -> No
          "no cosine head"),
         ({"weight": WEIGHT}, {"head": ["linear"], "options": {}}, "no head of a known kind"),
         ({"weight": WEIGHT, "temperature": torch.ones(())}, {"head": "scaled", "options": []}, "no scaled head"),
+        ({"weights": BIAS[:1], "temperature": torch.ones(())}, {"head": "ensemble", "options": {}}, "no ensemble head"),
+        ({"weights": BIAS[:1], "temperature": torch.ones(())}, {"head": "ensemble", "options": {"members": []}},
+         "no ensemble head"),
+        ({"weights": BIAS[:1], "temperature": torch.ones(())},
+         {"head": "ensemble", "options": {"members": [{"head": "linear", "options": {}}]}}, "no linear head"),
         ({"means": WEIGHT[None], "center": CENTER, "temperature": torch.ones(())},
          {"head": "nearest_mean", "options": {"transform": "un", "distance": "cosine"}}, r"got \(1, 3, 2\)"),
     ],
@@ -251,6 +265,35 @@ def test_aligned_logits_by_hand() -> None:
     # z = (1, 4, 11); σ = ½ for v·x + c = 0: half of each logit is aligned.
     head = DisAlignHead(WEIGHT, None, torch.tensor([2.0, 1.0, 0.0]), BIAS, torch.tensor([1.0, -1.0]), torch.tensor(1.0))
     assert_close(head(FEATURES[:1]), torch.tensor([[1.0 + 0.75, 4.0 - 0.5, 5.5]]))
+
+
+def test_pooled_log_probabilities_by_hand() -> None:
+    # Probabilities (½, ½) are odds of 1, (4/5, 1/5) of 4: their pool with weights ¾ and ¼ has odds of 1^¾·4^¼ = √2.
+    # Each member has its own temperature: a logit of 2·log 4 at T = 2 gives odds of 4.
+    even, sure = LinearHead(torch.zeros(2, 3), None), LinearHead(torch.zeros(2, 3), torch.tensor([4.0, 1.0]).log() * 2)
+    sure.temperature.fill_(2.0)
+    pool = EnsembleHead([even, sure], torch.tensor([0.75, 0.25]))
+    z = pool(torch.zeros(1, 3))[0].detach()
+    assert float((z[0] - z[1]).exp()) == pytest.approx(2**0.5)
+    assert_close(z, 0.75 * torch.tensor([0.5, 0.5]).log() + 0.25 * torch.tensor([0.8, 0.2]).log())
+
+
+def test_a_pool_answers_for_the_weighted_mean_of_its_members_priors(tmp_path: Path) -> None:
+    plain, balanced = LinearHead(WEIGHT, BIAS), LinearHead(2 * WEIGHT, None)
+    plain.prior_power = 1.0
+    pool = EnsembleHead([plain, balanced], torch.tensor([0.25, 0.75]))
+    assert pool.prior_power == 0.25
+    heads.save(pool, tmp_path / "head.safetensors", representation=NETWORK)
+    loaded = heads.load(tmp_path / "head.safetensors", representation=NETWORK)
+    assert isinstance(loaded, EnsembleHead)
+    assert [loaded.prior_power, *(head.prior_power for head in loaded.heads)] == [0.25, 1.0, 0.0]
+
+
+def test_members_of_other_shapes_are_no_pool() -> None:
+    with pytest.raises(ValueError, match="members"):
+        EnsembleHead([LinearHead(WEIGHT, None), LinearHead(WEIGHT[:2], None)], torch.ones(2) / 2)
+    with pytest.raises(ValueError, match="weights"):
+        EnsembleHead([LinearHead(WEIGHT, None)], torch.ones(2) / 2)
 
 
 def test_some_images_at_a_time_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,9 @@ def make_head(kind: str, features: torch.Tensor) -> heads.Head:
     made["disalign"] = heads.DisAlignHead(
         weight, bias, torch.linspace(1, 1.01, CLASSES), torch.linspace(0, 0.1, CLASSES), center, torch.tensor(-1.0)
     )
+    made["ensemble"] = heads.EnsembleHead(
+        [made["disalign"], made["knn"], made["cosine"].shifted(bias)], torch.tensor([0.5, 0.2, 0.3])
+    )
     head = made[kind]
     # The other heads' logits are close together.
     head.temperature.fill_(1 if kind == "knn" else 0.1)
@@ -144,6 +147,7 @@ def exported(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path
         "nearest_cl2n",
         "knn",
         "disalign",
+        "ensemble",
     ],
 )
 def test_every_head_gives_pytorchs_logits(kind: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ltrec.artifacts import SPLITS, Layout
 from ltrec.data.image_lists import read_list
 from ltrec.errors import UserError
 from ltrec.models import network
+from ltrec.models.heads import EnsembleHead
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.stages import rebalance, represent
 from tests.scores import balanced_accuracy
@@ -198,3 +199,44 @@ def test_without_features_their_stage_is_named(params: Build) -> None:
     LAYOUT.features("val").unlink()
     with pytest.raises(UserError, match=r"val\.safetensors: no such file; `ltrec featurize`"):
         rebalance.run(params(), "joint")
+
+
+ENSEMBLE = {"both": {"method": "ensemble", "members": {"ncm": {"method": "ncm"}, "crt": {"method": "crt", "epochs": 3,
+            "batch_size": 8, "adjust": True}}}}  # fmt: skip
+
+
+def test_an_ensemble_needs_no_other_variant_and_gives_the_same_bytes_twice(params: Build) -> None:
+    def written() -> list[bytes]:
+        rebalance.run(params(rebalance=ENSEMBLE), "both")
+        return [LAYOUT.head("both").read_bytes(), LAYOUT.head_metrics("both").read_bytes()]
+
+    assert written() == written()
+    head, metrics = load_head("both"), artifacts.read_json(LAYOUT.head_metrics("both"))
+    assert metrics["method"] == "ensemble"
+    chosen = metrics["chosen"]
+    assert chosen["ncm.weight"] + chosen["crt.weight"] == pytest.approx(1)
+    assert {"crt.epoch", "crt.prior", "ncm.transform", "temperature"} <= set(chosen)
+    bank = FeatureBank.open(LAYOUT.features("val"))
+    assert metrics["val"]["balanced"] == pytest.approx(balanced_accuracy(head(bank.plain), bank.labels))
+    whole = network.load(LAYOUT.model, head=LAYOUT.head("both"))
+    assert whole(torch.zeros(2, 8, 8, 3, dtype=torch.uint8)).shape == (2, 3)
+
+
+def test_an_ensembles_members_are_the_heads_of_variants_with_their_settings(params: Build) -> None:
+    members = ENSEMBLE["both"]["members"]
+    variants = params(rebalance={"both": {**ENSEMBLE["both"], "weights": "equal"}, **members})
+    for variant in ("both", *members):
+        rebalance.run(variants, variant)
+    pool = load_head("both")
+    assert isinstance(pool, EnsembleHead)
+    features = FeatureBank.open(LAYOUT.features("val")).plain
+    for member, name in zip(pool.heads, members, strict=True):
+        assert torch.equal(member(features), load_head(name)(features))
+
+
+def test_a_member_that_cannot_be_fitted_is_one_line(params: Build) -> None:
+    wild = {"method": "crt", "lr": 1e38, "epochs": 5, "batch_size": 8}
+    ensemble = {"method": "ensemble", "members": {"ncm": {"method": "ncm"}, "wild": wild}}
+    with pytest.raises(UserError, match=r"^params\.yaml: rebalance\.both: member wild: the loss is \S+ at") as raised:
+        rebalance.run(params(rebalance={"both": ensemble}), "both")
+    assert "\n" not in str(raised.value)

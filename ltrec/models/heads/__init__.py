@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from ltrec.errors import UserError, one_line
 from ltrec.models.heads.base import Head, logits_in_blocks, logits_of, predictions_of
 from ltrec.models.heads.cosine import CosineHead
 from ltrec.models.heads.disalign import DisAlignHead
+from ltrec.models.heads.ensemble import EnsembleHead
 from ltrec.models.heads.knn import KnnHead
 from ltrec.models.heads.linear import LinearHead, PublishedLwsHead, ScaledHead
 from ltrec.models.heads.nearest_mean import NearestMeanHead
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "CosineHead", "DisAlignHead", "Head", "KnnHead", "LinearHead", "NearestMeanHead", "PublishedLwsHead", "ScaledHead",
-    "UnfittedHead",
+    "CosineHead", "DisAlignHead", "EnsembleHead", "Head", "KnnHead", "LinearHead", "NearestMeanHead",
+    "PublishedLwsHead", "ScaledHead", "UnfittedHead",
     "from_state", "load", "logits_in_blocks", "logits_of", "predictions_of", "save",
 ]  # fmt: skip
 
@@ -39,10 +39,10 @@ KINDS: dict[str, type[Head]] = {
         NearestMeanHead,
         KnnHead,
         DisAlignHead,
+        EnsembleHead,
     )
 }
 """Every head that gives logits, by the name that its header has."""
-_OF_ALL = {"temperature", "offset"}
 _MATRICES = {"weight": "(C, D)", "means": "(C, D)", "exemplars": "(N, D)"}
 
 
@@ -83,12 +83,8 @@ def from_state(tensors: Mapping[str, Tensor], header: Mapping[str, Any], *, wher
     for name, shape in _MATRICES.items():
         if name in tensors and tensors[name].ndim != 2:
             raise UserError(f"its {name} must be {shape}, got {tuple(tensors[name].shape)}", where=where)
-    # A head without a bias has no such tensor.
-    takes_bias = "bias" in inspect.signature(kind).parameters
-    arguments: dict[str, Tensor | None] = {"bias": None} if takes_bias else {}
-    arguments |= {name: tensor for name, tensor in tensors.items() if name not in _OF_ALL}
     try:
-        head = kind(**arguments, **header["options"]).eval()  # type: ignore[arg-type]
+        head = kind.of_state(tensors, header["options"], where=where).eval()
         head.offset = tensors.get("offset")
         head.load_state_dict(dict(tensors))
         head.prior_power = float(header.get("prior_power", 0.0))

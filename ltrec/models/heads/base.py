@@ -6,16 +6,18 @@ N images, D feature dimensions, C classes.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+import inspect
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # Larger arrays than 32 MiB are new pages from the system each time: twice as slow at 2048 dimensions.
 _IMAGES_AT_ONCE = 2048
+_OF_ALL = {"temperature", "offset"}
 
 
 class Head(nn.Module):
@@ -47,6 +49,24 @@ class Head(nn.Module):
         self.dim = dim
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("offset", None)
+
+    @classmethod
+    def of_state(cls, tensors: Mapping[str, Tensor], options: Mapping[str, Any], *, where: str) -> Self:  # noqa: ARG003
+        """Return a head of this kind out of the tensors of its state and its options; the state is not loaded yet.
+
+        Args:
+            tensors: The state dict.
+            options: What `options` gave.
+            where: What was read, for a message.
+
+        Raises:
+            KeyError, TypeError, ValueError: They are not those of such a head.
+            UserError: A head within it is none.
+        """
+        # A head without a bias has no such tensor.
+        bias = {"bias": None} if "bias" in inspect.signature(cls).parameters else {}
+        own = {name: tensor for name, tensor in tensors.items() if name not in _OF_ALL}
+        return cls(**{**bias, **own}, **options)  # type: ignore[arg-type]
 
     def options(self) -> dict[str, Any]:
         """Return what besides its tensors a head is made of, as JSON can hold it."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ltrec.rebalancing.methods.crt import CrtSettings
 from ltrec.rebalancing.methods.disalign import DisAlignSettings
+from ltrec.rebalancing.methods.ensemble import EnsembleSettings
 from ltrec.rebalancing.methods.gda import GdaSettings
 from ltrec.rebalancing.methods.joint import JointSettings
 from ltrec.rebalancing.methods.knn import KnnSettings
@@ -19,7 +20,7 @@ from ltrec.rebalancing.methods.published import PublishedSettings
 from ltrec.rebalancing.methods.ridge import RidgeSettings
 from ltrec.rebalancing.methods.tau_norm import TauNormSettings
 
-RebalancerSettings = Annotated[
+MemberSettings = Annotated[
     JointSettings
     | NcmSettings
     | CrtSettings
@@ -34,3 +35,8 @@ RebalancerSettings = Annotated[
     | DisAlignSettings,
     Field(discriminator="method"),
 ]
+"""The methods that make one head, of which an ensemble may be made."""
+
+RebalancerSettings = Annotated[MemberSettings | EnsembleSettings, Field(discriminator="method")]
+
+EnsembleSettings.model_rebuild(_types_namespace={"MemberSettings": MemberSettings})
