@@ -106,7 +106,7 @@ def make_head(kind: str, features: torch.Tensor) -> heads.Head:
     )
     head = made[kind]
     # The other heads' logits are close together.
-    head.temperature.fill_(1 if kind == "knn" else 0.1)
+    head.temperature.fill_(1 if kind in {"knn", "ensemble"} else 0.1)
     return head
 
 

@@ -161,7 +161,8 @@ def fit_weights(heads: Sequence[Head], val: FeatureBank) -> list[float]:
     def objective(v: np.ndarray) -> tuple[float, np.ndarray]:
         nll, slopes = pool_likelihood(blocks, labels, torch.from_numpy(v), smoothing)
         from_equal = v - 1 / count
-        return nll + float(from_equal @ from_equal) / (2 * len(labels)), slopes.numpy() + from_equal / len(labels)
+        pull = float(from_equal @ from_equal) / (2 * len(labels))
+        return nll + pull, slopes.numpy() + from_equal / len(labels)
 
     count = len(heads)
     v = minimize(objective, [1 / count] * count, jac=True, method="L-BFGS-B", bounds=[(0, None)] * count).x
