@@ -4,8 +4,8 @@ Test sets are drawn from the test split, without replacement: long-tailed as in 
 with the order of the classes turned round (IF 30 inverted). Each head's logits become z/T + log π′ − log q: q is the
 prior that the head says it answers for, π′ the right one of the set or that of EM over its images; `none` is z. T is 1,
 or fitted on val by the likelihood of z/T + log v − log q, with v the class shares of val; `prior fitted` fits the p of
-q ∝ n^p as well. Digits: the stages of `params.yaml` for some seeds. `--banks` measures projects that have run already;
-what the output file holds of others stays in it.
+q ∝ n^p as well. Digits: the stages of `params.yaml` for some seeds, each variant adjusted, too. `--banks` measures
+projects that have run already; what the output file holds of others stays in it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ltrec.artifacts import Layout
 from ltrec.config import params
 from ltrec.data.downloads.digits import write_digits
 from ltrec.models import heads
+from ltrec.rebalancing.adjusting import Adjustable
 from ltrec.rebalancing.feature_bank import FeatureBank
 from ltrec.serving.priors import counted_prior, estimate_prior, reweighted
 
@@ -82,6 +83,12 @@ def _digits(seeds: int) -> Iterator[tuple[Layout, str]]:
     with tempfile.TemporaryDirectory(prefix="ltrec-priors-") as scratch:
         folder = Path(scratch)
         write_digits(folder / "data")
+        adjusted = {
+            f"{name}_adjusted": variant.model_copy(update={"adjust": True})
+            for name, variant in settings.rebalance.items()
+            if isinstance(variant, Adjustable)
+        }
+        settings = settings.model_copy(update={"rebalance": settings.rebalance | adjusted})
         for seed in range(seeds):
             run_stages(folder / f"seed-{seed}", folder / "data", settings, seed=seed)
             print(f"seed {seed}", file=sys.stderr)
