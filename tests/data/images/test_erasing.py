@@ -79,7 +79,7 @@ def test_rectangles_are_distributed_as_torchvisions(options: dict[str, Any]) -> 
 
 
 def test_where_no_rectangle_fits_the_image_stays() -> None:
-    step = RandomErasing(probability=1.0, area=(1.0, 1.0)).build(MEAN, STD)
+    step = RandomErasing(probability=1.0, area=(0.99, 0.99), aspect=(3.0, 3.0)).build(MEAN, STD)
     assert torch.equal(step(WHITE, draw(1, step.draws)), WHITE)
 
 
