@@ -33,7 +33,7 @@ def test_the_whole_way(repeated: tuple[Project, str]) -> None:
     ]  # fmt: skip
     assert "macro F1" in output
     metrics = json.loads(project.read("artifacts/evaluate/metrics.json"))
-    assert set(metrics) == {*VARIANTS, "champion", "selected_on", "test_set"}
+    assert set(metrics) == {*VARIANTS, "champion", "champion_doubt", "selected_on", "test_set"}
     # The committed data.dvc is what `ltrec data digits` writes.
     assert "data.dvc" not in project.run("git", "status", "--porcelain")
     assert "up to date" in project.run("dvc", "status")

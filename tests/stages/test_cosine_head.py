@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ltrec import artifacts
 from ltrec.artifacts import Layout
@@ -15,7 +16,7 @@ from ltrec.models import network
 from ltrec.models.heads import CosineHead
 from ltrec.serving.predictor import Predictor
 from ltrec.stages import evaluate, export, featurize, rebalance, represent
-from tests.stages.conftest import load_head
+from tests.stages.conftest import METHODS, load_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,8 @@ pytestmark = [
 COSINE = {"name": "cosine", "scale": 16.0}
 LDAM_DRW: dict[str, Any] = {"head": COSINE, "loss": {"name": "ldam", "class_weights": {"start": 0.5}}}
 TRAINED = {"method": "crt", "epochs": 2, "batch_size": 8}
+# In place of those that work on the weights of a linear head alone.
+INSTEAD = {key: {"method": "joint"} for key in METHODS}
 VARIANTS = {
     "joint": {"method": "joint"},
     "ncm": {"method": "ncm"},
@@ -44,7 +47,7 @@ VARIANTS = {
 
 @pytest.mark.slow
 def test_all_stages_take_it(params: Build, tmp_path: Path) -> None:
-    every = params(represent=params().represent.model_dump() | LDAM_DRW, rebalance=VARIANTS)
+    every = params(represent=params().represent.model_dump() | LDAM_DRW, rebalance=INSTEAD | VARIANTS)
     settings = every.model_copy(update={"rebalance": {name: every.rebalance[name] for name in VARIANTS}})
     represent.run(settings)
     featurize.run(settings)
@@ -67,12 +70,23 @@ def test_all_stages_take_it(params: Build, tmp_path: Path) -> None:
 
 def test_a_probe_fits_it_by_ldam(params: Build) -> None:
     frozen = params().represent.model_dump() | LDAM_DRW | {"epochs": 0}
-    represent.run(params(represent=frozen))
-    featurize.run(params(represent=frozen, featurize={"probe": {"loss": {"name": "ldam"}, "epochs": 2}}))
-    rebalance.run(params(represent=frozen), "joint")
+    settings = params(represent=frozen, rebalance=INSTEAD, featurize={"probe": {"loss": {"name": "ldam"}, "epochs": 2}})
+    represent.run(settings)
+    featurize.run(settings)
+    rebalance.run(settings, "joint")
     assert isinstance(load_head("joint"), CosineHead)
-    with pytest.raises(UserError, match=r"^params.yaml: rebalance.tau_norm: .* linear joint head, and this one is cos"):
-        rebalance.run(params(represent=frozen), "tau_norm")
+
+
+def test_methods_of_linear_weights_are_refused_before_anything_is_trained(params: Build) -> None:
+    trained = params().represent.model_dump() | LDAM_DRW
+    for method in ("tau_norm", "learnable_tau", "lws", "disalign"):
+        with pytest.raises(ValidationError, match=f"{method} works on the weights of a linear joint head, and"):
+            params(represent=trained, rebalance=INSTEAD | {"crt": {"method": method}})
+    with pytest.raises(ValidationError, match="joint goes on with the joint classifier, and head is another"):
+        params(represent=trained, rebalance=INSTEAD | {"crt": {"method": "crt", "init": "joint"}})
+    frozen = trained | {"epochs": 0, "head": {"name": "linear"}, "loss": {"name": "cross_entropy"}}
+    with pytest.raises(ValidationError, match="ldam takes its margins from cosines; allowed: represent.head: "):
+        params(represent=frozen, rebalance=INSTEAD, featurize={"probe": {"loss": {"name": "ldam"}}})
 
 
 def test_a_class_without_images_names_the_loss(params: Build) -> None:
