@@ -85,7 +85,7 @@ def test_methods_of_linear_weights_are_refused_before_anything_is_trained(params
     with pytest.raises(ValidationError, match="joint goes on with the joint classifier, and head is another"):
         params(represent=trained, rebalance=INSTEAD | {"crt": {"method": "crt", "init": "joint"}})
     frozen = trained | {"epochs": 0, "head": {"name": "linear"}, "loss": {"name": "cross_entropy"}}
-    with pytest.raises(ValidationError, match="ldam takes its margins from cosines; allowed: represent.head: "):
+    with pytest.raises(ValidationError, match=r"ldam takes its margins from cosines; allowed: represent\.head: "):
         params(represent=frozen, rebalance=INSTEAD, featurize={"probe": {"loss": {"name": "ldam"}}})
 
 
