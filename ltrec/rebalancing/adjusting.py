@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, ClassVar
 
 from ltrec.errors import UserError
-from ltrec.rebalancing.class_counts import class_counts
+from ltrec.rebalancing.class_counts import log_prior
 from ltrec.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,14 +61,11 @@ def adjusted(head: Head, train_labels: Tensor, val: FeatureBank) -> tuple[Head, 
     Raises:
         UserError: A class has no training image or none in val, or the logits on val are not finite.
     """
-    from ltrec.rebalancing.head_figures import ANY_CLASS, calibrate
+    from ltrec.rebalancing.head_figures import ANY_CLASS
     from ltrec.rebalancing.selection import head_logits
 
     device = head.temperature.device
-    counts = class_counts(train_labels, head.classes, method="adjust").to(device).double()
-    log_prior = (counts / counts.sum()).log()
-    head = head.duplicate()
-    calibrate(head, val)
+    log_pi = log_prior(train_labels, head.classes, method="adjust").to(device)
     labels = val.labels.to(device)
     in_val = labels.bincount(minlength=head.classes)
     if not in_val.all():
@@ -78,14 +75,14 @@ def adjusted(head: Head, train_labels: Tensor, val: FeatureBank) -> tuple[Head, 
             " allowed here: adjust: false"
         )
     smoothing = ANY_CLASS / (len(labels) + ANY_CLASS)
-    sharpness, p = fit_prior(head_logits(head, val.plain), labels, log_prior.float(), smoothing)
+    sharpness, p = fit_prior(head_logits(head, val.plain), labels, log_pi, smoothing)
+    head = head.shifted(-p / sharpness * log_pi)
     head.temperature.div_(sharpness)
-    head = head.shifted(-p * log_prior)
     head.prior_power = 0.0
     return head, p
 
 
-def fit_prior(logits: LogitBlocks, labels: Tensor, log_prior: Tensor, smoothing: float) -> tuple[float, float]:
+def fit_prior(logits: LogitBlocks, labels: Tensor, log_pi: Tensor, smoothing: float) -> tuple[float, float]:
     """Return the a and p at which softmax(a·z − p·log π) fits the labels best, each class counting the same.
 
     The negative log-likelihood is convex in a and p. For r = softmax − target and with expectations under the softmax,
@@ -95,12 +92,14 @@ def fit_prior(logits: LogitBlocks, labels: Tensor, log_prior: Tensor, smoothing:
     Args:
         logits: z, (N, C).
         labels: (N,).
-        log_prior: log π, (C,).
+        log_pi: log π, (C,).
         smoothing: ε; each label counts as 1 − ε of itself and ε / C of every class, so that there is a best a.
     """
     import torch
 
-    counts = labels.bincount(minlength=len(log_prior)).double()
+    from ltrec.rebalancing.selection import fit_temperature
+
+    counts = labels.bincount(minlength=len(log_pi)).double()
     weights = (1 / counts)[labels] / len(counts)
 
     def at(point: Tensor) -> tuple[float, Tensor, Tensor]:
@@ -109,7 +108,7 @@ def fit_prior(logits: LogitBlocks, labels: Tensor, log_prior: Tensor, smoothing:
         start = 0
         for z in logits:
             rows = slice(start, start := start + len(z))
-            terms, slopes, curves = _of_images(z, labels[rows], log_prior, point, smoothing)
+            terms, slopes, curves = _of_images(z, labels[rows], log_pi, point, smoothing)
             nll += float(weights[rows] @ terms)
             gradient += (weights[rows] @ slopes).cpu()
             hessian += (weights[rows] @ curves).view(2, 2).cpu()
@@ -117,7 +116,8 @@ def fit_prior(logits: LogitBlocks, labels: Tensor, log_prior: Tensor, smoothing:
         small = torch.tensor([0.0, _SMALL_P], dtype=torch.float64)
         return nll + _SMALL_P * p**2 / 2, gradient + small * p, hessian + small.diag()
 
-    point = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    start, _ = fit_temperature(logits, labels, smoothing=smoothing)
+    point = torch.tensor([1 / start, 0.0], dtype=torch.float64)
     nll, gradient, hessian = at(point)
     for _ in range(_MOST_STEPS):
         # Logits that are all the same have no sharpness: the least of steps is taken where the Hessian is singular.
@@ -136,21 +136,21 @@ def fit_prior(logits: LogitBlocks, labels: Tensor, log_prior: Tensor, smoothing:
 
 
 def _of_images(
-    z: Tensor, labels: Tensor, log_prior: Tensor, point: Tensor, smoothing: float
+    z: Tensor, labels: Tensor, log_pi: Tensor, point: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return of each image the likelihood (n,), its gradient (n, 2) and its Hessian, flattened, (n, 4), in float64."""
     import torch
 
     a, p = point.tolist()
-    adjusted_logits = a * z - p * log_prior
+    adjusted_logits = a * z - p * log_pi
     probabilities = adjusted_logits.softmax(dim=1)
-    prior = log_prior.expand_as(z)
+    prior = log_pi.expand_as(z)
 
     def target(values: Tensor) -> Tensor:
         own = values.gather(1, labels[:, None])[:, 0]
         return torch.lerp(own, values.mean(dim=1), smoothing)
 
-    mean_z, mean_prior = torch.linalg.vecdot(probabilities, z), probabilities @ log_prior
+    mean_z, mean_prior = torch.linalg.vecdot(probabilities, z), probabilities @ log_pi
     from_z, from_prior = z - mean_z[:, None], prior - mean_prior[:, None]
     covariance = -torch.linalg.vecdot(probabilities * from_z, from_prior)
     nll = adjusted_logits.logsumexp(dim=1) - target(adjusted_logits)

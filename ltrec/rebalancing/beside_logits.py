@@ -23,6 +23,20 @@ if TYPE_CHECKING:
     from ltrec.models.heads import Head
 
 
+# Joint logits are kept while a head learns on them, if they are no larger.
+_KEPT_BYTES = 1 << 30
+
+
+def can_be_kept(classes: int, *banks: FeatureBank) -> bool:
+    """Return whether memory is spent on the logits (V, N, C) of all the banks, instead of time at each step."""
+    return sum(4 * classes * bank.views * len(bank.labels) for bank in banks) <= _KEPT_BYTES
+
+
+def bank_of_logits(bank: FeatureBank, head: Head) -> FeatureBank:
+    """Return a bank of a head's logits (V, N, C) in place of the features, on its labels' device."""
+    return FeatureBank(torch.stack([logits_of(head, view) for view in bank.features]), bank.labels, bank.header)
+
+
 @dataclass(frozen=True)
 class FeaturesAndLogits(FeatureBank):
     """A bank to train on, whose batches are features and logits, (B, D + C).
@@ -36,8 +50,7 @@ class FeaturesAndLogits(FeatureBank):
     @classmethod
     def of(cls, bank: FeatureBank, head: Head) -> FeaturesAndLogits:
         """Return a bank with a head's logits, which lie on its labels' device."""
-        logits = torch.stack([logits_of(head, view) for view in bank.features])
-        return cls(bank.features, bank.labels, bank.header, logits)
+        return cls(bank.features, bank.labels, bank.header, bank_of_logits(bank, head).features)
 
     def batches(self, drawn: NDArray[np.int64], size: int, *, epoch: int, seed: int) -> Iterator[Tensor]:
         """Yield batches as the bank does, of the same views, each with its logits."""

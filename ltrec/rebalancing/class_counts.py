@@ -10,6 +10,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def log_prior(labels: Tensor, classes: int, *, method: str) -> Tensor:
+    """Return log π, the logarithms of the classes' shares of the images, float32 (C,).
+
+    Args:
+        labels: Of the training images, (N,).
+        classes: C.
+        method: Who needs an image of each class, for the message.
+
+    Raises:
+        UserError: A class has no image.
+    """
+    counts = class_counts(labels, classes, method=method).double()
+    return (counts / counts.sum()).log().float()
+
+
 def class_counts(labels: Tensor, classes: int, *, method: str) -> Tensor:
     """Return the number of images of each class, int64 (C,), none of which is 0.
 

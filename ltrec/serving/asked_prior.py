@@ -41,7 +41,7 @@ def given_prior(predictor: Predictor, wanted: str) -> Prior:
 
 
 def with_estimated_prior(predictor: Predictor, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
-    """Yield predictions that answer for the class prior that all of them together make likeliest, which is said.
+    """Return predictions that answer for the class prior that all of them together make likeliest, which is said.
 
     Raises:
         UserError: There are too few images to estimate it from, or too many to keep.
@@ -70,4 +70,4 @@ def with_estimated_prior(predictor: Predictor, predictions: Iterator[Prediction]
     console.say(f"predict: the class prior of these {len(shown):,} images, estimated in {found.steps} steps: {shares}")
     if not found.settled:
         console.warn("predict: the estimated class prior did not stand still: the last step's is used")
-    yield from (predictor.answer(each, found.prior) for each in kept)
+    return (predictor.answer(each, found.prior) for each in kept)

@@ -8,6 +8,7 @@ import sys
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,7 +153,7 @@ class Predictor:
         abstained = threshold is not None and float(row.max()) < threshold
         return replace(prediction, probabilities=row, abstained=abstained)
 
-    @property
+    @cached_property
     def prior(self) -> Prior:
         """Return the class prior (C,) that the file's probabilities answer for.
 

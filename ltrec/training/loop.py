@@ -103,7 +103,7 @@ def train(
     scale, updates, fits = gradients.scaler.get_scale(), 0, False
     network.train()
     for epoch in epochs:
-        torch.manual_seed((seed * 1_000_003 + epoch) * world.size + world.rank)
+        seed_layers(seed, epoch, world)
         loss.start_epoch(epoch, epochs.stop)
         if freeze is not None and freeze(epoch):
             fits = False
@@ -141,6 +141,11 @@ def train(
         if epoch == epochs[-1]:
             _require_an_update(gradients.scaler, scale, updates)
         on_epoch(report)
+
+
+def seed_layers(seed: int, epoch: int, world: World) -> None:
+    """Seed what random layers draw in an epoch, on each rank otherwise, whatever was drawn before."""
+    torch.manual_seed((seed * 1_000_003 + epoch) * world.size + world.rank)
 
 
 def _require_an_update(scaler: torch.amp.GradScaler, before: float, updates: int) -> None:

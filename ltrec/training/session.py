@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ltrec import console, profiling
 from ltrec.compute.device import require_finite
 from ltrec.errors import UserError
@@ -17,6 +15,7 @@ from ltrec.training.statistics import reestimate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
     from torch.optim.swa_utils import AveragedModel
 
     from ltrec.compute.distributed import World
@@ -114,7 +113,7 @@ class Session:
             for epoch in range(epochs)
             for batch in train.epoch(sampler.epoch(epoch), (self.seed, self.epochs + epoch))
         )
-        torch.manual_seed((self.seed * 1_000_003 + self.epochs) * self.world.size + self.world.rank)
+        loop.seed_layers(self.seed, self.epochs, self.world)
         reestimate(self.kept, drawn, precision=self.compute.precision, world=self.world)
         balanced, largest = self._on_val(val)
         if not math.isfinite(largest):

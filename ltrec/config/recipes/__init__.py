@@ -50,8 +50,8 @@ class Recipe:
     """What may be chosen, with the allowed values; the first is the default."""
     fixed: Mapping[str, str] = field(default_factory=dict)
     """What else the template asks for."""
-    strong: str | None = None
-    """The file that the option `strong` takes in place of the template: what wins, rather than what was published."""
+    strong: Mapping[str, str] = field(default_factory=dict)
+    """What the option `strong` has in place of `fixed`: what wins, rather than what was published."""
     aims: tuple[Aim, ...] = ()
 
     def text(self, choice: Choice) -> str:
@@ -69,9 +69,9 @@ class Recipe:
                 what = f"{value} is nothing that the recipe {self.name} has; allowed: {allowed}"
                 raise UserError(what, where=_flag(option))
         defaults = {option: values[0] for option, values in self.options.items()}
-        file = self.strong if self.strong and choice.get("strong") == "yes" else self.template
-        template = resources.files(__name__).joinpath(file).read_text(encoding="utf-8")
-        return _Template(template).substitute({**self.fixed, **defaults, **choice})
+        strong = self.strong if choice.get("strong") == "yes" else {}
+        template = resources.files(__name__).joinpath(self.template).read_text(encoding="utf-8")
+        return _Template(template).substitute({**self.fixed, **strong, **defaults, **choice})
 
 
 def _cifar(classes: int, *, n_max: str, val: str, cutout: str, smoothing: str, **figures: float) -> Recipe:
@@ -80,14 +80,22 @@ def _cifar(classes: int, *, n_max: str, val: str, cutout: str, smoothing: str, *
         f"CIFAR-{classes}-LT, ResNet-32",
         "cifar-lt.yaml",
         options={"imbalance_factor": ("100", "50", "10"), "strong": _SWITCH},
-        strong="cifar-lt-strong.yaml",
         fixed={
             "kind": f"cifar{classes}",
             "title": f"CIFAR-{classes}",
             "n_max": n_max,
             "val": val,
-            "cutout": cutout,
             "smoothing": smoothing,
+            "settings": "as most of the literature trains it",
+            "policy": "null",
+            "erase": "null",
+            "loss": "{name: cross_entropy}",
+        },
+        strong={
+            "settings": "with the VS loss (Kini et al. 2021), AutoAugment and Cutout, as its best figures have them",
+            "policy": "{name: auto_augment, policy: cifar10, fill: 128}",
+            "erase": f"{{name: cutout, size: {cutout}}}",
+            "loss": "{name: vector_scaling, gamma: 0.05, tau: 1.0}",
         },
         aims=(Aim({"imbalance_factor": "100", "strong": "no"}, figures, "as later papers report it"),),
     )

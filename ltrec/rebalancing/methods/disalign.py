@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.training.losses.base import Constants
 
-# Joint logits of the training images are kept while the alignment learns, if they are no larger.
-_LOGIT_BYTES = 1 << 30
-
 
 class DisAlignSettings(Adjustable, SgdRecipe):
     """A scale and an offset a class on the joint logits, as far as each image needs them."""
@@ -93,14 +90,14 @@ class DisAlign(Rebalancer):
         from ltrec.models.heads import DisAlignHead, LinearHead
         from ltrec.models.heads.disalign import AlignedLogits
         from ltrec.models.heads.linear import linear_of
-        from ltrec.rebalancing.beside_logits import FeaturesAndLogits, plain_beside_logits
+        from ltrec.rebalancing.beside_logits import FeaturesAndLogits, can_be_kept, plain_beside_logits
 
         weight, bias = linear_of(joint).cloned_parameters()
         linear = LinearHead(weight, bias).to(weight.device)
         scale, shift = torch.ones_like(weight[:, 0]), torch.zeros_like(weight[:, 0])
         confidence = torch.zeros_like(weight[0])
         head = DisAlignHead(weight, bias, scale, shift, confidence, torch.zeros_like(confidence[0])).to(weight.device)
-        if 4 * joint.classes * (train.views * len(train.labels) + len(val.labels)) <= _LOGIT_BYTES:
+        if can_be_kept(joint.classes, train, val):
             # The joint logits are computed once, instead of at each step.
             on_logits = AlignedLogits(head)
             fitted = self.trainer.fit(on_logits, FeaturesAndLogits.of(train, linear), plain_beside_logits(val, linear))

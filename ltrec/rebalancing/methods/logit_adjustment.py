@@ -45,21 +45,20 @@ class LogitAdjustment(Rebalancer):
     def fit(self, train: FeatureBank, val: FeatureBank, joint: Head) -> FitResult:
         import torch
 
-        from ltrec.rebalancing.class_counts import class_counts
+        from ltrec.rebalancing.class_counts import log_prior
         from ltrec.rebalancing.selection import choose_on_val
 
-        counts = class_counts(train.labels, joint.classes, method="logit_adjustment").double()
-        log_prior = (counts / counts.sum()).log().float()
+        log_pi = log_prior(train.labels, joint.classes, method="logit_adjustment")
 
         def adjusted(features: Tensor) -> Iterator[Tensor]:
             """Return z − τ·log π for each τ, (n, C), which share z."""
             with torch.no_grad():
                 logits = joint(features)
-            return (logits - tau * log_prior for tau in self.taus)
+            return (logits - tau * log_pi for tau in self.taus)
 
         chosen, balanced = choose_on_val(adjusted, len(self.taus), val.plain, val.labels)
         tau = self.taus[chosen]
-        head = joint.shifted(-tau * log_prior)
+        head = joint.shifted(-tau * log_pi)
         head.prior_power = 0.0
         curve: list[Row] = [{"tau": t, "val": value} for t, value in zip(self.taus, balanced, strict=True)]
         return FitResult(head, {"tau": tau}, curve)

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from ltrec.rebalancing.feature_bank import FeatureBank
     from ltrec.rebalancing.head_training import HeadTrainer
 
-# Joint logits of the training images are kept while the scales learn, if they are no larger.
-_LOGIT_BYTES = 1 << 30
-
 
 class LwsSettings(HeadTrainingSettings):
     """One scale a class on the joint classifier's logits, trained with class-balanced sampling."""
@@ -52,28 +49,15 @@ class Lws(Rebalancer):
         import torch
 
         from ltrec.models.heads.linear import ScaledHead, ScaledLogits, linear_of
+        from ltrec.rebalancing.beside_logits import bank_of_logits, can_be_kept
 
         weight, bias = linear_of(joint).cloned_parameters()
         head = ScaledHead(weight, bias, torch.ones_like(weight[:, 0]), scale_bias=self.scale_bias).to(weight.device)
-        if train.precomputed and 4 * train.views * len(train.labels) * len(weight) <= _LOGIT_BYTES:
+        if train.precomputed and can_be_kept(joint.classes, train, val):
             # The joint logits are computed once, instead of at each step.
             on_logits = ScaledLogits(head)
-            fitted = self.trainer.fit(on_logits, _logit_bank(train, joint), _logit_bank(val, joint))
+            fitted = self.trainer.fit(on_logits, bank_of_logits(train, joint), bank_of_logits(val, joint))
             head.prior_power = on_logits.prior_power
         else:
             fitted = self.trainer.fit(head, train, val)
         return FitResult(head, *fitted)
-
-
-def _logit_bank(bank: FeatureBank, joint: Head) -> FeatureBank:
-    """Return a bank of the joint logits (V, N, C) in place of the features."""
-    import torch
-
-    from ltrec.models.heads import logits_in_blocks
-    from ltrec.rebalancing.feature_bank import FeatureBank
-
-    logits = torch.empty((bank.views, len(bank.labels), joint.classes), device=joint.temperature.device)
-    for view_logits, features in zip(logits, bank.features, strict=True):
-        for rows, block in logits_in_blocks(joint, features):
-            view_logits[rows] = block
-    return FeatureBank(logits, bank.labels, bank.header)

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 
 from ltrec.errors import UserError
 from ltrec.models.heads import DisAlignHead, LinearHead
+from ltrec.rebalancing import beside_logits
 from ltrec.rebalancing.beside_logits import FeaturesAndLogits
 from ltrec.rebalancing.feature_bank import FeatureBank
-from ltrec.rebalancing.methods import disalign
 from ltrec.rebalancing.methods.disalign import DisAlignSettings, GeneralisedReweighting
 from tests.scores import balanced_accuracy
 
@@ -81,7 +81,7 @@ def test_one_step_by_hand() -> None:
 
 def test_joint_logits_that_have_no_room_are_computed_anew(banks: Banks, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = fit(banks, epochs=4)
-    monkeypatch.setattr(disalign, "_LOGIT_BYTES", 0)
+    monkeypatch.setattr(beside_logits, "_KEPT_BYTES", 0)
     anew = fit(banks, epochs=4)
     assert_close(kept.head.state_dict(), anew.head.state_dict(), atol=1e-5, rtol=1e-4)
     assert kept.chosen == anew.chosen

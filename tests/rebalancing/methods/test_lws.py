@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 
 from ltrec.models.heads import LinearHead, ScaledHead
+from ltrec.rebalancing import beside_logits
 from ltrec.rebalancing.feature_bank import FeatureBank
-from ltrec.rebalancing.methods import lws
 from ltrec.rebalancing.methods.lws import LwsSettings
 from tests.scores import balanced_accuracy
 
@@ -82,7 +82,7 @@ def test_joint_logits_that_have_no_room_are_computed_anew(
 ) -> None:
     settings = LwsSettings(method="lws", epochs=4, batch_size=8, scale_bias=scale_bias)
     kept = settings.build(0).fit(*banks)
-    monkeypatch.setattr(lws, "_LOGIT_BYTES", 0)
+    monkeypatch.setattr(beside_logits, "_KEPT_BYTES", 0)
     anew = settings.build(0).fit(*banks)
     torch.testing.assert_close(kept.head.state_dict(), anew.head.state_dict(), atol=1e-5, rtol=1e-4)
     assert kept.chosen == anew.chosen
